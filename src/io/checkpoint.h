@@ -1,0 +1,96 @@
+// A model folder, opened and checked: config, quantization, tensors. The only thing the model
+// needs from the disk.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "core/tensor_view.h"
+#include "io/model_config.h"
+
+namespace tandem::io {
+
+// How one Linear is stored.
+enum class WeightFormat {
+  kBF16,
+  kFp8PerTensor,           // weight_scale F32 scalar; input_scale F32 scalar (static W8A8)
+  kFp8PerChannelPerToken,  // weight_scales [out]; activations scaled per row at run time
+  kFp8Block,               // weight_scales [ceil(out/128), ceil(in/128)]; weight-only
+};
+
+struct LinearWeights {
+  WeightFormat format = WeightFormat::kBF16;
+  core::TensorView weight;         // [out, in] BF16 or F8_E4M3, points into the mapped file
+  float weight_scale = 1.0F;       // kFp8PerTensor
+  float input_scale = 1.0F;        // kFp8PerTensor; 0 when the checkpoint is weight-only
+  core::TensorView weight_scales;  // F32; shape by format (owned by the checkpoint)
+};
+
+// What the checkpoint says of its quantization.
+struct QuantizationInfo {
+  bool quantized = false;
+  std::string algorithm;  // "FP8", "FP8_PB_WO", "FP8_PER_CHANNEL_PER_TOKEN", "compressed-tensors"
+  bool kv_cache_fp8 = false;  // the checkpoint asks for an FP8 KV cache
+  bool weight_only = false;   // no input scales are used at run time
+  std::vector<std::string> exclude_modules;
+};
+
+// Canonical names: no prefix ("embed_tokens.weight", "norm.weight",
+// "layers.3.self_attn.q_proj.weight", "pre_projection.weight"), whichever spelling the file has.
+class Checkpoint {
+ public:
+  // Opens and checks everything a header, a config and the scales can show: names, dtypes, shapes,
+  // scales, exclusions, missing and unexpected tensors. Weight values are checked by
+  // check_values(). Errors: `FILE: tensor NAME: expected X, got Y`.
+  static base::Result<Checkpoint> open(const std::filesystem::path& dir);
+
+  Checkpoint(Checkpoint&&) noexcept;
+  Checkpoint& operator=(Checkpoint&&) noexcept;
+  ~Checkpoint();
+
+  const std::filesystem::path& dir() const;
+  const ModelConfig& config() const;
+  const GenerationConfig& generation_config() const;
+  const QuantizationInfo& quantization() const;
+
+  // The tensor of a canonical name; nothing if the checkpoint does not have it.
+  std::optional<core::TensorView> find(std::string_view canonical_name) const;
+  // The tensor of a canonical name that open() has already required: CHECKs that it exists.
+  core::TensorView tensor(std::string_view canonical_name) const;
+  // The Linear of a canonical module ("layers.3.mlp.up_proj").
+  LinearWeights linear(std::string_view canonical_module) const;
+  // Canonical names of all quantizable or plain Linear modules, in layer order.
+  std::vector<std::string> linear_modules() const;
+
+  // Calibrated KV scales of a target layer; 1 when the checkpoint has none.
+  struct KvScales {
+    float k_scale = 1.0F;
+    float v_scale = 1.0F;
+    bool calibrated = false;
+  };
+  KvScales kv_scales(int64_t layer) const;
+
+  // Reads every weight once: NaN or infinity (BF16) and NaN bytes (E4M3) are refused by name.
+  base::Status check_values() const;
+
+  // All tensors of the files with their stored names, in file order (for quantize and inspect).
+  struct StoredTensor {
+    std::string stored_name;
+    std::string canonical_name;  // empty for towers Tandem does not run (vision, audio)
+    core::TensorView view;
+    std::string file;
+  };
+  const std::vector<StoredTensor>& stored_tensors() const;
+
+ private:
+  struct Impl;
+  explicit Checkpoint(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tandem::io
