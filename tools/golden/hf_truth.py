@@ -61,3 +61,19 @@ def trace(target, assistant, ids, draft_steps):
         result["draft_hidden"] = torch.stack([step[1] for step in steps])
         result["draft_tokens"] = torch.tensor([step[2] for step in steps])
     return {name: value.to(torch.float32).numpy().astype(np.float64) for name, value in result.items()}
+
+
+def simulate_fp8(model, tensors):
+    """Replaces every linear that has scales by simulated W8A8 in FP32, with torch's own E4M3 cast."""
+    for name, module in model.named_modules():
+        if name + ".weight_scale" not in tensors:
+            continue
+        weight = torch.tensor(tensors[name + ".weight"].value(), dtype=torch.float32)
+        weight_scale, input_scale = (float(tensors[f"{name}.{kind}"].value()) for kind in ("weight_scale", "input_scale"))
+
+        def forward(x, weight=weight, weight_scale=weight_scale, input_scale=input_scale):
+            rounded = (x / input_scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(torch.float32)
+            return torch.nn.functional.linear(rounded, weight) * (input_scale * weight_scale)
+
+        module.forward = forward
+    return model

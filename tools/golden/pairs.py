@@ -7,6 +7,7 @@ not one, and everything stored is BF16: a pair computes lively numbers and accep
 """
 
 import argparse
+import json
 import pathlib
 from dataclasses import dataclass, fields
 
@@ -37,6 +38,7 @@ class PairSpec:
     assistant_hidden: int = 40
     assistant_intermediate: int = 72
     with_media: bool = False  # unified only: the eleven vision and audio tensors, tiny
+    per_layer_config: bool = False  # spell the full layers' sizes as newer transformers saves them
     seed: int = 7
 
     def layer_types(self):
@@ -85,6 +87,10 @@ def text_config(spec, assistant=False):
         "vocab_size": spec.vocab,
         "vocab_size_per_layer_input": 0 if assistant else spec.vocab,
     }
+    if spec.per_layer_config:
+        sizes = {"head_dim": config.pop("global_head_dim"), "num_key_value_heads": config.pop("num_global_key_value_heads")}
+        full = [index for index, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+        config["per_layer_config"] = {str(index): sizes for index in full}
     return config
 
 
@@ -221,6 +227,10 @@ def assistant_tensors(spec):
     return tensors
 
 
+def read_json(path):
+    return json.loads(pathlib.Path(path).read_text())
+
+
 def generation_config(eos):
     return {"bos_token_id": 2, "do_sample": True, "eos_token_id": eos, "pad_token_id": 0}
 
@@ -230,6 +240,15 @@ def write_checkpoint(folder, config, tensors, eos=1, shards=1):
     tf.write_folder(folder, tensors, shards)
     tf.write_json(folder / "config.json", config)
     tf.write_json(folder / "generation_config.json", generation_config(eos))
+
+
+def write_text_only(folder, spec, prefix="model.", explicit_head=False):
+    """The text tower saved alone: a flat config, another prefix, perhaps a copy of the tied head."""
+    config = {"architectures": ["Gemma4UnifiedForCausalLM"], "dtype": "bfloat16"} | text_config(spec)
+    tensors = {name.replace("model.language_model.", prefix): t for name, t in target_tensors(spec).items()}
+    if explicit_head:
+        tensors["lm_head.weight"] = tensors[prefix + "embed_tokens.weight"]
+    write_checkpoint(folder, config, tensors, [1, 106])
 
 
 def write_pair(folder, spec, shards=1):

@@ -54,13 +54,16 @@ def attend(q, k, v, visible):
 class Checkpoint:
     """Weights under the published names without their prefix, and linears that hide their precision.
 
-    `observe(name, x)`, when set, sees the input of every linear: calibration and edge margins use it.
+    `observe(name, x)`, when set, sees the input of every linear and what attention reads as K (`k_proj.k`) and
+    V (`v_proj.v`): calibration and edge margins use it.
     """
 
     def __init__(self, folder):
         config = json.loads((pathlib.Path(folder) / "config.json").read_text())
         self.top, self.text = config, config.get("text_config", config)
-        self.tensors = {self._plain(name): tensor.value() for name, tensor in tf.read_folder(folder).items()}
+        stored = tf.read_folder(folder)
+        self.names = {self._plain(name): name for name in stored}  # plain -> as stored
+        self.tensors = {self._plain(name): tensor.value() for name, tensor in stored.items()}
         self.observe = None
 
     @staticmethod
@@ -83,6 +86,9 @@ class Checkpoint:
         return tf.round_e4m3(x / input_scale) @ weight.T * (input_scale * self.tensors[name + ".weight_scale"])
 
     def head_dim(self, kind):
+        """The full layers' own size is stored either flat or per layer, never both."""
+        if kind == "full_attention" and "per_layer_config" in self.text:
+            return self.text["per_layer_config"][str(self.text["layer_types"].index(kind))]["head_dim"]
         return self.text["global_head_dim" if kind == "full_attention" else "head_dim"]
 
     def layer(self, number, kind, x, positions, kv, visible):
@@ -98,6 +104,9 @@ class Checkpoint:
             if p + "self_attn.v_proj.weight" in self.tensors:
                 raw = self.linear(p + "self_attn.v_proj", a).reshape(rows, -1, d)
             kv = (k, rms(raw))
+            if self.observe:
+                self.observe(p + "self_attn.k_proj.k", kv[0])
+                self.observe(p + "self_attn.v_proj.v", kv[1])
         mixed = self.linear(p + "self_attn.o_proj", attend(q, *kv, visible))
         x = x + rms(mixed, self[p + "post_attention_layernorm.weight"])
         m = rms(x, self[p + "pre_feedforward_layernorm.weight"])
