@@ -1,0 +1,20 @@
+#include "model/options.h"
+
+namespace tandem::model {
+
+base::Result<Compute> parse_compute(std::string_view name) {
+  if (name == "float32") return Compute::kFloat32;
+  if (name == "bfloat16") return Compute::kBFloat16;
+  if (name == "native") return Compute::kNative;
+  return base::invalid("compute: expected float32, bfloat16 or native, got \"{}\"", name);
+}
+
+base::Result<Fp8Arithmetic> parse_fp8_arithmetic(std::string_view name) {
+  if (name == "checkpoint") return Fp8Arithmetic::kCheckpoint;
+  if (name == "weight-only") return Fp8Arithmetic::kWeightOnly;
+  if (name == "vllm-parity") return Fp8Arithmetic::kVllmParity;
+  return base::invalid(
+      "FP8 arithmetic: expected checkpoint, weight-only or vllm-parity, got \"{}\"", name);
+}
+
+}  // namespace tandem::model
