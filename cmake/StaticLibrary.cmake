@@ -1,0 +1,20 @@
+# tandem_static_library(<name> [<needs>...]): links lib<name>.a and the archives it needs, so that the program runs
+# where the shared ones are not installed. Falls back to the shared library, saying so, where there is no archive.
+function(tandem_static_library name)
+  find_library(TANDEM_ARCHIVE_${name} NAMES lib${name}.a)
+  add_library(tandem_static_${name} INTERFACE)
+  if(NOT TANDEM_ARCHIVE_${name})
+    message(STATUS "lib${name}.a not found: the program will need lib${name}.so at run time")
+    target_link_libraries(tandem_static_${name} INTERFACE ${name})
+    return()
+  endif()
+  set(archives ${TANDEM_ARCHIVE_${name}})
+  foreach(need ${ARGN})
+    find_library(TANDEM_ARCHIVE_${need} NAMES lib${need}.a lib${need}.so REQUIRED)
+    list(APPEND archives ${TANDEM_ARCHIVE_${need}})
+  endforeach()
+  target_link_libraries(tandem_static_${name} INTERFACE ${archives})
+endfunction()
+
+tandem_static_library(utf8proc)
+tandem_static_library(edit bsd tinfo md)
