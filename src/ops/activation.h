@@ -1,6 +1,9 @@
 // Element-wise pieces of the layer.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "core/tensor_view.h"
 #include "ops/context.h"
 

@@ -1,0 +1,18 @@
+#include "ops/argmax.h"
+
+#include "ops/checks.h"
+#include "ops/cpu/isa.h"
+#include "ops/reference/reference.h"
+
+namespace tandem::ops {
+
+void argmax(const Context& context, const core::TensorView& logits,
+            std::span<const int32_t> suppressed, std::span<int32_t> tokens) {
+  check_dtype("argmax", "logits", logits, core::DType::kF32);
+  TANDEM_CHECK_EQ(logits.shape.rank(), size_t{2});
+  TANDEM_CHECK_EQ(static_cast<int64_t>(tokens.size()), logits.rows());
+  (void)context;
+  reference::argmax(logits, suppressed, tokens);
+}
+
+}  // namespace tandem::ops
