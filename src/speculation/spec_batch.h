@@ -1,0 +1,44 @@
+// One step's input and output: a value, made by the engine (or the calibrator), read by
+// SpeculativeStep.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ops/attention.h"
+#include "sampling/sampler.h"
+
+namespace tandem::speculation {
+
+// One sequence's part of a step: a prefill chunk, or a round of drafting and verifying.
+struct SpecSequence {
+  int32_t state_slot = 0;                    // row of the state store; stays the same while it runs
+  std::span<const int32_t> tokens;           // a chunk of the prompt, or the newest token alone
+  int64_t start_position = 0;                // position of tokens[0]
+  bool samples = false;                      // the last row has no known successor: emit tokens
+  int num_draft_tokens = 0;                  // K of this round; 0 for prefill chunks
+  sampling::Sampler* sampler = nullptr;      // needed when `samples`; commits every emitted token
+  std::span<const uint32_t> allowed_tokens;  // bit mask for the next token; empty: all
+};
+
+struct SpecBatch {
+  std::vector<SpecSequence> sequences;
+  ops::KvPlaces ring;  // block tables, one row per entry of `sequences`
+  ops::KvPlaces pages;
+};
+
+struct SpecSequenceResult {
+  // Emitted in order: accepted drafts, then the correction or bonus. Empty for a chunk that does
+  // not sample, and when `failed`. Tokens past a stop are the caller's to drop.
+  std::vector<sampling::TokenChoice> tokens;
+  int num_drafted = 0;
+  int num_accepted = 0;
+  bool failed = false;  // NaN or infinite logits: this sequence only
+};
+
+struct SpecResult {
+  std::vector<SpecSequenceResult> sequences;  // in the batch's order
+};
+
+}  // namespace tandem::speculation

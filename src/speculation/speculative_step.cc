@@ -1,0 +1,206 @@
+#include "speculation/speculative_step.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ops/activation.h"
+#include "ops/argmax.h"
+#include "sampling/rng.h"
+
+namespace tandem::speculation {
+namespace {
+
+// Rows whose logits are held at once: bounds memory at 262,144 entries each (32 MB in all).
+constexpr int64_t kLogitRows = 32;
+static_assert(kLogitRows > kMaxDraftTokens);
+
+std::span<const int32_t> suppressed_ids(const io::Checkpoint& checkpoint) {
+  return checkpoint.generation_config().suppress_tokens;
+}
+
+}  // namespace
+
+SpeculativeStep::SpeculativeStep(model::TargetModel& target, model::AssistantModel* assistant,
+                                 model::KvStore& kv, const SpeculativeStepOptions& options)
+    : target_(target), assistant_(assistant), kv_(kv), options_(options) {
+  const int64_t hidden = target.config().hidden_size;
+  const core::DType dtype = target.options().activation_dtype();
+  const int64_t max_drafting = std::min(options.max_sequences, target.options().max_rows);
+  states_ = core::Buffer(dtype, {options.max_sequences, hidden});
+  logits_ = core::Buffer(core::DType::kF32, {kLogitRows, target.config().vocab_size});
+  head_rows_ = core::Buffer(dtype, {kLogitRows, hidden});
+  if (assistant != nullptr) {
+    draft_state_ = core::Buffer(dtype, {max_drafting, hidden});
+    draft_next_ = core::Buffer(dtype, {max_drafting, hidden});
+  }
+}
+
+SpecResult SpeculativeStep::run(const ops::Context& context, const SpecBatch& batch) {
+  SpecResult result;
+  result.sequences.resize(batch.sequences.size());
+  if (batch.sequences.empty()) return result;
+  draft(context, batch);
+  const core::TensorView hidden = verify(context, batch);
+  choose(context, batch, hidden, result);
+  return result;
+}
+
+void SpeculativeStep::draft(const ops::Context& context, const SpecBatch& batch) {
+  drafts_.assign(batch.sequences.size(), {});
+  if (assistant_ == nullptr) return;
+  std::vector<size_t> active;  // entries that draft one more token
+  std::vector<int32_t> rows;   // where the state of each lies
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const SpecSequence& sequence = batch.sequences[i];
+    TANDEM_CHECK_LE(sequence.num_draft_tokens, kMaxDraftTokens);
+    if (sequence.num_draft_tokens == 0) continue;
+    TANDEM_CHECK_EQ(sequence.tokens.size(), size_t{1});
+    active.push_back(i);
+    rows.push_back(sequence.state_slot);
+  }
+  core::TensorView source = states_.view();
+  while (!active.empty()) {
+    const auto n = static_cast<int64_t>(active.size());
+    ops::gather_rows(context, source, rows, draft_next_.rows(n));
+    std::swap(draft_state_, draft_next_);
+    draft_step(context, batch, active);
+    source = draft_state_.view();
+    std::vector<size_t> still;
+    rows.clear();
+    for (size_t r = 0; r < active.size(); ++r) {
+      const size_t entry = active[r];
+      const bool failed = draft_tokens_[r] == ops::kNotFinite;
+      if (!failed) drafts_[entry].push_back(draft_tokens_[r]);
+      const auto drafted = static_cast<int>(drafts_[entry].size());
+      if (failed || drafted == batch.sequences[entry].num_draft_tokens) continue;
+      still.push_back(entry);
+      rows.push_back(static_cast<int32_t>(r));
+    }
+    active = std::move(still);
+  }
+}
+
+// One step of the assistant for the active entries; leaves the guesses in draft_tokens_ and the
+// next states in draft_state_.
+void SpeculativeStep::draft_step(const ops::Context& context, const SpecBatch& batch,
+                                 std::span<const size_t> active) {
+  std::vector<int32_t> tokens, positions, last_keys, sequences;
+  for (const size_t entry : active) {
+    const SpecSequence& sequence = batch.sequences[entry];
+    tokens.push_back(drafts_[entry].empty() ? sequence.tokens.back() : drafts_[entry].back());
+    const auto last_key = static_cast<int32_t>(sequence.start_position) - 1;  // L - 2
+    positions.push_back(last_key + options_.draft_position_offset);
+    last_keys.push_back(last_key);
+    sequences.push_back(static_cast<int32_t>(entry));
+  }
+  const auto n = static_cast<int64_t>(active.size());
+  const model::DraftBatch rows{tokens, positions, last_keys, sequences, batch.ring, batch.pages};
+  draft_tokens_.resize(active.size());
+  for (int64_t begin = 0; begin < n; begin += kLogitRows) {
+    const int64_t end = std::min(n, begin + kLogitRows);
+    const auto offset = static_cast<size_t>(begin);
+    const auto count = static_cast<size_t>(end - begin);
+    const model::DraftBatch part{rows.token_ids.subspan(offset, count),
+                                 rows.positions.subspan(offset, count),
+                                 rows.last_keys.subspan(offset, count),
+                                 rows.sequences.subspan(offset, count),
+                                 batch.ring,
+                                 batch.pages};
+    const core::TensorView logits = logits_.rows(end - begin);
+    assistant_->step(context, part, kv_, draft_state_.view().slice_rows(begin, end), logits,
+                     assistant_observer_);
+    ops::argmax(context, logits, suppressed_ids(assistant_->checkpoint()),
+                std::span(draft_tokens_).subspan(offset, count));
+  }
+}
+
+// The target over every row of the step: chunks, newest tokens and drafts in one pass.
+core::TensorView SpeculativeStep::verify(const ops::Context& context, const SpecBatch& batch) {
+  std::vector<int32_t> tokens, positions, sequences;
+  first_rows_.clear();
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const SpecSequence& sequence = batch.sequences[i];
+    first_rows_.push_back(static_cast<int64_t>(tokens.size()));
+    tokens.insert(tokens.end(), sequence.tokens.begin(), sequence.tokens.end());
+    tokens.insert(tokens.end(), drafts_[i].begin(), drafts_[i].end());
+    auto position = static_cast<int32_t>(sequence.start_position);
+    while (positions.size() < tokens.size()) {
+      positions.push_back(position++);
+      sequences.push_back(static_cast<int32_t>(i));
+    }
+  }
+  const model::ForwardBatch rows{tokens, positions, sequences, batch.ring, batch.pages};
+  return target_.forward(context, rows, kv_, target_observer_);
+}
+
+// Logits in groups of entries, then the choice of tokens; keeps the state row of each entry.
+void SpeculativeStep::choose(const ops::Context& context, const SpecBatch& batch,
+                             const core::TensorView& hidden, SpecResult& result) {
+  std::vector<size_t> group;
+  std::vector<int32_t> rows;
+  const auto flush = [&] {
+    if (group.empty()) return;
+    const auto n = static_cast<int64_t>(rows.size());
+    ops::gather_rows(context, hidden, rows, head_rows_.rows(n));
+    target_.logits(context, head_rows_.rows(n), logits_.rows(n));
+    int64_t row = 0;
+    for (const size_t entry : group) {
+      const SpecSequence& sequence = batch.sequences[entry];
+      const int64_t last = emit(sequence, drafts_[entry], row, result.sequences[entry]);
+      const int32_t state[] = {rows[static_cast<size_t>(row + last)]};
+      ops::gather_rows(context, hidden, state,
+                       states_.view().slice_rows(sequence.state_slot, sequence.state_slot + 1));
+      row += static_cast<int64_t>(drafts_[entry].size()) + 1;
+    }
+    group.clear();
+    rows.clear();
+  };
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const SpecSequence& sequence = batch.sequences[i];
+    if (!sequence.samples) continue;
+    const size_t needed = drafts_[i].size() + 1;
+    if (rows.size() + needed > static_cast<size_t>(kLogitRows)) flush();
+    group.push_back(i);
+    const auto newest = static_cast<int64_t>(sequence.tokens.size()) - 1;
+    for (size_t j = 0; j < needed; ++j)
+      rows.push_back(static_cast<int32_t>(first_rows_[i] + newest + static_cast<int64_t>(j)));
+  }
+  flush();
+}
+
+// Coupled acceptance (speculation.md 3.2): the token of a row is drawn from the target with noise
+// keyed by its position; a draft is accepted when it equals that token. So the text is the one that
+// plain decoding gives, whatever K is. Returns the last row that became valid (0-based).
+int64_t SpeculativeStep::emit(const SpecSequence& sequence, std::span<const int32_t> drafts,
+                              int64_t first_row, SpecSequenceResult& result) const {
+  const auto newest = sequence.start_position + static_cast<int64_t>(sequence.tokens.size()) - 1;
+  const auto vocab = static_cast<size_t>(target_.config().vocab_size);
+  result.num_drafted = static_cast<int>(drafts.size());
+  for (size_t row = 0;; ++row) {
+    const auto index = static_cast<int64_t>(row);
+    const std::span<const float> logits(logits_.view().row<float>(first_row + index), vocab);
+    const int64_t position = newest + 1 + index;
+    sampling::TokenChoice choice = sequence.sampler->choose(
+        logits, position, row == 0 ? sequence.allowed_tokens : std::span<const uint32_t>());
+    if (choice.token == ops::kNotFinite) {
+      result.failed = true;
+      return index;
+    }
+    const bool accepted =
+        row < drafts.size() && accepts(static_cast<int>(row), position, drafts[row], choice.token);
+    if (accepted) choice.token = drafts[row];
+    sequence.sampler->commit(choice.token);
+    result.tokens.push_back(std::move(choice));
+    if (!accepted) return index;
+    ++result.num_accepted;
+  }
+}
+
+bool SpeculativeStep::accepts(int row, int64_t position, int32_t draft, int32_t chosen) const {
+  if (!options_.synthetic) return draft == chosen;
+  const double draw =
+      sampling::uniform(options_.synthetic_seed, position, sampling::Purpose::kAccept);
+  return draw < options_.synthetic->conditional(row);
+}
+
+}  // namespace tandem::speculation
