@@ -1,0 +1,49 @@
+#include "model/pair.h"
+
+namespace tandem::model {
+namespace {
+
+base::Status check_kinds(const io::ModelConfig& target, const PairOptions& options) {
+  if (target.kind == io::ModelKind::kAssistant)
+    return base::invalid(
+        "{}: expected a target model, got an assistant ({}): it is no standalone text model. It "
+        "drafts for a target with hidden_size {}; give that target first and this folder in "
+        "--speculative-config '{{\"model\": \"{}\", \"num_speculative_tokens\": 4}}'",
+        options.target.string(), target.model_type, target.backbone_hidden_size,
+        options.target.string());
+  if (!options.assistant) return {};
+  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig assistant,
+                          io::read_model_config(*options.assistant));
+  if (assistant.kind == io::ModelKind::kTarget)
+    return base::invalid(
+        "{}: expected an assistant (gemma4_unified_assistant or gemma4_assistant), got a target "
+        "model ({}); the speculative config's \"model\" is the small drafter",
+        options.assistant->string(), assistant.model_type);
+  return io::check_pair(target, assistant);
+}
+
+base::Result<std::shared_ptr<const io::Checkpoint>> open(const std::filesystem::path& dir,
+                                                         bool check_values) {
+  TANDEM_ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::open(dir));
+  if (check_values) TANDEM_RETURN_IF_ERROR(checkpoint.check_values());
+  return std::make_shared<const io::Checkpoint>(std::move(checkpoint));
+}
+
+}  // namespace
+
+base::Result<Pair> load_pair(const PairOptions& options) {
+  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config, io::read_model_config(options.target));
+  TANDEM_RETURN_IF_ERROR(check_kinds(config, options));
+  Pair pair;
+  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options.check_values));
+  if (options.assistant)
+    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint,
+                            open(*options.assistant, options.check_values));
+  pair.target = std::make_unique<TargetModel>(pair.target_checkpoint, options.model);
+  if (options.assistant)
+    pair.assistant =
+        std::make_unique<AssistantModel>(pair.assistant_checkpoint, *pair.target, options.model);
+  return pair;
+}
+
+}  // namespace tandem::model

@@ -1,0 +1,33 @@
+// Opens a target and, if asked, its assistant: configs and pair first, then weights.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/status.h"
+#include "io/checkpoint.h"
+#include "model/assistant_model.h"
+#include "model/target_model.h"
+
+namespace tandem::model {
+
+struct PairOptions {
+  std::filesystem::path target;
+  std::optional<std::filesystem::path> assistant;
+  ModelOptions model;
+  bool check_values = true;  // read every weight once and refuse NaN and infinity by name
+};
+
+struct Pair {
+  std::shared_ptr<const io::Checkpoint> target_checkpoint;
+  std::shared_ptr<const io::Checkpoint> assistant_checkpoint;  // null without an assistant
+  std::unique_ptr<TargetModel> target;
+  std::unique_ptr<AssistantModel> assistant;  // null without one
+};
+
+// Refuses, before any weight is read: an assistant given as target, a target given as assistant,
+// two models that do not belong together. Then opens both checkpoints and checks their values.
+base::Result<Pair> load_pair(const PairOptions& options);
+
+}  // namespace tandem::model
