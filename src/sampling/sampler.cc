@@ -1,0 +1,200 @@
+#include "sampling/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <utility>
+
+#include "base/check.h"
+#include "sampling/candidates.h"
+#include "sampling/rng.h"
+
+namespace tandem::sampling {
+namespace {
+
+constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
+
+// Grows to one row and is reused by every sampler of the thread: holds nothing between calls.
+struct Scratch {
+  std::vector<float> logits;  // [vocab_size]
+  std::vector<Candidate> candidates;
+};
+Scratch& scratch() {
+  thread_local Scratch instance;
+  return instance;
+}
+
+void exclude(std::span<const int32_t> ids, std::span<float> logits) {
+  for (const int32_t id : ids) logits[static_cast<size_t>(id)] = kNegativeInfinity;
+}
+
+void keep_only(std::span<const int32_t> ids, std::span<float> logits) {
+  std::vector<std::pair<int32_t, float>> kept;
+  kept.reserve(ids.size());
+  for (const int32_t id : ids) kept.emplace_back(id, logits[static_cast<size_t>(id)]);
+  std::fill(logits.begin(), logits.end(), kNegativeInfinity);
+  for (const auto& [id, logit] : kept) logits[static_cast<size_t>(id)] = logit;
+}
+
+void apply_mask(TokenMask allowed, std::span<float> logits) {
+  TANDEM_CHECK_GE(allowed.size() * 32, logits.size());
+  for (size_t id = 0; id < logits.size(); ++id)
+    if (((allowed[id / 32] >> (id % 32)) & 1U) == 0) logits[id] = kNegativeInfinity;
+}
+
+// The upper halves of the tokens' noise; neighbours share one block.
+class NoiseWords {
+ public:
+  NoiseWords(uint64_t seed, int64_t position) : seed_(seed), position_(position) {}
+  uint32_t high(uint32_t id) {
+    if (id / 4 != block_) {
+      block_ = id / 4;
+      words_ = random_block(seed_, position_, Purpose::kTokenHigh, block_);
+    }
+    return words_[id % 4];
+  }
+  uint32_t low(uint32_t id) const { return random_word(seed_, position_, Purpose::kTokenLow, id); }
+
+ private:
+  uint64_t seed_;
+  int64_t position_;
+  uint32_t block_ = std::numeric_limits<uint32_t>::max();
+  PhiloxCounter words_{};
+};
+
+// An upper bound of gumbel_from_bits(high, any): g <= -log(v), v >= high / 2^32 >= 2^-(1 + zeros).
+double gumbel_bound(uint32_t high) {
+  if (high == 0) return std::numeric_limits<double>::infinity();
+  return (1 + std::countl_zero(high)) * std::numbers::ln2 + 1e-9;
+}
+
+void fill_logprobs(std::span<const float> logits, float max_logit, int32_t count,
+                   TokenChoice& choice) {
+  const auto max = static_cast<double>(max_logit);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - max);
+  const double log_sum = max + std::log(sum);
+  const auto logprob = [&](float logit) {
+    return static_cast<float>(static_cast<double>(logit) - log_sum);
+  };
+  choice.logprob = logprob(logits[static_cast<size_t>(choice.token)]);
+  auto& candidates = scratch().candidates;
+  select_top(logits, count, candidates);
+  choice.top.reserve(candidates.size());
+  for (const Candidate& c : candidates) choice.top.push_back({c.id, logprob(c.logit)});
+}
+
+}  // namespace
+
+Sampler::Sampler(SamplingParams params, int64_t vocab_size, std::span<const int32_t> prompt_ids,
+                 std::vector<int32_t> suppress_tokens, std::vector<int32_t> eos_ids, uint64_t seed)
+    : params_(std::move(params)),
+      vocab_size_(vocab_size),
+      suppress_tokens_(std::move(suppress_tokens)),
+      stop_ids_(std::move(eos_ids)),
+      seed_(seed),
+      tracks_history_(params_.presence_penalty != 0 || params_.frequency_penalty != 0 ||
+                      params_.repetition_penalty != 1) {
+  const auto valid = validate(params_, vocab_size_);
+  TANDEM_CHECK_MSG(valid.has_value(), "{}", valid.error().message);
+  stop_ids_.insert(stop_ids_.end(), params_.stop_token_ids.begin(), params_.stop_token_ids.end());
+  for (const int32_t id : suppress_tokens_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
+  for (const int32_t id : stop_ids_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
+  if (params_.repetition_penalty != 1)
+    for (const int32_t id : prompt_ids) output_counts_.try_emplace(id, 0);
+}
+
+void Sampler::commit(int32_t token) {
+  TANDEM_CHECK(token >= 0 && token < vocab_size_);
+  ++num_output_tokens_;
+  if (tracks_history_) ++output_counts_[token];
+}
+
+bool Sampler::adjusts_logits() const {
+  return !params_.logit_bias.empty() || !params_.banned_token_ids.empty() ||
+         !params_.allowed_token_ids.empty() || (tracks_history_ && !output_counts_.empty()) ||
+         (stops_banned() && !stop_ids_.empty());
+}
+
+bool Sampler::is_plain_greedy() const {
+  return params_.greedy() && params_.num_logprobs < 0 && !tracks_history_ && !adjusts_logits();
+}
+
+void Sampler::adjust_logits(TokenMask allowed, std::span<float> logits) const {
+  exclude(suppress_tokens_, logits);
+  exclude(params_.banned_token_ids, logits);
+  if (stops_banned()) exclude(stop_ids_, logits);
+  if (!params_.allowed_token_ids.empty()) keep_only(params_.allowed_token_ids, logits);
+  if (!allowed.empty()) apply_mask(allowed, logits);
+  for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += bias;
+  if (tracks_history_) apply_penalties(logits);
+}
+
+void Sampler::apply_penalties(std::span<float> logits) const {
+  const auto repetition = static_cast<float>(params_.repetition_penalty);
+  const auto frequency = static_cast<float>(params_.frequency_penalty);
+  const auto presence = static_cast<float>(params_.presence_penalty);
+  for (const auto& [id, count] : output_counts_) {
+    float& logit = logits[static_cast<size_t>(id)];
+    logit = logit > 0 ? logit / repetition : logit * repetition;
+    if (count > 0) logit -= frequency * static_cast<float>(count) + presence;
+  }
+}
+
+TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
+                            TokenMask allowed) const {
+  TANDEM_CHECK_EQ(static_cast<int64_t>(logits.size()), vocab_size_);
+  TANDEM_CHECK_GE(position, 0);
+  TokenChoice choice;
+  const RowMax raw = row_max(logits);
+  if (!raw.finite) return choice;
+  RowMax best = raw;
+  std::span<const float> adjusted = logits;
+  // A suppressed token is rarely the largest: greedy rows are almost always one scan.
+  const bool hits_suppressed =
+      std::find(suppress_tokens_.begin(), suppress_tokens_.end(), raw.id) != suppress_tokens_.end();
+  const bool suppresses = params_.greedy() ? hits_suppressed : !suppress_tokens_.empty();
+  if (suppresses || !allowed.empty() || adjusts_logits()) {
+    auto& row = scratch().logits;
+    row.assign(logits.begin(), logits.end());
+    adjust_logits(allowed, row);
+    best = row_max(row);
+    adjusted = row;
+  }
+  if (!best.finite || best.id < 0) return choice;
+  choice.token = params_.greedy() ? best.id : draw(adjusted, best.logit, position);
+  if (params_.num_logprobs >= 0) fill_logprobs(logits, raw.logit, params_.num_logprobs, choice);
+  return choice;
+}
+
+int32_t Sampler::draw(std::span<const float> logits, float max_logit, int64_t position) const {
+  auto& candidates = scratch().candidates;
+  truncate(logits, max_logit,
+           {.temperature = params_.temperature,
+            .top_k = params_.top_k,
+            .top_p = params_.top_p,
+            .min_p = params_.min_p},
+           candidates);
+  TANDEM_CHECK(!candidates.empty());
+  NoiseWords noise(seed_, position);
+  double best_score = -std::numeric_limits<double>::infinity();
+  int32_t best_id = kNotFinite;
+  for (const Candidate& c : candidates) {
+    const double scaled =
+        (static_cast<double>(c.logit) - static_cast<double>(max_logit)) / params_.temperature;
+    const auto id = static_cast<uint32_t>(c.id);
+    const uint32_t high = noise.high(id);
+    // Most of a large vocabulary cannot win whatever its lower bits: no logarithm for those.
+    if (scaled + gumbel_bound(high) < best_score) continue;
+    const double score = scaled + gumbel_from_bits(high, noise.low(id));
+    if (score > best_score || (score == best_score && c.id < best_id)) {
+      best_score = score;
+      best_id = c.id;
+    }
+  }
+  return best_id;
+}
+
+}  // namespace tandem::sampling
