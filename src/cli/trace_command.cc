@@ -76,7 +76,7 @@ void trace_drafts(const ops::Context& context, model::Pair& pair, const TraceFla
     const model::DraftBatch batch{token, position,        last_key,
                                   first, sequence.ring(), sequence.pages()};
     const core::TensorView logits = trace.draft_logits.view().slice_rows(step, step + 1);
-    pair.assistant->step(context, batch, sequence.kv(), state.view(), logits);
+    pair.assistant->step(context, batch, sequence.kv(), state.view(), logits, nullptr);
     ops::gather_rows(context, state.view(), {},
                      trace.draft_hidden.view().slice_rows(step, step + 1));
     ops::argmax(context, logits, {}, token);

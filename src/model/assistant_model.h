@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "model/drafter.h"
 #include "model/forward_batch.h"
 #include "model/kv_store.h"
 #include "model/rope_tables.h"
@@ -13,7 +14,7 @@
 
 namespace tandem::model {
 
-class AssistantModel {
+class AssistantModel : public Drafter {
  public:
   // The pair must have passed io::check_pair. Holds a reference to the target for its embedding.
   AssistantModel(std::shared_ptr<const io::Checkpoint> checkpoint, const TargetModel& target,
@@ -23,7 +24,10 @@ class AssistantModel {
   // next state (post_projection's output) over it and logits [n, vocab] F32, without softcap.
   void step(const ops::Context& context, const DraftBatch& batch, const KvStore& kv,
             const core::TensorView& state, const core::TensorView& logits,
-            Observer* observer = nullptr);
+            Observer* observer) override;
+  std::span<const int32_t> suppress_tokens() const override {
+    return checkpoint_->generation_config().suppress_tokens;
+  }
 
   const io::Checkpoint& checkpoint() const { return *checkpoint_; }
   const io::TextConfig& config() const { return checkpoint_->config().text; }

@@ -14,13 +14,9 @@ namespace {
 constexpr int64_t kLogitRows = 32;
 static_assert(kLogitRows > kMaxDraftTokens);
 
-std::span<const int32_t> suppressed_ids(const io::Checkpoint& checkpoint) {
-  return checkpoint.generation_config().suppress_tokens;
-}
-
 }  // namespace
 
-SpeculativeStep::SpeculativeStep(model::TargetModel& target, model::AssistantModel* assistant,
+SpeculativeStep::SpeculativeStep(model::TargetModel& target, model::Drafter* assistant,
                                  model::KvStore& kv, const SpeculativeStepOptions& options)
     : target_(target), assistant_(assistant), kv_(kv), options_(options) {
   const int64_t hidden = target.config().hidden_size;
@@ -109,7 +105,7 @@ void SpeculativeStep::draft_step(const ops::Context& context, const SpecBatch& b
     const core::TensorView logits = logits_.rows(end - begin);
     assistant_->step(context, part, kv_, draft_state_.view().slice_rows(begin, end), logits,
                      assistant_observer_);
-    ops::argmax(context, logits, suppressed_ids(assistant_->checkpoint()),
+    ops::argmax(context, logits, assistant_->suppress_tokens(),
                 std::span(draft_tokens_).subspan(offset, count));
   }
 }

@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "model/assistant_model.h"
+#include "model/drafter.h"
 #include "model/target_model.h"
 #include "speculation/acceptance.h"
 #include "speculation/spec_batch.h"
@@ -26,7 +26,7 @@ struct SpeculativeStepOptions {
 class SpeculativeStep {
  public:
   // assistant may be null: every round then has K = 0. Models and store outlive the step.
-  SpeculativeStep(model::TargetModel& target, model::AssistantModel* assistant, model::KvStore& kv,
+  SpeculativeStep(model::TargetModel& target, model::Drafter* assistant, model::KvStore& kv,
                   const SpeculativeStepOptions& options);
 
   // Runs one step. Each entry of the batch needs KV places for its rows: tokens plus drafts.
@@ -53,7 +53,7 @@ class SpeculativeStep {
   bool accepts(int row, int64_t position, int32_t draft, int32_t chosen) const;
 
   model::TargetModel& target_;
-  model::AssistantModel* assistant_;
+  model::Drafter* assistant_;
   model::KvStore& kv_;
   SpeculativeStepOptions options_;
   model::Observer* target_observer_ = nullptr;
