@@ -11,50 +11,85 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kLanes = 16;  // independent maxima, so that the compiler can use vectors
 
+constexpr int64_t kFirstLook = 256;
+constexpr size_t kSortedTail = 64;
+
+// All tokens above -inf with a logit of at least `floor`, in id order.
+void keep_above(std::span<const float> logits, double floor, std::vector<Candidate>& out) {
+  out.clear();
+  for (size_t id = 0; id < logits.size(); ++id)
+    if (logits[id] > -kInfinity && static_cast<double>(logits[id]) >= floor)
+      out.push_back({logits[id], static_cast<int32_t>(id)});
+}
+
 // exp((logit - max) / temperature): the weight of a token, 1 for the likeliest.
 double weight(float logit, float max_logit, double temperature) {
   return std::exp((static_cast<double>(logit) - static_cast<double>(max_logit)) / temperature);
 }
 
-// Length of the prefix of `sorted` to keep so that its weight reaches `mass`; the whole length
-// when it does not.
-size_t prefix_reaching(std::span<const Candidate> sorted, float max_logit, double temperature,
-                       double mass, bool& reached) {
+double total_weight(std::span<const Candidate> candidates, float max_logit, double temperature) {
+  double total = 0;
+  for (const Candidate& c : candidates) total += weight(c.logit, max_logit, temperature);
+  return total;
+}
+
+struct Prefix {
+  size_t count = 0;
+  bool reached = false;  // whether the weight of the prefix is at least the mass asked for
+};
+
+// The shortest prefix of `sorted` that weighs `mass`; all of it when it weighs less.
+Prefix prefix_of_mass(std::span<const Candidate> sorted, float max_logit, double temperature,
+                      double mass) {
   double sum = 0;
   for (size_t i = 0; i < sorted.size(); ++i) {
     sum += weight(sorted[i].logit, max_logit, temperature);
-    if (sum >= mass) {
-      reached = true;
-      return i + 1;
-    }
+    if (sum >= mass) return {i + 1, true};
   }
-  reached = false;
-  return sorted.size();
+  return {sorted.size(), false};
 }
 
-// Top-p over the whole vocabulary: looks at ever longer prefixes, most rows need only the first.
+// The same without sorting: halves the range in which the end of the prefix must lie, linear in
+// the number of candidates. `out` ends with the prefix, unsorted.
+void keep_mass(float max_logit, double temperature, double mass, std::vector<Candidate>& out) {
+  size_t begin = 0;  // the prefix holds everything before
+  size_t end = out.size();
+  const auto at = [&](size_t i) { return out.begin() + static_cast<std::ptrdiff_t>(i); };
+  while (end - begin > kSortedTail) {
+    const size_t middle = begin + (end - begin) / 2;
+    std::nth_element(at(begin), at(middle), at(end), comes_before);
+    const double upper = total_weight({at(begin), at(middle)}, max_logit, temperature);
+    if (upper >= mass) {
+      end = middle;
+    } else {
+      mass -= upper;
+      begin = middle;
+    }
+  }
+  std::sort(at(begin), at(end), comes_before);
+  out.resize(begin + prefix_of_mass({at(begin), at(end)}, max_logit, temperature, mass).count);
+}
+
+// Top-p over the whole vocabulary: most rows need only the few likeliest tokens.
 void top_p_of_all(std::span<const float> logits, float max_logit, const Truncation& truncation,
                   std::vector<Candidate>& out) {
   double total = 0;
   for (const float logit : logits) total += weight(logit, max_logit, truncation.temperature);
   const double mass = truncation.top_p * total;
-  const auto vocab_size = static_cast<int64_t>(logits.size());
-  bool reached = false;
-  for (int64_t count = std::min<int64_t>(256, vocab_size); !reached;
-       count = std::min(8 * count, vocab_size)) {
-    select_top(logits, count, out);
-    const size_t keep = prefix_reaching(out, max_logit, truncation.temperature, mass, reached);
-    if (reached) out.resize(keep);
-    if (count == vocab_size) break;  // rounding may leave the sum a hair below the mass
+  select_top(logits, kFirstLook, out);
+  const Prefix prefix = prefix_of_mass(out, max_logit, truncation.temperature, mass);
+  if (prefix.reached) {
+    out.resize(prefix.count);
+    return;
   }
+  keep_above(logits, -std::numeric_limits<double>::infinity(), out);
+  keep_mass(max_logit, truncation.temperature, mass, out);
 }
 
 void top_p_of_top_k(float max_logit, const Truncation& truncation, std::vector<Candidate>& out) {
-  double total = 0;
-  for (const Candidate& c : out) total += weight(c.logit, max_logit, truncation.temperature);
-  bool reached = false;
+  const double total = total_weight(out, max_logit, truncation.temperature);
   out.resize(
-      prefix_reaching(out, max_logit, truncation.temperature, truncation.top_p * total, reached));
+      prefix_of_mass(out, max_logit, truncation.temperature, truncation.top_p * total).count);
 }
 
 }  // namespace
@@ -118,22 +153,17 @@ void truncate(std::span<const float> logits, float max_logit, const Truncation& 
       truncation.min_p > 0
           ? static_cast<double>(max_logit) + truncation.temperature * std::log(truncation.min_p)
           : -std::numeric_limits<double>::infinity();
-  const auto survives = [&](float logit) {
-    return logit > -kInfinity && static_cast<double>(logit) >= floor;
-  };
-  if (top_k_on || truncation.top_p < 1) {
-    if (top_k_on) {
-      select_top(logits, truncation.top_k, out);
-      if (truncation.top_p < 1) top_p_of_top_k(max_logit, truncation, out);
-    } else {
-      top_p_of_all(logits, max_logit, truncation, out);
-    }
-    while (!out.empty() && !survives(out.back().logit)) out.pop_back();
+  if (!top_k_on && truncation.top_p >= 1) {
+    keep_above(logits, floor, out);
     return;
   }
-  out.clear();
-  for (size_t id = 0; id < logits.size(); ++id)
-    if (survives(logits[id])) out.push_back({logits[id], static_cast<int32_t>(id)});
+  if (top_k_on) {
+    select_top(logits, truncation.top_k, out);
+    if (truncation.top_p < 1) top_p_of_top_k(max_logit, truncation, out);
+  } else {
+    top_p_of_all(logits, max_logit, truncation, out);
+  }
+  std::erase_if(out, [&](const Candidate& c) { return static_cast<double>(c.logit) < floor; });
 }
 
 }  // namespace tandem::sampling

@@ -40,7 +40,7 @@ void select_top(std::span<const float> logits, int64_t count, std::vector<Candid
 // The tokens that survive temperature, then top-k (exactly k: ties go to the lower id), then top-p
 // (the shortest prefix in candidate order whose share of the top-k mass reaches top_p), then min-p
 // (at least min_p times the largest probability). Never empty unless the row has no candidate.
-// Sorted when top-k or top-p is on, else in id order. `max_logit` is row_max().logit.
+// In no particular order. `max_logit` is row_max().logit.
 void truncate(std::span<const float> logits, float max_logit, const Truncation& truncation,
               std::vector<Candidate>& out);
 
