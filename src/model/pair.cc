@@ -36,9 +36,10 @@ base::Result<Pair> load_pair(const PairOptions& options) {
   TANDEM_RETURN_IF_ERROR(check_kinds(config, options));
   Pair pair;
   TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options.check_values));
-  if (options.assistant)
+  if (options.assistant) {
     TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint,
                             open(*options.assistant, options.check_values));
+  }
   pair.target = std::make_unique<TargetModel>(pair.target_checkpoint, options.model);
   if (options.assistant)
     pair.assistant =
