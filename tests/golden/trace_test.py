@@ -5,10 +5,11 @@
 PROGRAM defaults to the environment variable TANDEM. Error of a tensor: norm(difference) / norm(expected).
 
 Bounds and their reasons
-- float32, BF16 weights: 1e-4. FP32 sums in another order differ by some 1e-7; any mistake shows at 1e-3 or more.
+- float32, BF16 weights: 1e-4. FP32 sums in another order differ by some 1e-7; the classic mistakes shift
+  some case by 1e-3 or more (tools/golden/mutations.py).
 - float32, FP8, `fp8_strict`: 1e-4 too. These token sequences were chosen so that noise of 3e-7 of a row's size,
   added after every linear, moves no activation across an E4M3 rounding edge.
-- float32, FP8, `fp8` (long sequences): among several 100,000 activations some lie on an edge, and two correct
+- float32, FP8, `fp8` (long sequences): among some 200,000 activations a few lie on an edge, and two correct
   implementations may round them apart. A flip is as large as quantization noise, and disturbs the rows that read
   it. At worst the two results are independent draws of that noise: sqrt(2) times the quantization error, which the
   maker measured per tensor (about 0.02).
