@@ -69,4 +69,5 @@ make_venv() {
   "$python" -m venv "$1" || return 1
   "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2" || return 1
   echo "$stamp" >"$1/stamp"
+  echo "made $1"
 }
