@@ -1,0 +1,29 @@
+// --speculative-config: the JSON users already type for vLLM.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace tandem::io {
+
+struct SpeculativeConfig {
+  std::filesystem::path model;     // folder of the assistant
+  int num_speculative_tokens = 4;  // K; 0 switches drafting off
+  bool automatic = false;          // "auto": the engine chooses K, up to num_speculative_tokens
+  int draft_position_offset = 0;   // query position L-2 (0, vLLM) or L-1 (1, transformers)
+  // rejection_sample_method "synthetic" (benchmarks; every report says so).
+  std::optional<double> synthetic_acceptance_length;
+  std::vector<double> synthetic_acceptance_rates;
+};
+
+// Keys Tandem does not know are refused; those of vLLM that have no meaning here are refused by
+// name unless they say what Tandem does anyway. Errors: `--speculative-config: KEY: expected X, got
+// Y`.
+base::Result<SpeculativeConfig> parse_speculative_config(std::string_view json,
+                                                         int max_draft_tokens);
+
+}  // namespace tandem::io
