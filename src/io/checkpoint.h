@@ -12,32 +12,19 @@
 #include "base/status.h"
 #include "core/tensor_view.h"
 #include "io/model_config.h"
+#include "io/quantization_config.h"
 
 namespace tandem::io {
 
-// How one Linear is stored.
-enum class WeightFormat {
-  kBF16,
-  kFp8PerTensor,           // weight_scale F32 scalar; input_scale F32 scalar (static W8A8)
-  kFp8PerChannelPerToken,  // weight_scales [out]; activations scaled per row at run time
-  kFp8Block,               // weight_scales [ceil(out/128), ceil(in/128)]; weight-only
-};
-
 struct LinearWeights {
   WeightFormat format = WeightFormat::kBF16;
-  core::TensorView weight;         // [out, in] BF16 or F8_E4M3, points into the mapped file
-  float weight_scale = 1.0F;       // kFp8PerTensor
-  float input_scale = 1.0F;        // kFp8PerTensor; 0 when the checkpoint is weight-only
+  core::TensorView weight;    // [out, in] BF16 or F8_E4M3, points into the mapped file
+  float weight_scale = 1.0F;  // kFp8PerTensor
+  // kFp8PerTensor: the static scale of the input; 0 when the checkpoint is weight-only and has
+  // none. kFp8PerChannelPerToken: 0, or the static scale some compressed-tensors files give
+  // instead.
+  float input_scale = 1.0F;
   core::TensorView weight_scales;  // F32; shape by format (owned by the checkpoint)
-};
-
-// What the checkpoint says of its quantization.
-struct QuantizationInfo {
-  bool quantized = false;
-  std::string algorithm;  // "FP8", "FP8_PB_WO", "FP8_PER_CHANNEL_PER_TOKEN", "compressed-tensors"
-  bool kv_cache_fp8 = false;  // the checkpoint asks for an FP8 KV cache
-  bool weight_only = false;   // no input scales are used at run time
-  std::vector<std::string> exclude_modules;
 };
 
 // Canonical names: no prefix ("embed_tokens.weight", "norm.weight",

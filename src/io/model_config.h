@@ -50,6 +50,12 @@ struct TextConfig {
   int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
 };
 
+// A special id config.json names, for the comparison of a pair ("image_token_id", "eoa_token_id").
+struct NamedTokenId {
+  std::string key;
+  int32_t id = 0;
+};
+
 struct ModelConfig {
   ModelKind kind = ModelKind::kTarget;
   std::string model_type;  // as the file says
@@ -57,12 +63,19 @@ struct ModelConfig {
   int64_t backbone_hidden_size = 0;  // assistants: the target's hidden_size
   std::vector<int32_t>
       eos_token_ids;  // targets: config.json's; generation_config.json's are better
-  std::vector<int32_t> modality_token_ids;  // image, audio, video ids a text-only run refuses
+  std::vector<int32_t> modality_token_ids;      // image, audio, video ids a text-only run refuses
+  std::vector<NamedTokenId> special_token_ids;  // those below vocab_size
 };
 
 // Reads DIR/config.json. Errors name the key: `config.json: text_config: hidden_size: expected
 // ...`.
 base::Result<ModelConfig> read_model_config(const std::filesystem::path& dir);
+
+// A target where a target is needed: an assistant says that it is no standalone text model and what
+// it needs. `dir` is the folder the user gave.
+base::Status require_target(const std::filesystem::path& dir, const ModelConfig& config);
+// An assistant where an assistant is needed (--speculative-config's "model").
+base::Status require_assistant(const std::filesystem::path& dir, const ModelConfig& config);
 
 // generation_config.json; absent keys keep the neutral defaults.
 struct GenerationConfig {
