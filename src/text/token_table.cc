@@ -1,0 +1,92 @@
+#include "text/token_table.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace tandem::text {
+namespace {
+
+uint32_t hash_text(std::string_view text) {
+  constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
+  uint64_t hash = text.size() * kMultiplier;
+  for (; text.size() >= 8; text.remove_prefix(8)) {
+    uint64_t block = 0;
+    std::memcpy(&block, text.data(), 8);
+    hash = std::rotl(hash ^ block, 29) * kMultiplier;
+  }
+  uint64_t tail = 0;
+  if (!text.empty()) std::memcpy(&tail, text.data(), text.size());
+  hash = (hash ^ tail) * kMultiplier;
+  hash ^= hash >> 29;
+  return static_cast<uint32_t>((hash * kMultiplier) >> 32);
+}
+
+}  // namespace
+
+void TokenTable::reserve(size_t num_tokens, size_t num_bytes) {
+  arena_.reserve(num_bytes);
+  spans_.reserve(num_tokens);
+  while (slots_.size() < 2 * num_tokens) grow();
+}
+
+size_t TokenTable::find_slot(uint32_t hash, std::string_view text) const {
+  const size_t mask = slots_.size() - 1;
+  size_t index = hash & mask;
+  while (slots_[index].id >= 0 &&
+         (slots_[index].hash != hash || this->text(slots_[index].id) != text)) {
+    index = (index + 1) & mask;
+  }
+  return index;
+}
+
+void TokenTable::grow() {
+  std::vector<Slot> old(std::max<size_t>(64, 2 * slots_.size()));
+  old.swap(slots_);
+  const size_t mask = slots_.size() - 1;
+  for (const Slot& slot : old) {
+    if (slot.id < 0) continue;
+    size_t index = slot.hash & mask;
+    while (slots_[index].id >= 0) index = (index + 1) & mask;
+    slots_[index] = slot;
+  }
+}
+
+TokenTable::AddResult TokenTable::add(int32_t id, std::string_view text) {
+  TANDEM_CHECK_GE(id, 0);
+  TANDEM_CHECK_LT(id, kMaxTokens);
+  TANDEM_CHECK_LT(arena_.size() + text.size(), size_t{kHole});
+  if (contains(id)) return AddResult::kDuplicateId;
+  if (slots_.size() < 2 * (num_tokens_ + 1)) grow();
+  const uint32_t hash = hash_text(text);
+  const size_t index = find_slot(hash, text);
+  if (slots_[index].id >= 0) return AddResult::kDuplicateText;
+  if (id >= size()) spans_.resize(static_cast<size_t>(id) + 1);
+  spans_[static_cast<size_t>(id)] = {static_cast<uint32_t>(arena_.size()),
+                                     static_cast<uint32_t>(text.size())};
+  arena_.append(text);
+  slots_[index] = {hash, id};
+  ++num_tokens_;
+  return AddResult::kAdded;
+}
+
+std::optional<int32_t> TokenTable::find(std::string_view text) const {
+  if (slots_.empty()) return std::nullopt;
+  const int32_t id = slots_[find_slot(hash_text(text), text)].id;
+  if (id < 0) return std::nullopt;
+  return id;
+}
+
+bool TokenTable::contains(int32_t id) const {
+  return id >= 0 && id < size() && spans_[static_cast<size_t>(id)].length != kHole;
+}
+
+std::string_view TokenTable::text(int32_t id) const {
+  if (!contains(id)) return {};
+  const Span span = spans_[static_cast<size_t>(id)];
+  return std::string_view(arena_).substr(span.offset, span.length);
+}
+
+}  // namespace tandem::text
