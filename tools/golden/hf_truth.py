@@ -7,7 +7,7 @@ distance. Here the sliding KV handed over is already cut to the last `sliding_wi
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.models.gemma4 import modeling_gemma4 as classic
 from transformers.models.gemma4_assistant import modeling_gemma4_assistant as classic_assistant
 from transformers.models.gemma4_unified import modeling_gemma4_unified as unified

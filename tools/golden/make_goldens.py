@@ -74,7 +74,7 @@ class Maker:
         self.out, self.cases = pathlib.Path(out), []
 
     def models(self, target, assistant):
-        load = lambda kind, name: kind(self.out / name) if name else None  # noqa: E731
+        load = lambda kind, name: kind(self.out / name) if name else None
         return load(reference.Target, target), load(reference.Assistant, assistant)
 
     def choose_ids(self, spec, length, steps, models, seed, strict=False):

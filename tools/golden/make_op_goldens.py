@@ -52,7 +52,7 @@ def rope():
         cos, sin = module(x, torch.tensor([POSITIONS]), kind)
         index = POSITIONS.index(1023)
         out = unified.apply_rotary_pos_emb(x[None], cos[:, index : index + 1], sin[:, index : index + 1])
-        rounded = lambda tensor: [float(f"{value:.9g}") for value in tensor.flatten().tolist()]  # noqa: E731
+        rounded = lambda tensor: [float(f"{value:.9g}") for value in tensor.flatten().tolist()]
         case = {"type": kind, "head_dim": head, "num_rotated_pairs": rotated, **config.rope_parameters[kind]}
         case |= {"positions": POSITIONS, "inv_freq": rounded(frequencies)}
         case["cos"] = [rounded(row[:rotated]) for row in cos[0]]

@@ -40,7 +40,7 @@ def tweak(name, target, assistant):
             model.tensors |= {key: np.ones(1) for key in model.tensors if key.endswith("layer_scalar")}
     elif name == "softcap in the drafter":
         step = assistant.step
-        capped = lambda row: (30 * np.tanh(row[0] / 30), row[1])  # noqa: E731
+        capped = lambda row: (30 * np.tanh(row[0] / 30), row[1])
         assistant.step = lambda *inputs: capped(step(*inputs))
     elif name == "no softcap":
         target.text["final_logit_softcapping"] = None
