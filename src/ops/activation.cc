@@ -1,7 +1,7 @@
 #include "ops/activation.h"
 
 #include "ops/checks.h"
-#include "ops/cpu/isa.h"
+#include "ops/cpu/cpu.h"
 #include "ops/reference/reference.h"
 
 namespace tandem::ops {
@@ -14,7 +14,7 @@ void gelu_mul(const Context& context, const core::TensorView& gate, const core::
   check_shape("gelu_mul", "up", up, gate.shape);
   check_shape("gelu_mul", "out", out, gate.shape);
   if (out.rows() == 0) return;
-  (void)context;
+  if (!cpu::use_reference(context)) return cpu::gelu_mul(context, gate, up, out);
   reference::gelu_mul(gate, up, out);
 }
 
@@ -22,7 +22,7 @@ void softcap(const Context& context, float cap, const core::TensorView& logits) 
   check_dtype("softcap", "logits", logits, core::DType::kF32);
   TANDEM_CHECK_GT(cap, 0.0F);
   if (logits.rows() == 0) return;
-  (void)context;
+  if (!cpu::use_reference(context)) return cpu::softcap(context, cap, logits);
   reference::softcap(cap, logits);
 }
 
@@ -40,7 +40,7 @@ void gather_rows(const Context& context, const core::TensorView& x,
     TANDEM_CHECK_GE(index, 0);
     TANDEM_CHECK_LT(index, x.rows());
   }
-  (void)context;
+  if (!cpu::use_reference(context)) return cpu::scaled_rows(context, x, indices, 1.0F, out);
   reference::gather_rows(x, indices, out);
 }
 

@@ -1,7 +1,7 @@
 #include "ops/attention.h"
 
 #include "ops/checks.h"
-#include "ops/cpu/isa.h"
+#include "ops/cpu/cpu.h"
 #include "ops/reference/reference.h"
 
 namespace tandem::ops {
@@ -39,7 +39,8 @@ void kv_write(const Context& context, const core::TensorView& k, const core::Ten
     TANDEM_CHECK_GE(slot, 0);
     TANDEM_CHECK_LT(slot, kv.k.rows());
   }
-  (void)context;
+  if (!cpu::use_reference(context))
+    return cpu::kv_write(context, k, v, sequences, positions, places, kv);
   reference::kv_write(k, v, sequences, positions, places, kv);
 }
 
@@ -57,6 +58,8 @@ void attention(const Context& context, const core::TensorView& q,
   TANDEM_CHECK_EQ(static_cast<int64_t>(sequences.size()), q.rows());
   TANDEM_CHECK_EQ(static_cast<int64_t>(last_keys.size()), q.rows());
   TANDEM_CHECK_GE(window, 0);
+  if (!cpu::use_reference(context))
+    return cpu::attention(context, q, sequences, last_keys, window, places, kv, out);
   reference::attention(context, q, sequences, last_keys, window, places, kv, out);
 }
 

@@ -1,7 +1,7 @@
 #include "ops/embed.h"
 
 #include "ops/checks.h"
-#include "ops/cpu/isa.h"
+#include "ops/cpu/cpu.h"
 #include "ops/reference/reference.h"
 
 namespace tandem::ops {
@@ -15,7 +15,8 @@ void embed(const Context& context, std::span<const int32_t> ids, const core::Ten
     TANDEM_CHECK_GE(id, 0);
     TANDEM_CHECK_LT(id, table.rows());
   }
-  (void)context;
+  if (ids.empty()) return;
+  if (!cpu::use_reference(context)) return cpu::scaled_rows(context, table, ids, scale, out);
   reference::embed(ids, table, scale, out);
 }
 

@@ -1,7 +1,7 @@
 #include "ops/linear.h"
 
 #include "ops/checks.h"
-#include "ops/cpu/isa.h"
+#include "ops/cpu/cpu.h"
 #include "ops/reference/reference.h"
 
 namespace tandem::ops {
@@ -47,6 +47,7 @@ void linear(const Context& context, const core::TensorView& x,
   check_activation("linear", "x", x);
   for (size_t i = 0; i < weights.size(); ++i) check_weight(x, weights[i], outputs[i]);
   if (x.rows() == 0) return;
+  if (!cpu::use_reference(context)) return cpu::linear(context, x, weights, outputs);
   for (size_t i = 0; i < weights.size(); ++i) reference::linear(context, x, weights[i], outputs[i]);
 }
 

@@ -1,7 +1,7 @@
 #include "ops/rms_norm.h"
 
 #include "ops/checks.h"
-#include "ops/cpu/isa.h"
+#include "ops/cpu/cpu.h"
 #include "ops/reference/reference.h"
 
 namespace tandem::ops {
@@ -24,7 +24,7 @@ void rms_norm(const Context& context, const core::TensorView& x, const core::Ten
               float eps, const core::TensorView& out) {
   check_norm(x, weight, out);
   if (x.rows() == 0) return;
-  (void)context;
+  if (!cpu::use_reference(context)) return cpu::rms_norm(context, x, weight, eps, out);
   reference::rms_norm(x, weight, eps, out);
 }
 
@@ -33,7 +33,8 @@ void add_rms_norm(const Context& context, const core::TensorView& branch,
                   const core::TensorView& residual) {
   check_norm(branch, weight, residual);
   if (branch.rows() == 0) return;
-  (void)context;
+  if (!cpu::use_reference(context))
+    return cpu::add_rms_norm(context, branch, weight, eps, scale, residual);
   reference::add_rms_norm(branch, weight, eps, scale, residual);
 }
 

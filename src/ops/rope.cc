@@ -4,7 +4,7 @@
 
 #include "core/bf16.h"
 #include "ops/checks.h"
-#include "ops/cpu/isa.h"
+#include "ops/cpu/cpu.h"
 #include "ops/parallel.h"
 #include "ops/reference/reference.h"
 
@@ -60,7 +60,7 @@ void rope(const Context& context, const core::TensorView& cos, const core::Tenso
   check_dtype("rope", "sin", sin, core::DType::kF32);
   check_shape("rope", "cos", cos, core::Shape{x.shape[0], x.shape[2] / 2});
   check_shape("rope", "sin", sin, cos.shape);
-  (void)context;
+  if (!cpu::use_reference(context)) return cpu::rope(context, cos, sin, x);
   reference::rope(cos, sin, x);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "ops/cpu/kernels.h"
 
 namespace tandem::ops::cpu {
 namespace {
@@ -42,6 +43,12 @@ Isa best_isa() {
 
 Isa isa() {
   return current();
+}
+
+const Kernels& kernels() {
+  const Isa which = isa();
+  TANDEM_CHECK(which != Isa::kReference);
+  return which == Isa::kAvx512 ? avx512::kKernels : avx2::kKernels;
 }
 
 ScopedIsa::ScopedIsa(Isa forced) : before_(current()) {

@@ -1,0 +1,11 @@
+// Linear for AVX-512 F, BW, DQ and VL.
+#include "ops/cpu/kernels_avx512.h"
+#include "ops/cpu/linear_kernel.h"
+
+namespace tandem::ops::cpu::avx512 {
+
+void linear_entry(const LinearJob& job, int64_t begin, int64_t end, float* panel) {
+  linear(job, begin, end, panel);
+}
+
+}  // namespace tandem::ops::cpu::avx512

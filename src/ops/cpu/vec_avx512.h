@@ -1,0 +1,177 @@
+// Vec on AVX-512 F, BW, DQ, VL. See vec.h.
+#pragma once
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define TANDEM_INLINE inline __attribute__((always_inline))
+
+namespace tandem::ops::cpu::avx512 {
+
+// Tiles of sums (outputs x rows) that leave room for their operands in 32 registers.
+inline constexpr int kWideOuts = 8;
+inline constexpr int kWideRows = 3;
+inline constexpr int kTallOuts = 4;
+inline constexpr int kTallRows = 6;
+
+struct Vec {
+  __m512 v;
+};
+struct IVec {
+  __m512i v;
+};
+using Mask = __mmask16;
+
+TANDEM_INLINE __mmask16 first_lanes(int count) {
+  return static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
+}
+
+TANDEM_INLINE Vec zero() {
+  return {_mm512_setzero_ps()};
+}
+TANDEM_INLINE Vec set1(float x) {
+  return {_mm512_set1_ps(x)};
+}
+TANDEM_INLINE IVec set1_int(int32_t x) {
+  return {_mm512_set1_epi32(x)};
+}
+TANDEM_INLINE IVec lane_index() {
+  return {_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)};
+}
+TANDEM_INLINE Vec load(const float* p) {
+  return {_mm512_loadu_ps(p)};
+}
+// The first `count` lanes, 1 to 16; the others are zero and their memory is not touched.
+TANDEM_INLINE Vec load(const float* p, int count) {
+  return {_mm512_maskz_loadu_ps(first_lanes(count), p)};
+}
+TANDEM_INLINE void store(float* p, Vec a) {
+  _mm512_storeu_ps(p, a.v);
+}
+TANDEM_INLINE void store(float* p, Vec a, int count) {
+  _mm512_mask_storeu_ps(p, first_lanes(count), a.v);
+}
+TANDEM_INLINE Vec load_bf16(const uint16_t* p) {
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16))};
+}
+TANDEM_INLINE Vec load_bf16(const uint16_t* p, int count) {
+  const __m256i words = _mm256_maskz_loadu_epi16(first_lanes(count), p);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16))};
+}
+TANDEM_INLINE void store_words(uint16_t* p, IVec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
+}
+TANDEM_INLINE void store_words(uint16_t* p, IVec a, int count) {
+  _mm512_mask_cvtepi32_storeu_epi16(p, first_lanes(count), a.v);
+}
+TANDEM_INLINE void store_bytes(uint8_t* p, IVec a, int count) {
+  _mm512_mask_cvtepi32_storeu_epi8(p, first_lanes(count), a.v);
+}
+TANDEM_INLINE __m128i load_bytes(const uint8_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+TANDEM_INLINE __m128i load_bytes(const uint8_t* p, int count) {
+  return _mm_maskz_loadu_epi8(first_lanes(count), p);
+}
+// E4M3 bytes to value * 2^-8: sign to bit 15, the rest to bits 13..7 of an FP16.
+template <bool kKeepNan>
+TANDEM_INLINE Vec decode_fp8(__m128i bytes) {
+  const __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+  __m256i half = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
+  if constexpr (kKeepNan) {
+    const __m256i rest = _mm256_set1_epi16(0x3f80);
+    const __mmask16 nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(half, rest), rest);
+    half = _mm256_mask_blend_epi16(nan, half, _mm256_set1_epi16(0x7fff));
+  }
+  return {_mm512_cvtph_ps(half)};
+}
+
+TANDEM_INLINE Vec add(Vec a, Vec b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+TANDEM_INLINE Vec sub(Vec a, Vec b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+TANDEM_INLINE Vec mul(Vec a, Vec b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+TANDEM_INLINE Vec div(Vec a, Vec b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
+TANDEM_INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+// If either is NaN the result is b.
+TANDEM_INLINE Vec min(Vec a, Vec b) {
+  return {_mm512_min_ps(a.v, b.v)};
+}
+TANDEM_INLINE Vec max(Vec a, Vec b) {
+  return {_mm512_max_ps(a.v, b.v)};
+}
+TANDEM_INLINE Vec round_nearest(Vec a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+TANDEM_INLINE IVec to_int(Vec a) {
+  return {_mm512_cvtps_epi32(a.v)};
+}
+TANDEM_INLINE IVec as_int(Vec a) {
+  return {_mm512_castps_si512(a.v)};
+}
+TANDEM_INLINE Vec as_float(IVec a) {
+  return {_mm512_castsi512_ps(a.v)};
+}
+TANDEM_INLINE IVec add(IVec a, IVec b) {
+  return {_mm512_add_epi32(a.v, b.v)};
+}
+TANDEM_INLINE IVec sub(IVec a, IVec b) {
+  return {_mm512_sub_epi32(a.v, b.v)};
+}
+TANDEM_INLINE IVec and_(IVec a, IVec b) {
+  return {_mm512_and_si512(a.v, b.v)};
+}
+TANDEM_INLINE IVec or_(IVec a, IVec b) {
+  return {_mm512_or_si512(a.v, b.v)};
+}
+template <int kBits>
+TANDEM_INLINE IVec shift_left(IVec a) {
+  return {_mm512_slli_epi32(a.v, kBits)};
+}
+template <int kBits>
+TANDEM_INLINE IVec shift_right(IVec a) {  // zeros come in
+  return {_mm512_srli_epi32(a.v, kBits)};
+}
+
+TANDEM_INLINE Mask less(Vec a, Vec b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ);
+}
+TANDEM_INLINE Mask not_less(Vec a, Vec b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ);
+}
+TANDEM_INLINE Mask is_nan(Vec a) {
+  return _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+}
+TANDEM_INLINE Mask lanes_between(int begin, int end) {
+  return static_cast<Mask>(first_lanes(end) & ~first_lanes(begin));
+}
+TANDEM_INLINE bool any(Mask mask) {
+  return mask != 0;
+}
+// Lanes of a where the mask is set, of b elsewhere.
+TANDEM_INLINE Vec select(Mask mask, Vec a, Vec b) {
+  return {_mm512_mask_blend_ps(mask, b.v, a.v)};
+}
+TANDEM_INLINE IVec select(Mask mask, IVec a, IVec b) {
+  return {_mm512_mask_blend_epi32(mask, b.v, a.v)};
+}
+
+// Lanes l + (l+8), then l + (l+4).
+TANDEM_INLINE __m128 fold(Vec a) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+}
+
+}  // namespace tandem::ops::cpu::avx512
+#endif
