@@ -22,66 +22,93 @@ int usable_cores() {
 }
 
 // Spinning this long covers the gap between two ops of a layer; then a worker sleeps.
-constexpr int kSpins = 20000;
+constexpr int kSpins = 4000;
+
+// More parts than threads, so that a thread the system has put aside holds up little.
+constexpr int64_t kPartsPerThread = 2;
+constexpr int64_t kMaxParts = 0xffff;
+
+// What can be claimed of the current job, in one word: its number, how many parts it has, and the
+// next unclaimed part. A claim is one compare-and-swap, so a late thread cannot touch a newer job.
+struct Ticket {
+  uint64_t word = 0;
+  uint64_t job() const { return word >> 32; }
+  int64_t num_parts() const { return static_cast<int64_t>((word >> 16) & 0xffffU); }
+  int64_t next_part() const { return static_cast<int64_t>(word & 0xffffU); }
+};
 
 }  // namespace
 
+// The caller claims parts as the workers do. So nobody waits for a thread that has not woken up: on
+// a busy machine the caller simply does the work itself.
 struct ThreadPool::State {
   std::vector<std::thread> workers;
   std::mutex mutex;
   std::condition_variable wake;
-  std::atomic<uint64_t> generation{0};
-  std::atomic<int> pending{0};
+  std::atomic<int> sleepers{0};
   std::atomic<bool> stop{false};
-  // The current job; written before `generation` is raised, read after it is seen.
+  std::atomic<uint64_t> ticket{0};
+  std::atomic<int64_t> parts_done{0};
+  // The current job: written before its ticket is published, when no part of the previous one is
+  // left or running; read only by whoever holds a part.
   const std::function<void(int64_t, int64_t)>* body = nullptr;
   int64_t count = 0;
   int64_t chunk = 0;
 
-  void run_part(int part) const {
-    const int64_t begin = part * chunk;
-    const int64_t end = std::min(count, begin + chunk);
-    if (begin < end) (*body)(begin, end);
+  // Runs parts of job `job` until none is left to claim.
+  void help(uint64_t job) {
+    Ticket seen{ticket.load()};
+    while (seen.job() == job && seen.next_part() < seen.num_parts()) {
+      if (!ticket.compare_exchange_weak(seen.word, seen.word + 1)) continue;
+      const int64_t begin = seen.next_part() * chunk;
+      (*body)(begin, std::min(count, begin + chunk));
+      parts_done.fetch_add(1);
+      seen.word = ticket.load();
+    }
   }
 
-  void worker(int part) {
-    uint64_t seen = 0;
+  void worker() {
+    uint64_t last = 0;  // the job this worker has seen
+    const auto is_new = [&] { return Ticket{ticket.load()}.job() != last; };
     while (true) {
-      int spins = 0;
-      while (generation.load(std::memory_order_acquire) == seen && spins < kSpins) {
-        __builtin_ia32_pause();
-        ++spins;
-      }
-      if (generation.load(std::memory_order_acquire) == seen) {
+      for (int spins = 0; !is_new() && spins < kSpins; ++spins) __builtin_ia32_pause();
+      if (!is_new()) {
         std::unique_lock lock(mutex);
-        wake.wait(lock, [&] { return generation.load(std::memory_order_acquire) != seen; });
+        sleepers.fetch_add(1);
+        wake.wait(lock, is_new);
+        sleepers.fetch_sub(1);
       }
-      seen = generation.load(std::memory_order_acquire);
       if (stop.load()) return;
-      run_part(part);
-      pending.fetch_sub(1, std::memory_order_release);
+      last = Ticket{ticket.load()}.job();
+      help(last);
     }
   }
 
-  void announce() {
-    {
-      std::lock_guard lock(mutex);
-      generation.fetch_add(1, std::memory_order_release);
+  // Publishes the next job; workers see everything written before. Returns its number.
+  uint64_t publish(int64_t num_parts) {
+    const uint64_t job = (Ticket{ticket.load()}.job() + 1) & 0xffffffffU;
+    ticket.store((job << 32) | (static_cast<uint64_t>(num_parts) << 16));
+    if (sleepers.load() > 0) {
+      // Passing through the mutex: a worker between its check and its sleep is woken as well.
+      {
+        std::lock_guard lock(mutex);
+      }
+      wake.notify_all();
     }
-    wake.notify_all();
+    return job;
   }
 };
 
 ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
   TANDEM_CHECK_GE(num_threads, 0);
   const int total = num_threads == 0 ? usable_cores() : num_threads;
-  for (int part = 1; part < total; ++part)
-    state_->workers.emplace_back([state = state_.get(), part] { state->worker(part); });
+  for (int i = 1; i < total; ++i)
+    state_->workers.emplace_back([state = state_.get()] { state->worker(); });
 }
 
 ThreadPool::~ThreadPool() {
   state_->stop.store(true);
-  state_->announce();
+  state_->publish(0);
   for (std::thread& worker : state_->workers) worker.join();
 }
 
@@ -102,13 +129,13 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
   state.count = count;
   // Whole grains per part, so that a kernel's register tiles do not straddle parts.
   const int64_t grains = (count + grain - 1) / grain;
-  state.chunk = (grains + threads - 1) / threads * grain;
-  state.pending.store(static_cast<int>(threads) - 1, std::memory_order_release);
-  state.announce();
-  state.run_part(0);
-  int spins = 0;
-  while (state.pending.load(std::memory_order_acquire) != 0) {
-    if (++spins < kSpins)
+  const int64_t wanted = std::min(threads * kPartsPerThread, kMaxParts);
+  state.chunk = (grains + wanted - 1) / wanted * grain;
+  const int64_t parts = (count + state.chunk - 1) / state.chunk;
+  state.parts_done.store(0);
+  state.help(state.publish(parts));
+  for (int spins = 0; state.parts_done.load() != parts; ++spins) {
+    if (spins < kSpins)
       __builtin_ia32_pause();
     else
       std::this_thread::yield();
