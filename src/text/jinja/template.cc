@@ -1,0 +1,63 @@
+#include "text/jinja/template.h"
+
+#include <fmt/format.h>
+
+#include "text/jinja/ast.h"
+#include "text/jinja/interpreter.h"
+#include "text/jinja/syntax_error.h"
+#include "text/jinja/unicode.h"
+#include "text/utf8.h"
+
+namespace tandem::text::jinja {
+
+using base::ErrorCode;
+
+base::Result<Template> Template::parse(std::string_view source, std::string name) {
+  if (source.size() > kMaxSourceBytes) {
+    return base::invalid("{}: expected at most {} bytes of template, got {}", name, kMaxSourceBytes,
+                         source.size());
+  }
+  if (!is_valid_utf8(source))
+    return base::invalid("{}: expected UTF-8 text, got other bytes", name);
+  Template result;
+  try {
+    result.ast_ = std::make_shared<const Ast>(parse_template(source));
+  } catch (const SyntaxError& error) {
+    const auto code = error.unsupported() ? ErrorCode::kUnsupported : ErrorCode::kInvalidArgument;
+    return base::make_error(code, fmt::format("{}:{}: {}", name, error.line(), error.what()));
+  }
+  result.name_ = std::move(name);
+  return result;
+}
+
+base::Result<Rope> Template::render(const Variables& variables,
+                                    const RenderOptions& options) const {
+  int64_t fuel_used = 0;
+  return render(variables, options, fuel_used);
+}
+
+base::Result<Rope> Template::render(const Variables& variables, const RenderOptions& options,
+                                    int64_t& fuel_used) const {
+  std::vector<std::pair<NameId, Value>> globals;
+  for (const auto& [name, value] : variables) {
+    const NameId id = ast_->names.find(name);
+    if (id != NameTable::kNone) globals.emplace_back(id, value);
+  }
+  Interpreter interpreter(*ast_, std::move(globals), options.fuel, options.now);
+  try {
+    Rope out = interpreter.run();
+    fuel_used = options.fuel - interpreter.meter().left();
+    return out;
+  } catch (const TemplateError& error) {
+    fuel_used = options.fuel - interpreter.meter().left();
+    const auto code = error.unsupported() ? ErrorCode::kUnsupported : ErrorCode::kInvalidArgument;
+    return base::make_error(code,
+                            fmt::format("{}:{}: {}", name_, interpreter.line(), error.what()));
+  }
+}
+
+bool Template::mentions(std::string_view variable) const {
+  return ast_->names.find(variable) != NameTable::kNone;
+}
+
+}  // namespace tandem::text::jinja
