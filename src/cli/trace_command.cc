@@ -84,9 +84,14 @@ void trace_drafts(const ops::Context& context, model::Pair& pair, const TraceFla
   }
 }
 
+struct NamedTensor {
+  std::string name;
+  core::TensorView view;
+};
+
 base::Status write_trace(const TraceFlags& flags, Trace& trace) {
-  std::vector<io::NamedTensor> tensors = {{"logits", trace.logits.view()},
-                                          {"hidden", trace.hidden.view()}};
+  std::vector<NamedTensor> tensors = {{"logits", trace.logits.view()},
+                                      {"hidden", trace.hidden.view()}};
   if (!flags.assistant.empty()) {
     tensors.push_back({"draft_logits", trace.draft_logits.view()});
     tensors.push_back({"draft_hidden", trace.draft_hidden.view()});
@@ -94,7 +99,14 @@ base::Status write_trace(const TraceFlags& flags, Trace& trace) {
         {"draft_tokens", core::TensorView(trace.draft_tokens.data(), core::DType::kI32,
                                           {static_cast<int64_t>(trace.draft_tokens.size())})});
   }
-  return io::write_safetensors(flags.out, tensors);
+  std::vector<io::TensorDeclaration> declarations;
+  for (const NamedTensor& tensor : tensors)
+    declarations.push_back({tensor.name, tensor.view.dtype, tensor.view.shape});
+  TANDEM_ASSIGN_OR_RETURN(io::SafetensorsWriter writer,
+                          io::SafetensorsWriter::create_file(flags.out, std::move(declarations)));
+  for (const NamedTensor& tensor : tensors)
+    TANDEM_RETURN_IF_ERROR(writer.append(tensor.name, tensor.view));
+  return writer.finish();
 }
 
 base::Status run(const TraceFlags& flags) {
