@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 import ops as plain
-from model import assistant_step, scale_of, softcap
+from model import assistant_step, scale_of
 from optim import Optimizer, Weights, schedule
 from runtime import Stepper, unpack
+from train_target import compile_cases as target_cases
 from train_target import logits_of
 
 STEPS = 4
@@ -45,6 +46,15 @@ def compile_cases(config, batch, length, device, dtype, chosen):
     ]
 
 
+def frozen_cases(target_config, batch, length, device, dtype):
+    """The target's parts again, without gradients, and the goal distributions; costliest first."""
+    shape = (batch * length, target_config["vocab_size"])
+    goal_args = (target_config["final_logit_softcapping"], HARD_SHARE)
+    cases = target_cases(target_config, batch, length, device, dtype)
+    return [("goal", "", plain.goal, lambda: (torch.randn(*shape, device=device, dtype=dtype), *goal_args))] + \
+        [c for c in cases if c[0] in ("qkv", "geglu")]
+
+
 def shifted(x, by):
     """x[:, p + by] at p; the end of the row is filled with the last column."""
     return torch.cat([x[:, by:], x[:, -1:].expand(-1, by, *x.shape[2:])], 1) if by else x
@@ -66,11 +76,9 @@ class AssistantStage:
         """The target's states, KV, goal distributions [B*T, V] and greedy tokens [B, T]."""
         t = self.target
         logits, hidden, kv = logits_of(self.target_config, self.frozen, tokens, t.rows, t.attention, self.ops)
-        logits = softcap(self.target_config, logits.reshape(-1, logits.shape[-1]).float())
-        greedy = logits.argmax(-1)
-        probs = torch.softmax(logits, -1) * (1 - HARD_SHARE)
-        probs.scatter_add_(1, greedy[:, None], torch.full_like(probs[:, :1], HARD_SHARE))
-        return hidden, kv, probs.to(self.dtype), greedy.view(tokens.shape)
+        probs, greedy = self.ops.goal(logits.reshape(-1, logits.shape[-1]),
+                                      self.target_config["final_logit_softcapping"], HARD_SHARE)
+        return hidden, kv, probs, greedy.view(tokens.shape)
 
     def choose(self, answers):
         """`chosen` positions whose first guessed token is one the model writes (others only if too few)."""

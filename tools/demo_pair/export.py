@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from model import ASSISTANT, TARGET
-from tokenizer_train import special_ids
+from vocab import special_ids
 
 HERE = Path(__file__).parent
 MAX_POSITIONS = 4096

@@ -105,7 +105,7 @@ class Attention(torch.nn.Module):
         causal = i[:, None] >= i[None]
         near = causal & (i[:, None] - i[None] < window)
         self.masks = {"full_attention": causal, "sliding_attention": near}
-        self.window, self.flash = window, False
+        self.window, self.starts, self.call = window, {}, self.dense
 
     def dense(self, kind, q, k, v):
         n = q.shape[2] // k.shape[2]
@@ -115,15 +115,29 @@ class Attention(torch.nn.Module):
                                              attn_mask=self.masks[kind][:t, :t], scale=1.0)
         return out.transpose(1, 2)
 
-    def flash_call(self, kind, q, k, v):
-        t = q.shape[1]
-        left = self.window - 1 if kind == "sliding_attention" else -1
-        window = {"window_size_left": left, "window_size_right": 0} if left >= 0 else {}
-        return torch.ops.aten._flash_attention_forward(q, k, v, None, None, t, t, 0.0, left < 0, False, scale=1.0,
+    def _window(self, kind):
+        """Keyword arguments of the flash kernel, and whether its plain causal mode is meant."""
+        if kind == "full_attention":
+            return {}, True
+        return {"window_size_left": self.window - 1, "window_size_right": 0}, False
+
+    def flash_batch(self, kind, q, k, v):
+        t, (window, causal) = q.shape[1], self._window(kind)
+        return torch.ops.aten._flash_attention_forward(q, k, v, None, None, t, t, 0.0, causal, False, scale=1.0,
                                                        **window)[0]
 
+    def flash_packed(self, kind, q, k, v):
+        """The same kernel in its ragged form, with equal row lengths."""
+        (b, t), (window, causal) = q.shape[:2], self._window(kind)
+        if (b, t) not in self.starts:
+            self.starts[b, t] = torch.arange(0, (b + 1) * t, t, dtype=torch.int32, device=q.device)
+        starts = self.starts[b, t]
+        out = torch.ops.aten._flash_attention_forward(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), starts, starts,
+                                                      t, t, 0.0, causal, False, scale=1.0, **window)[0]
+        return out.view(q.shape)
+
     def forward(self, kind, q, k, v):
-        return self.flash_call(kind, q, k, v) if self.flash else self.dense(kind, q, k, v)
+        return self.call(kind, q, k, v)
 
 
 def _mlp_and_residual(w, p, x, attn_out, ops, tag):

@@ -64,6 +64,14 @@ def soft_loss(logits, probs, index, weights):
     return (ce * weights).sum()
 
 
+def goal(logits, cap, hard):
+    """Rows [N, V] -> the distribution to learn (part of it on the greedy token) in BF16, and the greedy tokens."""
+    capped = cap * torch.tanh(logits.float() / cap)
+    greedy = capped.argmax(-1)
+    is_greedy = torch.arange(logits.shape[-1], device=logits.device) == greedy[:, None]
+    return (torch.softmax(capped, -1) * (1 - hard) + hard * is_greedy).to(logits.dtype), greedy
+
+
 class _Embed(torch.autograd.Function):
     """Table lookup whose gradient is summed in FP32 without a sort, so that it can be captured in a graph."""
 
@@ -94,7 +102,8 @@ class Ops:
         self.compiled, self.log = {}, log
 
     def _run(self, name, tag, function, *args):
-        return self.compiled.get((name, tag), function)(*args)
+        """Parts compiled for training and for inference are different programs; each is used in its own mode only."""
+        return self.compiled.get((name, tag, torch.is_grad_enabled()), function)(*args)
 
     @staticmethod
     def embed(table, tokens):
@@ -121,7 +130,10 @@ class Ops:
     def soft_loss(self, *args):
         return self._run("soft_loss", "", soft_loss, *args)
 
-    def compile_all(self, cases, seconds):
+    def goal(self, *args):
+        return self._run("goal", "", goal, *args)
+
+    def compile_all(self, cases, seconds, train=True):
         """cases: (name, tag, function, args maker). Compiles until the budget is used up; returns what it took."""
         began = time.monotonic()
         for name, tag, function, make in cases:
@@ -133,12 +145,13 @@ class Ops:
             signal.setitimer(signal.ITIMER_REAL, left)
             start = time.monotonic()
             try:
-                error = self._try(function, make, (name, tag))
+                with torch.set_grad_enabled(train):
+                    error = self._try(function, make, (name, tag, train))
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 self.log(f"compiled {name} {tag} in {time.monotonic() - start:.1f} s, largest error {error:.1e}")
             except BaseException as e:  # any failure leaves the plain version in place
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                self.compiled.pop((name, tag), None)
+                self.compiled.pop((name, tag, train), None)
                 self.log(f"not compiled: {name} {tag}: {type(e).__name__}: {str(e)[:200]}")
                 if isinstance(e, KeyboardInterrupt):
                     raise
@@ -149,6 +162,8 @@ class Ops:
     def _try(self, function, make, key):
         args = make()
         fast = torch.compile(function, dynamic=False)
+        if not torch.is_grad_enabled():
+            args = tuple(a.detach() if torch.is_tensor(a) else a for a in args)
         error = 0.0
         for x, y in zip(_values_and_gradients(function, args), _values_and_gradients(fast, args), strict=True):
             gap = (x.float() - y.float()).norm() / (x.float().norm() + 1e-9)
@@ -164,5 +179,7 @@ def _values_and_gradients(function, args):
     out = function(*args)
     outs = out if isinstance(out, tuple) else (out,)
     torch.manual_seed(0)
+    if not torch.is_grad_enabled():
+        return [o.detach() for o in outs if o.is_floating_point()]
     total = sum((o.float() * torch.randn(o.shape, device=o.device)).sum() for o in outs)
     return [o.detach() for o in outs] + list(torch.autograd.grad(total, leaves))

@@ -32,7 +32,7 @@ def arguments():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=128, help="rows of 512 tokens per step")
     parser.add_argument("--target-share", type=float, default=0.60)
-    parser.add_argument("--compile-seconds", type=float, default=22.0, help="for the target; half of it again later")
+    parser.add_argument("--compile-seconds", type=float, default=22.0, help="for the target; 60 % of it again later")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--resume-target", type=Path, help="an exported target folder; its training is skipped")
@@ -58,9 +58,9 @@ class Run:
             traceback.print_exc()
             return None
 
-    def compile(self, cases, seconds):
+    def compile(self, cases, seconds, train=True):
         if self.device.type == "cuda" and seconds > 1:
-            took = self.fence("compile", self.ops.compile_all, cases, seconds)
+            took = self.fence("compile", self.ops.compile_all, cases, seconds, train)
             self.log("compiled", parts=len(self.ops.compiled), seconds=round(took or 0.0, 1))
 
     def train_target(self):
@@ -92,7 +92,9 @@ class Run:
         self.assistant = distill.AssistantStage(ASSISTANT, TARGET, self.stage, masters, self.data, self.device,
                                                 self.dtype, self.ops, self.log, args.muon_lr, args.adam_lr)
         cases = distill.compile_cases(ASSISTANT, args.batch, self.length, self.device, self.dtype, self.assistant.chosen)
-        self.compile(cases, args.compile_seconds / 2)
+        self.compile(cases, args.compile_seconds * 0.4)
+        self.compile(distill.frozen_cases(TARGET, args.batch, self.length, self.device, self.dtype),
+                     args.compile_seconds * 0.2, train=False)
         self.fence("distillation", self.assistant.train, args.deadline_seconds - 8.0, self.save_assistant)
         self.fence("assistant export", lambda: self.save_assistant(self.assistant.weights.export()))
 
