@@ -142,7 +142,7 @@ class Ops:
                 self.log(f"compile budget used up before {name} {tag}")
                 break
             old = signal.signal(signal.SIGALRM, _alarm)
-            signal.setitimer(signal.ITIMER_REAL, left)
+            signal.setitimer(signal.ITIMER_REAL, left, 2.0)  # again, should one be swallowed
             start = time.monotonic()
             try:
                 with torch.set_grad_enabled(train):
