@@ -1,0 +1,257 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "sampling/rng.h"
+
+namespace tandem::engine {
+namespace {
+
+// Table entries no row may use: far outside every store, so that a use does not go unnoticed.
+constexpr int32_t kNoBlock = 2147480000;
+
+int64_t ring_blocks_per_sequence(const EngineOptions& options) {
+  return options.ring_len / options.limits.block_size;
+}
+
+// K of the next round: what may still come out is the drafts and one more token, and the last
+// token that can come out needs no place.
+int draft_limit(const Sequence& sequence) {
+  const int64_t remaining = sequence.stop.max_tokens - sequence.num_output_tokens();
+  return static_cast<int>(std::min<int64_t>(sequence.num_draft_tokens, remaining - 1));
+}
+
+SequenceView view_of(const Sequence& sequence) {
+  return {.id = sequence.id,
+          .num_tokens = sequence.num_tokens(),
+          .num_computed = sequence.num_computed,
+          .has_state = sequence.has_state,
+          .num_pages = static_cast<int64_t>(sequence.page_blocks.size()),
+          .max_draft_tokens = draft_limit(sequence)};
+}
+
+}  // namespace
+
+Engine::Engine(EngineOptions options, StepFunction run_step)
+    : options_(std::move(options)),
+      run_step_(std::move(run_step)),
+      rings_(options_.num_ring_blocks),
+      pages_(options_.limits.num_page_blocks),
+      state_slots_(options_.limits.max_num_seqs) {
+  const base::Status status = validate(options_);
+  TANDEM_CHECK_MSG(status.has_value(), "{}", status.error().message);
+  totals_.num_pages = options_.limits.num_page_blocks;
+}
+
+base::Status Engine::add_request(EngineRequest request) {
+  TANDEM_RETURN_IF_ERROR(check_request(request));
+  const uint64_t arrival = num_requests_++;
+  const uint64_t seed =
+      request.sampling.seed.value_or(sampling::derive_seed(options_.seed, arrival));
+  sampling::Sampler sampler(request.sampling, options_.vocab_size, request.prompt_ids,
+                            options_.suppress_tokens, options_.eos_token_ids, seed);
+  StopRules rules = make_stop_rules(request.sampling, options_.eos_token_ids, request.max_tokens);
+  const uint64_t id = request.id;
+  const int num_draft_tokens = request.num_draft_tokens.value_or(options_.num_draft_tokens);
+  auto sequence = std::make_unique<Sequence>(std::move(request), std::move(rules),
+                                             std::move(sampler), num_draft_tokens);
+  sequence->arrival = arrival;
+  sequence->stats.num_prompt_tokens = sequence->num_prompt_tokens;
+  waiting_.push_back(sequence.get());
+  sequences_.emplace(id, std::move(sequence));
+  return {};
+}
+
+std::optional<TokenEvent> Engine::cancel(uint64_t id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return std::nullopt;
+  TokenEvent event{.id = id};
+  event.finish = finish(*found->second, FinishReason::kCancelled);
+  return event;
+}
+
+std::vector<TokenEvent> Engine::step() {
+  std::vector<TokenEvent> events;
+  if (!has_work()) return events;
+  const StepPlan plan = this->plan();
+  TANDEM_CHECK_GT(plan.num_rows, 0);
+  preempt(plan);
+  const std::vector<Sequence*> scheduled = reserve(plan);
+  speculation::SpecResult result = run_step_(make_batch(plan, scheduled));
+  TANDEM_CHECK_EQ(result.sequences.size(), scheduled.size());
+  for (size_t i = 0; i < scheduled.size(); ++i) {
+    auto event = commit(plan.sequences[i], *scheduled[i], result.sequences[i]);
+    if (event) events.push_back(std::move(*event));
+  }
+  ++totals_.num_steps;
+#ifdef TANDEM_DEBUG_CHECKS
+  const std::string fault = find_fault();
+  TANDEM_CHECK_MSG(fault.empty(), "{}", fault);
+#endif
+  return events;
+}
+
+StepPlan Engine::plan() const {
+  std::vector<SequenceView> running, waiting;
+  for (const Sequence* sequence : running_) running.push_back(view_of(*sequence));
+  // No more than the seats can be admitted: a long queue costs nothing.
+  const int64_t seats =
+      std::min(state_slots_.num_free(), rings_.num_free() / ring_blocks_per_sequence(options_));
+  for (const Sequence* sequence : waiting_) {
+    if (static_cast<int64_t>(waiting.size()) > seats) break;
+    waiting.push_back(view_of(*sequence));
+  }
+  return plan_step(options_.limits, {.running = running,
+                                     .waiting = waiting,
+                                     .num_free_pages = pages_.num_free(),
+                                     .num_free_seats = seats});
+}
+
+void Engine::preempt(const StepPlan& plan) {
+  for (const uint64_t id : plan.preempted) {
+    Sequence& sequence = *sequences_.at(id);
+    TANDEM_CHECK_EQ(running_.back()->id, id);
+    running_.pop_back();
+    release(sequence);
+    waiting_.push_front(&sequence);
+    ++sequence.stats.num_preemptions;
+    ++totals_.num_preemptions;
+    base::log_debug("request {}: preempted with {} tokens; its KV cache is computed again later",
+                    id, sequence.num_tokens());
+  }
+}
+
+// Gives every planned sequence its places; after this the step cannot fail for lack of them.
+std::vector<Sequence*> Engine::reserve(const StepPlan& plan) {
+  std::vector<Sequence*> scheduled;
+  for (const PlannedSequence& planned : plan.sequences) {
+    Sequence& sequence = *sequences_.at(planned.id);
+    if (planned.admitted) {
+      TANDEM_CHECK_EQ(waiting_.front()->id, planned.id);
+      waiting_.pop_front();
+      running_.push_back(&sequence);
+      rings_.allocate(ring_blocks_per_sequence(options_), sequence.ring_blocks);
+      state_slots_.allocate(1, sequence.state_slot);
+      if (!sequence.was_scheduled) {
+        sequence.was_scheduled = true;
+        sequence.stats.queue_seconds = sequence.age.seconds();
+        totals_.num_prompt_tokens += sequence.num_prompt_tokens;
+      }
+    }
+    pages_.allocate(planned.num_new_pages, sequence.page_blocks);
+    scheduled.push_back(&sequence);
+  }
+  return scheduled;
+}
+
+speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
+                                          std::span<Sequence* const> scheduled) {
+  const auto ring_width = static_cast<size_t>(ring_blocks_per_sequence(options_));
+  size_t page_width = 1;
+  for (const Sequence* sequence : scheduled)
+    page_width = std::max(page_width, sequence->page_blocks.size());
+  ring_table_.assign(scheduled.size() * ring_width, kNoBlock);
+  page_table_.assign(scheduled.size() * page_width, kNoBlock);
+  speculation::SpecBatch batch;
+  for (size_t i = 0; i < scheduled.size(); ++i) {
+    Sequence& sequence = *scheduled[i];
+    const PlannedSequence& planned = plan.sequences[i];
+    const auto offset = [i](size_t width) { return static_cast<std::ptrdiff_t>(i * width); };
+    std::copy(sequence.ring_blocks.begin(), sequence.ring_blocks.end(),
+              ring_table_.begin() + offset(ring_width));
+    std::copy(sequence.page_blocks.begin(), sequence.page_blocks.end(),
+              page_table_.begin() + offset(page_width));
+    batch.sequences.push_back({.state_slot = sequence.state_slot.front(),
+                               .tokens = std::span<const int32_t>(sequence.tokens)
+                                             .subspan(static_cast<size_t>(sequence.num_computed),
+                                                      static_cast<size_t>(planned.num_tokens)),
+                               .start_position = sequence.num_computed,
+                               .samples = planned.samples,
+                               .num_draft_tokens = planned.num_draft_tokens,
+                               .sampler = &sequence.sampler,
+                               .allowed_tokens = {}});
+  }
+  const int64_t block_size = options_.limits.block_size;
+  batch.ring = {ring_table_, static_cast<int64_t>(ring_width), block_size, options_.ring_len};
+  batch.pages = {page_table_, static_cast<int64_t>(page_width), block_size, 0};
+  return batch;
+}
+
+// The only place where a sequence grows.
+std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequence& sequence,
+                                         speculation::SpecSequenceResult& result) {
+  sequence.num_computed += planned.num_tokens;
+  if (!planned.samples) {
+    TANDEM_CHECK(result.tokens.empty());
+    return std::nullopt;
+  }
+  TANDEM_CHECK_LE(result.num_drafted, planned.num_draft_tokens);
+  TANDEM_CHECK_EQ(static_cast<int>(result.tokens.size()),
+                  result.num_accepted + (result.failed ? 0 : 1));
+  count_round(sequence, result);
+  const StopCut cut = find_stop(result.tokens, sequence.num_output_tokens(), sequence.stop);
+  result.tokens.resize(cut.num_kept);
+  for (const sampling::TokenChoice& choice : result.tokens) sequence.tokens.push_back(choice.token);
+  totals_.num_output_tokens += static_cast<int64_t>(cut.num_kept);
+  if (cut.num_kept > 0 && sequence.stats.first_token_seconds == 0)
+    sequence.stats.first_token_seconds = sequence.age.seconds();
+  // Rejected drafts left KV behind these positions; the next rows write over it.
+  sequence.num_computed += result.num_accepted;
+  sequence.has_state = true;
+  TokenEvent event{.id = sequence.id,
+                   .tokens = std::move(result.tokens),
+                   .num_drafted = result.num_drafted,
+                   .num_accepted = std::min(result.num_accepted, static_cast<int>(cut.num_kept))};
+  if (cut.reason) {
+    event.finish = finish(sequence, *cut.reason);
+    event.finish->stop_token = cut.stop_token;
+  } else if (result.failed) {
+    event.finish = finish(sequence, FinishReason::kError);
+    event.finish->error =
+        "the model gave no usable logits for the next token (NaN, infinity, or every token is "
+        "suppressed or banned)";
+  }
+  return event;
+}
+
+void Engine::count_round(Sequence& sequence, const speculation::SpecSequenceResult& result) {
+  sequence.stats.acceptance.add_round(result.num_drafted, result.num_accepted);
+  totals_.acceptance.add_round(result.num_drafted, result.num_accepted);
+  if (!options_.watch_acceptance) return;
+  const auto warning = watch_.add_round(result.num_drafted, result.num_accepted);
+  if (warning) base::log_warning("{}", *warning);
+}
+
+// Removes the sequence; the reference is dead afterwards.
+Finish Engine::finish(Sequence& sequence, FinishReason reason) {
+  Finish finish{.reason = reason, .stop_token = {}, .error = {}, .stats = sequence.stats};
+  finish.stats.num_output_tokens = sequence.num_output_tokens();
+  finish.stats.total_seconds = sequence.age.seconds();
+  release(sequence);
+  std::erase(running_, &sequence);
+  std::erase(waiting_, &sequence);
+  sequences_.erase(sequence.id);
+  ++totals_.num_finished;
+  return finish;
+}
+
+void Engine::release(Sequence& sequence) {
+  rings_.release(sequence.ring_blocks);
+  pages_.release(sequence.page_blocks);
+  state_slots_.release(sequence.state_slot);
+  sequence.num_computed = 0;
+  sequence.has_state = false;
+}
+
+EngineStats Engine::stats() const {
+  EngineStats stats = totals_;
+  stats.num_running = static_cast<int64_t>(running_.size());
+  stats.num_waiting = static_cast<int64_t>(waiting_.size());
+  stats.num_held_pages = pages_.num_held();
+  return stats;
+}
+
+}  // namespace tandem::engine

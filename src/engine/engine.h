@@ -1,0 +1,106 @@
+// Continuous batching: plan -> reserve -> execute -> commit, one step at a time.
+//
+// Single-threaded and synchronous: whoever owns the engine calls step() while has_work(). Nothing
+// is visible before commit. The text of a request depends on its tokens, its parameters and its
+// seed alone: not on K, the batch, chunking or preemption.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/acceptance_watch.h"
+#include "engine/block_pool.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "speculation/spec_batch.h"
+
+namespace tandem::engine {
+
+struct EngineOptions {
+  SchedulerLimits limits;  // block_size and num_page_blocks as in the KV store
+  int64_t ring_len = 0;    // positions in a sequence's ring
+  int64_t num_ring_blocks = 0;
+  int64_t max_model_len = 0;  // prompt and output of a request
+  int64_t vocab_size = 0;
+  int num_draft_tokens = 0;    // K of requests that name none, and the most they may name
+  int64_t max_num_queued = 0;  // requests waiting for their first step; 0: no bound
+  std::vector<int32_t> eos_token_ids;
+  std::vector<int32_t> suppress_tokens;
+  uint64_t seed = 0;             // seeds of requests without one are derived from it
+  bool watch_acceptance = true;  // false with synthetic acceptance or random weights
+};
+
+struct EngineStats {
+  int64_t num_steps = 0;
+  int64_t num_running = 0;
+  int64_t num_waiting = 0;
+  int64_t num_pages = 0;
+  int64_t num_held_pages = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_finished = 0;
+  int64_t num_prompt_tokens = 0;  // of requests that began; each once, however often preempted
+  int64_t num_output_tokens = 0;
+  speculation::AcceptanceStats acceptance;
+};
+
+// Executes a planned step: SpeculativeStep::run with its context, or a script in tests.
+using StepFunction = std::function<speculation::SpecResult(const speculation::SpecBatch&)>;
+
+class Engine {
+ public:
+  // `options` must pass validate().
+  Engine(EngineOptions options, StepFunction run_step);
+  static base::Status validate(const EngineOptions& options);
+
+  // Queues a request. Refuses what is invalid, what can never fit (with both numbers), and what
+  // the queue has no room for (kResourceExhausted).
+  base::Status add_request(EngineRequest request);
+  // Ends a request at once and gives its places back. Nothing for an id that is not there.
+  std::optional<TokenEvent> cancel(uint64_t id);
+
+  bool has_work() const { return !sequences_.empty(); }
+  // One step: at least one row of work when has_work(). Events in the order of the batch.
+  std::vector<TokenEvent> step();
+
+  EngineStats stats() const;
+  const EngineOptions& options() const { return options_; }
+  // The most tokens, prompt and output, a request may have.
+  int64_t max_request_tokens() const;
+  // Empty when every invariant holds; else the first that does not.
+  std::string find_fault() const;
+
+ private:
+  base::Status check_request(const EngineRequest& request) const;
+  StepPlan plan() const;
+  void preempt(const StepPlan& plan);
+  std::vector<Sequence*> reserve(const StepPlan& plan);
+  speculation::SpecBatch make_batch(const StepPlan& plan, std::span<Sequence* const> scheduled);
+  std::optional<TokenEvent> commit(const PlannedSequence& planned, Sequence& sequence,
+                                   speculation::SpecSequenceResult& result);
+  void count_round(Sequence& sequence, const speculation::SpecSequenceResult& result);
+  Finish finish(Sequence& sequence, FinishReason reason);
+  void release(Sequence& sequence);
+
+  EngineOptions options_;
+  StepFunction run_step_;
+  std::unordered_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
+  std::vector<Sequence*> running_;  // oldest first
+  std::deque<Sequence*> waiting_;   // oldest first; all younger than those running
+  BlockPool rings_;
+  BlockPool pages_;
+  BlockPool state_slots_;
+  std::vector<int32_t> ring_table_;  // [batch, ring blocks per sequence]
+  std::vector<int32_t> page_table_;  // [batch, most pages of one sequence]
+  AcceptanceWatch watch_;
+  EngineStats totals_;
+  uint64_t num_requests_ = 0;
+};
+
+}  // namespace tandem::engine

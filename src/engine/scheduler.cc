@@ -1,0 +1,154 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/block_pool.h"
+
+namespace tandem::engine {
+namespace {
+
+// Share of the budget that drafts leave to prefill while there is some.
+constexpr int64_t kPrefillShare = 4;
+
+class Planner {
+ public:
+  Planner(const SchedulerLimits& limits, const SchedulerInput& input)
+      : limits_(limits),
+        input_(input),
+        num_kept_(input.running.size()),
+        free_pages_(input.num_free_pages),
+        budget_(limits.max_num_batched_tokens) {}
+
+  StepPlan run() {
+    keep_what_fits();
+    plan_decodes();
+    plan_drafts();
+    plan_prefills();
+    // What was just evicted must not come back at once: it would be evicted again.
+    if (plan_.preempted.empty()) admit();
+    plan_.num_rows = limits_.max_num_batched_tokens - budget_;
+    return std::move(plan_);
+  }
+
+ private:
+  int64_t missing_pages(const SequenceView& sequence, int64_t num_positions) const {
+    return std::max<int64_t>(0, blocks_for(num_positions, limits_.block_size) - sequence.num_pages);
+  }
+
+  // The longest prefix of `running` whose known tokens have pages.
+  void keep_what_fits() {
+    for (size_t i = 0; i < num_kept_; ++i) {
+      const SequenceView& sequence = input_.running[i];
+      const int64_t needed = missing_pages(sequence, sequence.num_tokens);
+      while (needed > free_pages_ && num_kept_ > i) {
+        TANDEM_CHECK_MSG(num_kept_ > 1, "sequence {} does not fit alone", sequence.id);
+        const SequenceView& newest = input_.running[--num_kept_];
+        free_pages_ += newest.num_pages;
+        plan_.preempted.push_back(newest.id);
+      }
+      if (i < num_kept_) free_pages_ -= needed;
+    }
+  }
+
+  std::span<const SequenceView> kept() const { return input_.running.first(num_kept_); }
+
+  void plan_decodes() {
+    for (const SequenceView& sequence : kept()) {
+      if (!sequence.has_state) continue;
+      TANDEM_CHECK_EQ(sequence.num_pending(), 1);
+      add(sequence, 1, missing_pages(sequence, sequence.num_tokens));
+      decoding_.push_back(&sequence);
+    }
+    TANDEM_CHECK_GE(budget_, 0);
+  }
+
+  // The largest common cap on K that the budget allows.
+  int draft_cap() const {
+    const bool prefills = decoding_.size() < num_kept_ || !input_.waiting.empty();
+    const int64_t reserved =
+        prefills ? std::max<int64_t>(1, limits_.max_num_batched_tokens / kPrefillShare) : 0;
+    int most = 0;
+    for (const SequenceView* sequence : decoding_)
+      most = std::max(most, sequence->max_draft_tokens);
+    for (int cap = most; cap > 0; --cap) {
+      int64_t rows = 0;
+      for (const SequenceView* sequence : decoding_)
+        rows += std::min(cap, sequence->max_draft_tokens);
+      if (rows <= budget_ - reserved) return cap;
+    }
+    return 0;
+  }
+
+  void plan_drafts() {
+    const int cap = draft_cap();
+    for (size_t i = 0; i < decoding_.size(); ++i) {
+      const SequenceView& sequence = *decoding_[i];
+      PlannedSequence& planned = plan_.sequences[i];
+      int drafts = std::min(cap, sequence.max_draft_tokens);
+      const auto extra_pages = [&] {
+        return missing_pages(sequence, sequence.num_tokens + drafts) - planned.num_new_pages;
+      };
+      while (drafts > 0 && extra_pages() > free_pages_) --drafts;
+      free_pages_ -= extra_pages();
+      planned.num_new_pages += extra_pages();
+      planned.num_draft_tokens = drafts;
+      budget_ -= drafts;
+    }
+  }
+
+  int64_t chunk(const SequenceView& sequence) const {
+    return std::min({sequence.num_pending(), budget_, limits_.max_chunk_tokens});
+  }
+
+  void plan_prefills() {
+    for (const SequenceView& sequence : kept()) {
+      if (sequence.has_state || budget_ == 0) continue;
+      add(sequence, chunk(sequence), missing_pages(sequence, sequence.num_tokens));
+    }
+  }
+
+  // A new sequence takes the pages of all its known tokens at once, so that a prefill never waits
+  // for pages half-way, and leaves one page of growth to everyone who runs.
+  void admit() {
+    auto num_running = static_cast<int64_t>(num_kept_);
+    int64_t seats = std::min(input_.num_free_seats, limits_.max_num_seqs - num_running);
+    for (const SequenceView& sequence : input_.waiting) {
+      const int64_t pages = missing_pages(sequence, sequence.num_tokens);
+      const int64_t headroom = num_running == 0 ? 0 : num_running + 1;
+      if (seats == 0 || budget_ == 0 || pages + headroom > free_pages_) return;
+      add(sequence, chunk(sequence), pages);
+      plan_.sequences.back().admitted = true;
+      free_pages_ -= pages;
+      ++num_running;
+      --seats;
+    }
+  }
+
+  void add(const SequenceView& sequence, int64_t num_tokens, int64_t num_new_pages) {
+    TANDEM_CHECK_GT(num_tokens, 0);
+    plan_.sequences.push_back({.id = sequence.id,
+                               .num_tokens = num_tokens,
+                               .samples = num_tokens == sequence.num_pending(),
+                               .num_new_pages = num_new_pages});
+    budget_ -= num_tokens;
+  }
+
+  const SchedulerLimits& limits_;
+  const SchedulerInput& input_;
+  size_t num_kept_;  // running[0 .. num_kept_) go on
+  int64_t free_pages_;
+  int64_t budget_;
+  std::vector<const SequenceView*> decoding_;
+  StepPlan plan_;
+};
+
+}  // namespace
+
+StepPlan plan_step(const SchedulerLimits& limits, const SchedulerInput& input) {
+  TANDEM_CHECK_GE(limits.max_num_batched_tokens, limits.max_num_seqs);
+  TANDEM_CHECK_LE(static_cast<int64_t>(input.running.size()), limits.max_num_seqs);
+  return Planner(limits, input).run();
+}
+
+}  // namespace tandem::engine

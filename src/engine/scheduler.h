@@ -1,0 +1,63 @@
+// Who runs in the next step, and how many rows each has: a pure function of a few integers.
+//
+// Every running sequence has computed tokens that chase its known tokens; there are no phases.
+// 1. Each decoding sequence gets its one row. If pages are short, the newest sequences are
+//    preempted. The oldest is never: alone it fits, so something always advances and every request
+//    finishes.
+// 2. Drafts share what is left of the budget evenly; they never cause a preemption, and leave a
+//    part of the budget to prefill while there is some.
+// 3. Prefill chunks of running sequences, then new sequences in order of arrival.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace tandem::engine {
+
+struct SchedulerLimits {
+  int64_t max_num_seqs = 1;              // running at once
+  int64_t max_num_batched_tokens = 512;  // rows of one step; at least max_num_seqs
+  int64_t max_chunk_tokens = 512;        // rows of one prefill chunk
+  int64_t block_size = 16;
+  int64_t num_page_blocks = 0;
+};
+
+struct SequenceView {
+  uint64_t id = 0;
+  int64_t num_tokens = 0;
+  int64_t num_computed = 0;  // 0 when waiting
+  bool has_state = false;    // may draft; then num_computed == num_tokens - 1
+  int64_t num_pages = 0;     // held; 0 when waiting
+  int max_draft_tokens = 0;  // K, already cut to what the request may still emit
+
+  int64_t num_pending() const { return num_tokens - num_computed; }
+};
+
+struct SchedulerInput {
+  std::span<const SequenceView> running;  // oldest first
+  std::span<const SequenceView> waiting;  // in order of arrival, preempted ones included
+  int64_t num_free_pages = 0;
+  int64_t num_free_seats = 0;  // sequences for which there is a ring and a state row
+};
+
+struct PlannedSequence {
+  uint64_t id = 0;
+  int64_t num_tokens = 0;    // rows of known tokens, from num_computed on
+  int num_draft_tokens = 0;  // further rows, drafted in this step
+  bool samples = false;      // the known tokens end here
+  bool admitted = false;     // was waiting
+  int64_t num_new_pages = 0;
+
+  int64_t num_rows() const { return num_tokens + num_draft_tokens; }
+};
+
+struct StepPlan {
+  std::vector<PlannedSequence> sequences;
+  std::vector<uint64_t> preempted;  // newest first
+  int64_t num_rows = 0;
+};
+
+StepPlan plan_step(const SchedulerLimits& limits, const SchedulerInput& input);
+
+}  // namespace tandem::engine

@@ -1,0 +1,48 @@
+// One request being worked on: the only mutable per-request state. Written by the engine alone.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/request.h"
+#include "engine/stop.h"
+#include "sampling/sampler.h"
+
+namespace tandem::engine {
+
+struct Sequence {
+  Sequence(EngineRequest request, StopRules stop_rules, sampling::Sampler token_sampler,
+           int draft_tokens)
+      : id(request.id),
+        tokens(std::move(request.prompt_ids)),
+        num_prompt_tokens(static_cast<int64_t>(tokens.size())),
+        stop(std::move(stop_rules)),
+        sampler(std::move(token_sampler)),
+        num_draft_tokens(draft_tokens) {}
+
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_output_tokens() const { return num_tokens() - num_prompt_tokens; }
+
+  uint64_t id;
+  uint64_t arrival = 0;         // counts up; earlier ones are served first
+  std::vector<int32_t> tokens;  // prompt, then kept output
+  int64_t num_prompt_tokens;
+  StopRules stop;
+  sampling::Sampler sampler;
+  int num_draft_tokens;  // K asked for
+
+  // While it runs; all empty and 0 while it waits. Preemption gives everything back: the tokens
+  // are run again later and, a row's result being a function of its tokens, give the same text.
+  int64_t num_computed = 0;  // positions 0 .. num_computed-1 have valid KV
+  bool has_state = false;    // the state row belongs to position num_computed-1: it can draft
+  std::vector<int32_t> ring_blocks;
+  std::vector<int32_t> page_blocks;
+  std::vector<int32_t> state_slot;  // one entry while it runs
+
+  base::Stopwatch age;
+  bool was_scheduled = false;
+  RequestStats stats;
+};
+
+}  // namespace tandem::engine

@@ -1,0 +1,294 @@
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <random>
+
+#include "engine/block_pool.h"
+
+namespace tandem::engine {
+namespace {
+
+SchedulerLimits limits(int64_t seqs, int64_t budget, int64_t pages) {
+  return {.max_num_seqs = seqs,
+          .max_num_batched_tokens = budget,
+          .max_chunk_tokens = budget,
+          .block_size = 4,
+          .num_page_blocks = pages};
+}
+
+SequenceView decoding(uint64_t id, int64_t num_tokens, int k) {
+  return {.id = id,
+          .num_tokens = num_tokens,
+          .num_computed = num_tokens - 1,
+          .has_state = true,
+          .num_pages = blocks_for(num_tokens, 4),
+          .max_draft_tokens = k};
+}
+
+SequenceView waiting(uint64_t id, int64_t num_tokens) {
+  return {.id = id, .num_tokens = num_tokens, .max_draft_tokens = 4};
+}
+
+TEST(Scheduler, DecodesComeFirstAndPrefillTakesTheRest) {
+  const std::vector<SequenceView> running = {decoding(1, 9, 4), decoding(2, 9, 4)};
+  const std::vector<SequenceView> queue = {waiting(3, 100)};
+  const StepPlan plan = plan_step(limits(8, 32, 100), {running, queue, 90, 6});
+  ASSERT_EQ(plan.sequences.size(), 3U);
+  EXPECT_EQ(plan.sequences[0].num_rows(), 5);
+  EXPECT_EQ(plan.sequences[1].num_rows(), 5);
+  EXPECT_TRUE(plan.sequences[2].admitted);
+  EXPECT_EQ(plan.sequences[2].num_tokens, 22);
+  EXPECT_FALSE(plan.sequences[2].samples);
+  EXPECT_EQ(plan.sequences[2].num_new_pages, 25);
+  EXPECT_EQ(plan.num_rows, 32);
+}
+
+TEST(Scheduler, DraftsShareAShortBudgetEvenly) {
+  std::vector<SequenceView> running;
+  for (uint64_t id = 0; id < 8; ++id) running.push_back(decoding(id, 9, 8));
+  StepPlan plan = plan_step(limits(8, 32, 100), {running, {}, 50, 0});
+  for (const auto& planned : plan.sequences) EXPECT_EQ(planned.num_draft_tokens, 3);
+  // With prefill to do, a quarter of the budget is not for drafts.
+  const std::vector<SequenceView> queue = {waiting(9, 100)};
+  plan = plan_step(limits(9, 32, 100), {running, queue, 50, 1});
+  EXPECT_EQ(plan.sequences[0].num_draft_tokens, 2);
+  EXPECT_EQ(plan.sequences.back().num_tokens, 32 - 24);
+}
+
+TEST(Scheduler, DraftsNeverPreempt) {
+  // Both need their next page for drafts only; one page is free.
+  const std::vector<SequenceView> running = {decoding(1, 8, 4), decoding(2, 7, 4)};
+  const StepPlan plan = plan_step(limits(4, 32, 5), {running, {}, 1, 0});
+  EXPECT_TRUE(plan.preempted.empty());
+  EXPECT_EQ(plan.sequences[0].num_draft_tokens, 4);
+  EXPECT_EQ(plan.sequences[0].num_new_pages, 1);
+  EXPECT_EQ(plan.sequences[1].num_draft_tokens, 1);  // position 7 is still in its second page
+}
+
+TEST(Scheduler, PreemptsTheNewest) {
+  std::vector<SequenceView> running = {decoding(1, 9, 0), decoding(2, 5, 4), decoding(3, 5, 4)};
+  running[0].num_pages = 2;  // its 9th token needs a third
+  const StepPlan plan = plan_step(limits(4, 32, 6), {running, {}, 0, 1});
+  EXPECT_EQ(plan.preempted, (std::vector<uint64_t>{3}));
+  ASSERT_EQ(plan.sequences.size(), 2U);
+  EXPECT_EQ(plan.sequences[0].num_new_pages, 1);
+}
+
+TEST(Scheduler, ANewestWithoutPagesPreemptsItself) {
+  std::vector<SequenceView> running = {decoding(1, 8, 0), decoding(2, 9, 0)};
+  running[1].num_pages = 2;
+  const StepPlan plan = plan_step(limits(4, 32, 4), {running, {}, 0, 1});
+  EXPECT_EQ(plan.preempted, (std::vector<uint64_t>{2}));
+  ASSERT_EQ(plan.sequences.size(), 1U);
+}
+
+TEST(Scheduler, NobodyOvertakesInTheQueue) {
+  const std::vector<SequenceView> running = {decoding(1, 9, 0)};
+  const std::vector<SequenceView> queue = {waiting(2, 40), waiting(3, 1)};
+  const StepPlan plan = plan_step(limits(8, 64, 100), {running, queue, 9, 7});
+  EXPECT_EQ(plan.sequences.size(), 1U);
+}
+
+// A world of integers: requests come, grow by what is accepted, and leave. Every plan is checked
+// against the promises of scheduler.h, without using its code.
+class World {
+ public:
+  World(uint64_t seed, const SchedulerLimits& world_limits, int max_k)
+      : random_(seed), limits_(world_limits), max_k_(max_k), free_pages_(limits_.num_page_blocks) {}
+
+  void step() {
+    while (waiting_.size() < 12 && below(3) == 0) arrive();
+    if (running_.empty() && waiting_.empty()) arrive();
+    std::vector<SequenceView> running, queue;
+    for (const Item& item : running_) running.push_back(view(item));
+    for (const Item& item : waiting_) queue.push_back(view(item));
+    const int64_t seats = limits_.max_num_seqs - static_cast<int64_t>(running_.size());
+    const StepPlan plan = plan_step(limits_, {running, queue, free_pages_, seats});
+    ASSERT_NO_FATAL_FAILURE(check(plan));
+    apply(plan);
+    ASSERT_NO_FATAL_FAILURE(check_world());
+    if (!running_.empty() && below(40) == 0) cancel();
+  }
+  int64_t num_finished() const { return num_finished_; }
+  int64_t num_preempted() const { return num_preempted_; }
+
+ private:
+  struct Item {
+    SequenceView view;
+    uint64_t arrival = 0;
+    int64_t last_length = 0;  // tokens at its end
+    int64_t steps_as_oldest = 0;
+  };
+
+  int64_t below(int64_t n) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(n)); }
+
+  SequenceView view(const Item& item) const {
+    SequenceView v = item.view;
+    v.max_draft_tokens = static_cast<int>(
+        std::min<int64_t>(v.max_draft_tokens, item.last_length - v.num_tokens - 1));
+    return v;
+  }
+
+  void arrive() {
+    Item item;
+    const int64_t most = limits_.num_page_blocks * limits_.block_size + 1;
+    item.view.num_tokens = 1 + below(most - 1);
+    if (below(2) == 0) item.view.num_tokens = 1 + below(std::min<int64_t>(10, most - 1));
+    item.last_length = item.view.num_tokens + 1 + below(most - item.view.num_tokens);
+    item.view.max_draft_tokens = static_cast<int>(below(max_k_ + 1));
+    item.arrival = item.view.id = next_id_++;
+    waiting_.push_back(item);
+  }
+
+  void check(const StepPlan& plan) {
+    ASSERT_FALSE(plan.sequences.empty());
+    int64_t rows = 0, new_pages = 0, freed = 0;
+    std::vector<uint64_t> seen(plan.preempted);
+    ASSERT_LT(plan.preempted.size(), std::max<size_t>(running_.size(), 1));
+    for (size_t i = 0; i < plan.preempted.size(); ++i) {
+      const Item& newest = running_[running_.size() - 1 - i];
+      ASSERT_EQ(plan.preempted[i], newest.view.id);
+      freed += newest.view.num_pages;
+    }
+    size_t num_admitted = 0;
+    for (const PlannedSequence& planned : plan.sequences) {
+      const Item& item = planned.admitted ? waiting_.at(num_admitted++) : find(planned.id);
+      const SequenceView v = view(item);
+      ASSERT_EQ(v.id, planned.id);  // admitted in order
+      seen.push_back(planned.id);
+      ASSERT_GE(planned.num_tokens, 1);
+      ASSERT_LE(planned.num_tokens, v.num_pending());
+      ASSERT_EQ(planned.samples, planned.num_tokens == v.num_pending());
+      ASSERT_GE(planned.num_draft_tokens, 0);
+      ASSERT_LE(planned.num_draft_tokens, v.has_state ? v.max_draft_tokens : 0);
+      if (!v.has_state) {
+        ASSERT_LE(planned.num_tokens, limits_.max_chunk_tokens);
+      }
+      const int64_t last = v.num_computed + planned.num_rows();
+      ASSERT_LE(last, (v.num_pages + planned.num_new_pages) * limits_.block_size);
+      rows += planned.num_rows();
+      new_pages += planned.num_new_pages;
+    }
+    ASSERT_EQ(rows, plan.num_rows);
+    ASSERT_LE(rows, limits_.max_num_batched_tokens);
+    ASSERT_LE(new_pages, free_pages_ + freed);
+    std::sort(seen.begin(), seen.end());
+    ASSERT_EQ(std::adjacent_find(seen.begin(), seen.end()), seen.end());
+    // Everyone who decodes and stays has rows; the oldest always has.
+    for (size_t i = 0; i < running_.size() - plan.preempted.size(); ++i)
+      if (i == 0 || running_[i].view.has_state) {
+        ASSERT_TRUE(std::any_of(plan.sequences.begin(), plan.sequences.end(),
+                                [&](const auto& p) { return p.id == running_[i].view.id; }));
+      }
+  }
+
+  Item& find(uint64_t id) {
+    return *std::find_if(running_.begin(), running_.end(),
+                         [id](const Item& item) { return item.view.id == id; });
+  }
+
+  void apply(const StepPlan& plan) {
+    for (size_t i = 0; i < plan.preempted.size(); ++i) {
+      Item item = running_.back();
+      running_.pop_back();
+      free_pages_ += item.view.num_pages;
+      item.view.num_pages = item.view.num_computed = 0;
+      item.view.has_state = false;
+      waiting_.push_front(item);
+      ++num_preempted_;
+    }
+    for (const PlannedSequence& planned : plan.sequences) {
+      if (planned.admitted) {
+        running_.push_back(waiting_.front());
+        waiting_.pop_front();
+      }
+      Item& item = find(planned.id);
+      item.view.num_pages += planned.num_new_pages;
+      free_pages_ -= planned.num_new_pages;
+      item.view.num_computed += planned.num_tokens;
+      if (!planned.samples) continue;
+      const int64_t accepted = below(planned.num_draft_tokens + 1);
+      item.view.num_computed += accepted;
+      item.view.num_tokens += accepted + 1;
+      item.view.has_state = true;
+    }
+    std::erase_if(running_, [&](const Item& item) {
+      const bool done = item.view.num_tokens >= item.last_length;
+      if (done) leave(item);
+      return done;
+    });
+  }
+
+  void leave(const Item& item) {
+    free_pages_ += item.view.num_pages;
+    ++num_finished_;
+  }
+
+  void cancel() {
+    const auto at = running_.begin() + below(static_cast<int64_t>(running_.size()));
+    leave(*at);
+    running_.erase(at);
+  }
+
+  void check_world() {
+    int64_t held = 0;
+    for (const Item& item : running_) held += item.view.num_pages;
+    ASSERT_EQ(held + free_pages_, limits_.num_page_blocks);
+    ASSERT_LE(static_cast<int64_t>(running_.size()), limits_.max_num_seqs);
+    uint64_t before = 0;
+    for (const Item& item : running_) {
+      ASSERT_GE(item.arrival, before);
+      before = item.arrival + 1;
+    }
+    for (const Item& item : waiting_) {
+      ASSERT_GE(item.arrival, before);
+      before = item.arrival + 1;
+    }
+    if (running_.empty()) return;
+    // The oldest has rows in every step, so it can be the oldest for no longer than its rows,
+    // and as many again for one recomputation.
+    Item& oldest = running_.front();
+    ASSERT_LE(++oldest.steps_as_oldest, 2 * oldest.last_length);
+  }
+
+  std::mt19937_64 random_;
+  SchedulerLimits limits_;
+  int max_k_;
+  int64_t free_pages_;
+  std::vector<Item> running_;
+  std::deque<Item> waiting_;
+  uint64_t next_id_ = 0;
+  int64_t num_finished_ = 0;
+  int64_t num_preempted_ = 0;
+};
+
+TEST(SchedulerProperty, KeepsItsPromisesOverRandomWorlds) {
+  int64_t num_finished = 0, num_preempted = 0;
+  for (uint64_t seed = 0; seed < 400; ++seed) {
+    std::mt19937_64 random(seed);
+    const auto pick = [&](int64_t low, int64_t high) {
+      return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
+    };
+    SchedulerLimits world_limits;
+    world_limits.max_num_seqs = pick(1, 9);
+    world_limits.max_num_batched_tokens = world_limits.max_num_seqs + pick(0, 40);
+    world_limits.max_chunk_tokens = pick(1, 50);
+    world_limits.block_size = pick(1, 6);
+    world_limits.num_page_blocks = pick(1, 30);
+    World world(seed, world_limits, static_cast<int>(pick(0, 8)));
+    for (int step = 0; step < 1000; ++step) {
+      world.step();
+      if (HasFatalFailure()) FAIL() << "seed " << seed << " step " << step;
+    }
+    num_finished += world.num_finished();
+    num_preempted += world.num_preempted();
+  }
+  EXPECT_GT(num_finished, 20000);
+  EXPECT_GT(num_preempted, 2000);
+}
+
+}  // namespace
+}  // namespace tandem::engine
