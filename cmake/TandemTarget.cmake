@@ -5,8 +5,6 @@ target_compile_features(tandem_flags INTERFACE cxx_std_20)
 target_include_directories(tandem_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
 target_compile_options(tandem_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-strict-aliasing>)
-# Header-only fmt: the program links third-party code statically and runs where Debian's libraries are not.
-target_link_libraries(tandem_flags INTERFACE fmt::fmt-header-only)
 target_compile_definitions(tandem_flags INTERFACE $<$<CONFIG:Debug>:TANDEM_DEBUG_CHECKS>)
 if(TANDEM_SANITIZE)
   target_compile_options(tandem_flags INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
