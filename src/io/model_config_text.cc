@@ -16,28 +16,28 @@ constexpr int64_t kMaxPositions = int64_t{1} << 30;
 // absent and null.
 struct Refused {
   const char* key;
-  json accepted;
+  std::string_view accepted;  // as JSON text
   const char* what;
 };
 
 base::Status refuse_unsupported(const JsonObject& object, ModelKind kind) {
-  const std::array<Refused, 6> table = {{
-      {"enable_moe_block", false, "mixture-of-experts layers (26B-A4B)"},
-      {"num_experts", 0, "mixture-of-experts layers (26B-A4B)"},
-      {"hidden_size_per_layer_input", 0, "per-layer embeddings (E2B, E4B)"},
-      {"use_double_wide_mlp", false, "double-wide MLP layers (E2B)"},
-      {"attention_bias", false, "attention with biases"},
-      {"hidden_activation", "gelu_pytorch_tanh", "other activations"},
+  static constexpr std::array<Refused, 6> kTable = {{
+      {"enable_moe_block", "false", "mixture-of-experts layers (26B-A4B)"},
+      {"num_experts", "0", "mixture-of-experts layers (26B-A4B)"},
+      {"hidden_size_per_layer_input", "0", "per-layer embeddings (E2B, E4B)"},
+      {"use_double_wide_mlp", "false", "double-wide MLP layers (E2B)"},
+      {"attention_bias", "false", "attention with biases"},
+      {"hidden_activation", R"("gelu_pytorch_tanh")", "other activations"},
   }};
-  for (const Refused& row : table) {
+  for (const Refused& row : kTable) {
     const json* value = object.find(row.key);
-    if (value != nullptr && *value != row.accepted)
+    if (value != nullptr && value->dump() != row.accepted)
       return base::unsupported("{}: {}: expected {}, got {}: {} are not supported yet",
-                               object.where(), row.key, row.accepted.dump(), describe_json(*value),
+                               object.where(), row.key, row.accepted, describe_json(*value),
                                row.what);
   }
   const json* bidirectional = object.find("use_bidirectional_attention");
-  if (bidirectional != nullptr && *bidirectional != "vision")
+  if (bidirectional != nullptr && bidirectional->dump() != R"("vision")")
     return base::unsupported(
         "{}: use_bidirectional_attention: expected \"vision\" or null, got {}: text that attends "
         "both ways is not supported",
