@@ -33,13 +33,15 @@ class TokenTable {
     uint32_t offset = 0;
     uint32_t length = kHole;
   };
+  // Most tokens fit into the prefix: finding one then touches a single cache line.
   struct Slot {
-    uint32_t hash = 0;
+    uint64_t prefix = 0;  // the first eight bytes, zero-filled
+    uint32_t length = 0;
     int32_t id = -1;
   };
   static constexpr uint32_t kHole = UINT32_MAX;
 
-  size_t find_slot(uint32_t hash, std::string_view text) const;
+  size_t find_slot(std::string_view text) const;
   void grow();
 
   std::string arena_;
