@@ -58,7 +58,7 @@ class Value {
 
   Value() = default;
   template <typename T>
-    requires std::is_constructible_v<Data, std::in_place_type_t<T>, T>
+    requires(!std::is_same_v<T, Value>) && std::is_constructible_v<Data, std::in_place_type_t<T>, T>
   Value(T data)  // NOLINT: a Value is any of its alternatives
       : data_(std::in_place_type<T>, std::move(data)) {}
   static Value text(Rope rope) { return RopePtr(std::make_shared<const Rope>(std::move(rope))); }
