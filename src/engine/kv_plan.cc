@@ -1,0 +1,53 @@
+#include "engine/kv_plan.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/block_pool.h"
+
+namespace tandem::engine {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+
+double mib(int64_t bytes) {
+  return static_cast<double>(bytes) / kMiB;
+}
+
+}  // namespace
+
+base::Result<KvPlan> plan_kv(const KvPlanInput& input) {
+  TANDEM_CHECK_EQ(input.ring_len % input.block_size, 0);
+  if (input.max_model_len < 0 || input.max_model_len > input.longest_model_len)
+    return base::invalid(
+        "max_model_len: expected at most {} (max_position_embeddings of the target), got {}",
+        input.longest_model_len, input.max_model_len);
+  const int64_t ring_blocks = input.ring_len / input.block_size;
+  const int64_t ring_bytes = ring_blocks * input.ring_block_bytes;
+  // A model without full layers has pages of no bytes; they still count positions.
+  const int64_t page_bytes = std::max<int64_t>(1, input.page_block_bytes);
+  const int64_t affordable_pages =
+      std::max<int64_t>(0, input.budget_bytes - ring_bytes) / page_bytes;
+  KvPlan plan;
+  plan.max_model_len = input.max_model_len;
+  if (plan.max_model_len == 0)
+    plan.max_model_len = std::min(input.longest_model_len, affordable_pages * input.block_size);
+  const int64_t pages_of_one = blocks_for(plan.max_model_len, input.block_size);
+  if (plan.max_model_len < 2 || pages_of_one > affordable_pages)
+    return base::make_error(
+        base::ErrorCode::kResourceExhausted,
+        fmt::format("KV cache: expected at least {:.1f} MiB for one request of {} tokens, got "
+                    "{:.1f} MiB; give it more memory or lower max_model_len",
+                    mib(ring_bytes + std::max<int64_t>(1, pages_of_one) * page_bytes),
+                    std::max<int64_t>(plan.max_model_len, 2), mib(input.budget_bytes)));
+  const int64_t for_rings = input.budget_bytes - pages_of_one * page_bytes;
+  plan.max_num_seqs =
+      std::min(input.max_num_seqs, ring_bytes == 0 ? input.max_num_seqs : for_rings / ring_bytes);
+  plan.num_ring_blocks = plan.max_num_seqs * ring_blocks;
+  const int64_t left = input.budget_bytes - plan.max_num_seqs * ring_bytes;
+  plan.num_page_blocks = std::min(left / page_bytes, plan.max_num_seqs * pages_of_one);
+  plan.size_bytes = plan.max_num_seqs * ring_bytes + plan.num_page_blocks * input.page_block_bytes;
+  return plan;
+}
+
+}  // namespace tandem::engine

@@ -1,0 +1,57 @@
+// A pair, its KV cache and an engine over them, wired once: what `generate`, `chat` and the server
+// open.
+#pragma once
+
+#include <memory>
+
+#include "base/status.h"
+#include "core/thread_pool.h"
+#include "engine/engine.h"
+#include "engine/kv_plan.h"
+#include "model/pair.h"
+#include "speculation/speculative_step.h"
+
+namespace tandem::engine {
+
+struct RuntimeOptions {
+  model::PairOptions pair;   // pair.model.max_rows is set from max_num_batched_tokens
+  int num_threads = 0;       // 0: all usable cores
+  int num_draft_tokens = 0;  // K; needs an assistant when > 0
+  int draft_position_offset = 0;
+  std::optional<speculation::SyntheticAcceptance> synthetic;
+  int64_t max_num_seqs = 8;
+  int64_t max_num_batched_tokens = 512;
+  int64_t max_chunk_tokens = 512;
+  int64_t max_model_len = 0;  // 0: as the KV memory allows
+  int64_t max_num_queued = 0;
+  int64_t kv_bytes = int64_t{4} << 30;
+  int64_t block_size = 32;
+  uint64_t seed = 0;
+};
+
+class Runtime {
+ public:
+  // Refuses what the options, the pair or the memory do not allow. Logs nothing of its own.
+  static base::Result<std::unique_ptr<Runtime>> open(RuntimeOptions options);
+
+  Engine& engine() { return *engine_; }
+  const model::Pair& pair() const { return pair_; }
+  const KvPlan& kv_plan() const { return kv_plan_; }
+  model::KvStore& kv() { return *kv_; }
+  int num_threads() const { return pool_.num_threads(); }
+
+ private:
+  Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan, int64_t ring_len);
+
+  core::ThreadPool pool_;
+  model::Pair pair_;
+  KvPlan kv_plan_;
+  std::unique_ptr<model::KvStore> kv_;
+  std::unique_ptr<speculation::SpeculativeStep> step_;
+  std::unique_ptr<Engine> engine_;
+};
+
+// Where a target's answers end: generation_config.json's eos ids, else config.json's.
+std::vector<int32_t> eos_token_ids(const model::TargetModel& target);
+
+}  // namespace tandem::engine
