@@ -1,0 +1,44 @@
+// The JSON schemas of the tools of a request, as far as reading arguments needs them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tandem::text {
+
+// A node of a schema, or nothing where there is none. Whatever is malformed counts as nothing.
+class SchemaNode {
+ public:
+  SchemaNode() = default;
+  SchemaNode(const nlohmann::json* root, const nlohmann::json* node);
+
+  SchemaNode property(const std::string& key) const;
+  SchemaNode items() const;
+  // JSON schema type names that a value may have, unions included; empty if not told.
+  std::vector<std::string> types() const;
+
+ private:
+  void add_types(const nlohmann::json& node, int depth, std::vector<std::string>& types) const;
+  const nlohmann::json* resolve(const nlohmann::json* node) const;
+
+  const nlohmann::json* root_ = nullptr;  // where $ref starts
+  const nlohmann::json* node_ = nullptr;
+};
+
+class ToolSchemas {
+ public:
+  // `tools` in OpenAI's form: [{"type": "function", "function": {"name", "parameters"}}, ...].
+  static std::shared_ptr<const ToolSchemas> from_json(const nlohmann::json& tools);
+
+  // Nodes point into this object.
+  SchemaNode parameters(const std::string& tool_name) const;
+
+ private:
+  std::map<std::string, std::shared_ptr<const nlohmann::json>> parameters_;
+};
+
+}  // namespace tandem::text
