@@ -191,6 +191,17 @@ LinearWeights Checkpoint::linear(std::string_view canonical_module) const {
   return found->second;
 }
 
+void Checkpoint::replace_linear(std::string_view canonical_module, const LinearWeights& weights) {
+  const auto found = impl_->weights.find(canonical_module);
+  TANDEM_CHECK_MSG(found != impl_->weights.end(), "module {}", canonical_module);
+  TANDEM_CHECK(found->second.weight.shape == weights.weight.shape);
+  found->second = weights;
+}
+
+void Checkpoint::release_pages(const void* bytes, size_t count) const {
+  for (const SafetensorsFile& file : impl_->table.files()) file.release_pages(bytes, count);
+}
+
 std::vector<std::string> Checkpoint::linear_modules() const {
   std::vector<std::string> names;
   for (const RequiredLinear& linear : impl_->linears) names.push_back(linear.name);
@@ -203,7 +214,7 @@ Checkpoint::KvScales Checkpoint::kv_scales(int64_t layer) const {
   return impl_->kv_scales[static_cast<size_t>(layer)];
 }
 
-base::Status Checkpoint::check_values() const {
+base::Status Checkpoint::check_values(const std::function<void(int64_t, int64_t)>& progress) const {
   for (const SafetensorsFile& file : impl_->table.files())
     TANDEM_RETURN_IF_ERROR(file.check_unchanged());
   std::vector<NamedTensor> tensors;
@@ -211,7 +222,7 @@ base::Status Checkpoint::check_values() const {
     if (!tensor.canonical_name.empty())
       tensors.push_back(
           {fmt::format("{}: tensor {}", tensor.file, tensor.stored_name), tensor.view});
-  TANDEM_RETURN_IF_ERROR(check_tensor_values(tensors));
+  TANDEM_RETURN_IF_ERROR(check_tensor_values(tensors, progress));
   return impl_->check_tied_head();
 }
 

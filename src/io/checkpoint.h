@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,7 +64,16 @@ class Checkpoint {
   KvScales kv_scales(int64_t layer) const;
 
   // Reads every weight once: NaN or infinity (BF16) and NaN bytes (E4M3) are refused by name.
-  base::Status check_values() const;
+  base::Status check_values(
+      const std::function<void(int64_t done_bytes, int64_t total_bytes)>& progress = {}) const;
+
+  // Uses other weights for a Linear from now on: to measure what a quantization would cost before
+  // it is written. Call it before models are made; the views must outlive the checkpoint.
+  void replace_linear(std::string_view canonical_module, const LinearWeights& weights);
+
+  // For passes over all weights: bytes of a tensor that are not needed soon leave this process's
+  // memory. They are read from the file again when they are.
+  void release_pages(const void* bytes, size_t count) const;
 
   // All tensors of the files with their stored names, in file order (for quantize and inspect).
   struct StoredTensor {

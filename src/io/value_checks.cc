@@ -88,13 +88,17 @@ std::string describe(const core::TensorView& view, int64_t element) {
 
 }  // namespace
 
-base::Status check_tensor_values(std::span<const NamedTensor> tensors) {
+base::Status check_tensor_values(std::span<const NamedTensor> tensors,
+                                 const ReadProgress& progress) {
   const std::vector<Chunk> chunks = split(tensors);
   std::atomic<size_t> next{0};
   std::mutex mutex;
   std::optional<Finding> first;
-  const auto work = [&] {
+  // Chunks are taken in order and nearly all are full: their number is progress enough.
+  const auto total_bytes = static_cast<int64_t>(chunks.size()) * kChunkBytes;
+  const auto work = [&](bool reports) {
     for (size_t i = next++; i < chunks.size(); i = next++) {
+      if (reports && progress) progress(static_cast<int64_t>(i) * kChunkBytes, total_bytes);
       const int64_t element = first_bad_in(tensors[chunks[i].tensor].view, chunks[i]);
       if (element < 0) continue;
       const std::lock_guard lock(mutex);
@@ -103,9 +107,10 @@ base::Status check_tensor_values(std::span<const NamedTensor> tensors) {
     }
   };
   std::thread helper;
-  if (chunks.size() > 1) helper = std::thread(work);
-  work();
+  if (chunks.size() > 1) helper = std::thread(work, false);
+  work(true);
   if (helper.joinable()) helper.join();
+  if (progress) progress(total_bytes, total_bytes);
   if (!first) return {};
   const NamedTensor& tensor = tensors[chunks[first->chunk].tensor];
   return base::invalid("{}: expected finite {} weights, got {} at element {}; the export is broken",

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -16,7 +17,10 @@ struct NamedTensor {
 };
 
 // BF16: no NaN, no infinity. E4M3: no 0x7F, no 0xFF. Other dtypes pass. Reads the bytes once, with
-// two threads; reports the first bad value of the first bad tensor.
-base::Status check_tensor_values(std::span<const NamedTensor> tensors);
+// two threads; reports the first bad value of the first bad tensor. `progress` is called on the
+// caller's thread now and then, and at the end.
+using ReadProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
+base::Status check_tensor_values(std::span<const NamedTensor> tensors,
+                                 const ReadProgress& progress = {});
 
 }  // namespace tandem::io

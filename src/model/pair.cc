@@ -23,9 +23,12 @@ base::Status check_kinds(const io::ModelConfig& target, const PairOptions& optio
 }
 
 base::Result<std::shared_ptr<const io::Checkpoint>> open(const std::filesystem::path& dir,
-                                                         bool check_values) {
+                                                         const PairOptions& options) {
   TANDEM_ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::open(dir));
-  if (check_values) TANDEM_RETURN_IF_ERROR(checkpoint.check_values());
+  const auto progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    if (options.progress) options.progress(dir, done_bytes, total_bytes);
+  };
+  if (options.check_values) TANDEM_RETURN_IF_ERROR(checkpoint.check_values(progress));
   return std::make_shared<const io::Checkpoint>(std::move(checkpoint));
 }
 
@@ -35,10 +38,9 @@ base::Result<Pair> load_pair(const PairOptions& options) {
   TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config, io::read_model_config(options.target));
   TANDEM_RETURN_IF_ERROR(check_kinds(config, options));
   Pair pair;
-  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options.check_values));
+  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options));
   if (options.assistant) {
-    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint,
-                            open(*options.assistant, options.check_values));
+    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint, open(*options.assistant, options));
   }
   pair.target = std::make_unique<TargetModel>(pair.target_checkpoint, options.model);
   if (options.assistant)

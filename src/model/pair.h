@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -17,6 +18,9 @@ struct PairOptions {
   std::optional<std::filesystem::path> assistant;
   ModelOptions model;
   bool check_values = true;  // read every weight once and refuse NaN and infinity by name
+  // Called now and then while weights are read, and at the end of each folder.
+  std::function<void(const std::filesystem::path& dir, int64_t done_bytes, int64_t total_bytes)>
+      progress = {};
 };
 
 struct Pair {

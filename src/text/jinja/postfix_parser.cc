@@ -129,7 +129,7 @@ ExprPtr Parser::parse_filters(ExprPtr expr) {
 ExprPtr Parser::parse_filter(ExprPtr input) {
   ExprPtr filter = make_expr(ExprKind::kFilter);
   std::string name = expect_any_name("the name of a filter");
-  while (skip_operator(".")) name += "." + expect_any_name("the name of a filter");
+  while (skip_operator(".")) name.append(".").append(expect_any_name("the name of a filter"));
   filter->filter = find_filter(name);
   if (filter->filter == nullptr) {
     fail_unsupported(fmt::format("the filter '{}' is not supported", name));

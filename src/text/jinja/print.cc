@@ -167,7 +167,7 @@ std::string format_float(double number) {
   std::string result = negative ? "-" : "";
   if (exponent < -4 || exponent >= 16) {
     result += digits[0];
-    if (count > 1) result += "." + digits.substr(1);
+    if (count > 1) result.append(".").append(digits, 1);
     return result + fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
   if (exponent < 0)
