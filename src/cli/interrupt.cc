@@ -1,0 +1,44 @@
+#include "cli/interrupt.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+
+namespace tandem::cli {
+namespace {
+
+constexpr int kExitInterrupted = 130;
+constexpr std::array<int, 2> kSignals = {SIGINT, SIGTERM};
+
+volatile std::sig_atomic_t g_interrupted = 0;
+
+void on_signal(int) {
+  if (g_interrupted != 0) ::_exit(kExitInterrupted);
+  g_interrupted = 1;
+}
+
+}  // namespace
+
+InterruptGuard::InterruptGuard() {
+  g_interrupted = 0;
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  for (const int number : kSignals) ::sigaction(number, &action, nullptr);
+}
+
+InterruptGuard::~InterruptGuard() {
+  for (const int number : kSignals) std::signal(number, SIG_DFL);
+}
+
+bool InterruptGuard::interrupted() {
+  return g_interrupted != 0;
+}
+
+void InterruptGuard::clear() {
+  g_interrupted = 0;
+}
+
+}  // namespace tandem::cli

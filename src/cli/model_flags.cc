@@ -1,0 +1,106 @@
+#include "cli/model_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+
+#include "cli/progress.h"
+#include "io/speculative_config.h"
+#include "speculation/acceptance.h"
+
+namespace tandem::cli {
+namespace {
+
+constexpr const char* kSpeculativeHelp =
+    R"(the assistant, as JSON: {"model": DIR, "num_speculative_tokens": 0 to 8})";
+
+base::Result<std::optional<speculation::SyntheticAcceptance>> synthetic_acceptance(
+    const io::SpeculativeConfig& config) {
+  using speculation::SyntheticAcceptance;
+  std::optional<SyntheticAcceptance> synthetic;
+  if (config.synthetic_acceptance_length) {
+    TANDEM_ASSIGN_OR_RETURN(synthetic,
+                            SyntheticAcceptance::from_length(*config.synthetic_acceptance_length,
+                                                             config.num_speculative_tokens));
+  } else if (!config.synthetic_acceptance_rates.empty()) {
+    TANDEM_ASSIGN_OR_RETURN(synthetic,
+                            SyntheticAcceptance::from_rates(config.synthetic_acceptance_rates));
+  }
+  return synthetic;
+}
+
+base::Status apply_speculative_config(const std::string& json, engine::RuntimeOptions& options) {
+  TANDEM_ASSIGN_OR_RETURN(const io::SpeculativeConfig config,
+                          io::parse_speculative_config(json, speculation::kMaxDraftTokens));
+  if (config.automatic)
+    return base::unsupported(
+        "--speculative-config: num_speculative_tokens: expected 0 to {}, got \"auto\"; name a "
+        "number, 4 suits most texts",
+        speculation::kMaxDraftTokens);
+  options.pair.assistant = config.model;
+  options.num_draft_tokens = config.num_speculative_tokens;
+  options.draft_position_offset = config.draft_position_offset;
+  TANDEM_ASSIGN_OR_RETURN(options.synthetic, synthetic_acceptance(config));
+  return {};
+}
+
+}  // namespace
+
+void add_model_flags(CLI::App& command, ModelFlags& flags) {
+  command.add_option("target", flags.target, "folder of the target")->required();
+  command.add_option("--speculative-config", flags.speculative_config, kSpeculativeHelp);
+  command.add_option("--compute", flags.compute, "float32, bfloat16 or native")
+      ->capture_default_str();
+  command
+      .add_option("--fp8-arithmetic", flags.fp8_arithmetic,
+                  "checkpoint, weight-only or vllm-parity")
+      ->capture_default_str();
+  command.add_option("--threads", flags.threads, "0: all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--max-num-seqs", flags.max_num_seqs, "requests that run at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command
+      .add_option("--max-num-batched-tokens", flags.max_num_batched_tokens,
+                  "rows of one step, drafts included")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command
+      .add_option("--max-model-len", flags.max_model_len,
+                  "tokens of prompt and answer together; 0: as memory allows")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
+      ->capture_default_str();
+  command.add_option("--kv-cache-gib", flags.kv_cache_gib, "most memory of the KV cache, in GiB")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+}
+
+base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
+  engine::RuntimeOptions options;
+  options.pair.target = flags.target;
+  TANDEM_ASSIGN_OR_RETURN(options.pair.model.compute, model::parse_compute(flags.compute));
+  TANDEM_ASSIGN_OR_RETURN(options.pair.model.fp8,
+                          model::parse_fp8_arithmetic(flags.fp8_arithmetic));
+  if (!flags.speculative_config.empty())
+    TANDEM_RETURN_IF_ERROR(apply_speculative_config(flags.speculative_config, options));
+  options.num_threads = flags.threads;
+  options.max_num_seqs = flags.max_num_seqs;
+  options.max_num_batched_tokens = std::max(flags.max_num_batched_tokens, flags.max_num_seqs);
+  options.max_chunk_tokens = options.max_num_batched_tokens;
+  options.max_model_len = flags.max_model_len;
+  options.kv_bytes = static_cast<int64_t>(flags.kv_cache_gib * (int64_t{1} << 30));
+  return options;
+}
+
+base::Result<std::unique_ptr<engine::Runtime>> open_runtime(engine::RuntimeOptions options) {
+  std::map<std::string, std::unique_ptr<Progress>> bars;
+  options.pair.progress = [&bars](const std::filesystem::path& dir, int64_t done, int64_t total) {
+    std::unique_ptr<Progress>& bar = bars[dir.string()];
+    if (bar == nullptr) bar = std::make_unique<Progress>("loading " + dir.string());
+    bar->update(done, total, describe_bytes(static_cast<double>(total)));
+    if (done >= total) bars.erase(dir.string());
+  };
+  return engine::Runtime::open(std::move(options));
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,38 @@
+// The flags that say which pair runs and how: shared by every command that opens one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "engine/runtime.h"
+
+namespace CLI {
+class App;
+}
+
+namespace tandem::cli {
+
+struct ModelFlags {
+  std::string target;
+  std::string speculative_config;  // JSON; empty: plain decoding
+  std::string compute = "native";
+  std::string fp8_arithmetic = "checkpoint";
+  int threads = 0;
+  int64_t max_num_seqs = 8;
+  int64_t max_num_batched_tokens = 512;
+  int64_t max_model_len = 0;
+  double kv_cache_gib = 4.0;
+};
+
+// Adds the target and the flags of ModelFlags to a command.
+void add_model_flags(CLI::App& command, ModelFlags& flags);
+
+// Reads no file yet but refuses what no file could make right.
+base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags);
+
+// Opens the pair with a progress bar while weights are read.
+base::Result<std::unique_ptr<engine::Runtime>> open_runtime(engine::RuntimeOptions options);
+
+}  // namespace tandem::cli
