@@ -95,6 +95,11 @@ std::string printable(std::string_view bytes) {
 
 }  // namespace
 
+std::string_view without_trailing_space(std::string_view text) {
+  const size_t last = text.find_last_not_of(" \t\r\n");
+  return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
+}
+
 std::string describe_broken_json(std::string_view text, size_t byte) {
   constexpr size_t kBefore = 8;
   constexpr size_t kLength = 24;
@@ -110,31 +115,35 @@ base::Status check_json_limits(std::string_view text, const std::string& where,
                          text.size());
   size_t depth = 0;
   size_t values = 0;
-  size_t string_begin = 0;
+  size_t token_begin = 0;  // of the string, number, word or white space under way
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
+    if (i - token_begin > limits.max_string_bytes)
+      return base::invalid("{}: expected strings of at most {} bytes, got a longer one at byte {}",
+                           where, limits.max_string_bytes, token_begin);
     if (in_string) {
       if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-      if (i - string_begin > limits.max_string_bytes)
-        return base::invalid(
-            "{}: expected strings of at most {} bytes, got a longer one at byte {}", where,
-            limits.max_string_bytes, string_begin);
+      if (c == '"') {
+        in_string = false;
+        token_begin = i;
+      }
       continue;
     }
+    const bool structural = c == '"' || c == '[' || c == '{' || c == ']' || c == '}' || c == ',';
+    if (!structural) continue;
+    token_begin = i;
     if (c == '"') {
       in_string = true;
-      string_begin = i;
     } else if (c == '[' || c == '{') {
       ++values;
       if (++depth > limits.max_depth)
         return base::invalid("{}: expected at most {} nested levels of JSON, got more at byte {}",
                              where, limits.max_depth, i);
-    } else if (c == ']' || c == '}') {
-      depth -= depth > 0 ? 1 : 0;
     } else if (c == ',') {
       ++values;
+    } else {
+      depth -= depth > 0 ? 1 : 0;
     }
     if (values > limits.max_values)
       return base::invalid("{}: expected at most {} JSON values, got more at byte {}", where,
@@ -145,6 +154,7 @@ base::Status check_json_limits(std::string_view text, const std::string& where,
 
 base::Result<json> parse_json(std::string_view text, const std::string& where,
                               const JsonLimits& limits) {
+  text = without_trailing_space(text);
   TANDEM_RETURN_IF_ERROR(check_json_limits(text, where, limits));
   Builder builder;
   if (json::sax_parse(text.begin(), text.end(), &builder)) return builder.take();

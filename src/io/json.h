@@ -17,8 +17,8 @@ namespace tandem::io {
 struct JsonLimits {
   size_t max_bytes = size_t{8} << 20;
   size_t max_depth = 100;
-  size_t max_values = 200'000;  // members and elements of all levels
-  size_t max_string_bytes = size_t{4} << 20;
+  size_t max_values = 200'000;                // members and elements of all levels
+  size_t max_string_bytes = size_t{4} << 20;  // also of numbers, words and runs of white space
 };
 
 // One JSON value and nothing after it. Refuses duplicate keys, invalid UTF-8, numbers that no
@@ -30,6 +30,9 @@ base::Result<nlohmann::json> parse_json(std::string_view text, const std::string
 // The same for a file; a FIFO, directory, git-LFS pointer or HTML page is named as such.
 base::Result<nlohmann::json> read_json_file(const std::filesystem::path& path,
                                             const JsonLimits& limits = {});
+
+// Padding at the end is no content.
+std::string_view without_trailing_space(std::string_view text);
 
 // Checks the limits in one pass without allocating. parse_json does it first.
 base::Status check_json_limits(std::string_view text, const std::string& where,

@@ -135,6 +135,17 @@ base::Status MappedFile::check_unchanged() const {
   return {};
 }
 
+void MappedFile::release_pages(const void* bytes, size_t count) const {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(bytes);
+  const auto map_begin = reinterpret_cast<uintptr_t>(data_);
+  if (begin < map_begin || begin + count > map_begin + size_) return;
+  // The mapping begins at a page, so whole pages inside the range are inside the mapping.
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + count) / page * page;
+  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 base::Result<std::string> read_whole_file(const std::filesystem::path& path, size_t max_bytes) {
   TANDEM_ASSIGN_OR_RETURN(const OpenedFile opened, open_regular(path));
   if (opened.size > max_bytes)

@@ -35,6 +35,10 @@ class MappedFile {
   // Fails when the open file has another size than when it was mapped.
   base::Status check_unchanged() const;
 
+  // Tells the system that these bytes, if they are the file's, are not needed soon: they leave this
+  // process's memory and may stay in the system's cache. Others are left alone.
+  void release_pages(const void* bytes, size_t count) const;
+
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;

@@ -49,6 +49,7 @@ class SafetensorsFile {
   // Points into the mapped file, which need not align it: see is_aligned.
   core::TensorView view(const SafetensorsEntry& entry) const;
   base::Status check_unchanged() const { return file_.check_unchanged(); }
+  void release_pages(const void* bytes, size_t count) const { file_.release_pages(bytes, count); }
 
  private:
   MappedFile file_;

@@ -14,6 +14,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxTensors = 100'000;
 constexpr size_t kMaxNameBytes = 4096;
+constexpr size_t kMaxMetadata = 10'000;
 
 constexpr uint64_t kNoOffset = std::numeric_limits<uint64_t>::max();
 
@@ -39,7 +40,8 @@ class HeaderReader : public nlohmann::json_sax<json> {
   bool string(string_t& text) override {
     if (place_ == Place::kMetadata) {
       metadata_.emplace_back(std::move(key_), std::move(text));
-      return true;
+      return metadata_.size() <= kMaxMetadata ||
+             fail(fmt::format("expected at most {} entries, got more", kMaxMetadata));
     }
     if (place_ == Place::kTensor && key_ == "dtype") {
       const auto dtype = core::dtype_from_name(text);
@@ -280,6 +282,7 @@ base::Result<SafetensorsHeader> parse_safetensors_header(std::string_view header
                           .max_values = kMaxTensors * 16,
                           .max_string_bytes = size_t{1} << 20};
   const std::string where_header = where + ": header";
+  header = without_trailing_space(header);
   TANDEM_RETURN_IF_ERROR(check_json_limits(header, where_header, limits));
   HeaderReader reader;
   if (!json::sax_parse(header.begin(), header.end(), &reader)) {

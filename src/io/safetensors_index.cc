@@ -29,8 +29,7 @@ bool is_plain_name(const std::string& name) {
 }
 
 base::Result<Index> read_index(const fs::path& path) {
-  const JsonLimits limits{.max_bytes = size_t{32} << 20};
-  TANDEM_ASSIGN_OR_RETURN(const json root, read_json_file(path, limits));
+  TANDEM_ASSIGN_OR_RETURN(const json root, read_json_file(path));
   Index index;
   index.where = path.string();
   TANDEM_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::of(root, index.where));

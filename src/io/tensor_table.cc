@@ -15,8 +15,11 @@ base::Result<TensorTable> TensorTable::build(const std::filesystem::path& dir,
       TANDEM_RETURN_IF_ERROR(table.add(file, entry, skip_media));
   table.files_ = std::move(files);
   table.used_.assign(table.stored_.size(), false);
-  if (const Checkpoint::StoredTensor* embedding = table.find("embed_tokens.weight"))
-    table.prefix_ = spelling_prefix(embedding->stored_name, embedding->canonical_name);
+  for (const Checkpoint::StoredTensor& tensor : table.stored_)
+    if (tensor.canonical_name.starts_with("layers.")) {
+      table.prefix_ = spelling_prefix(tensor.stored_name, tensor.canonical_name);
+      break;
+    }
   return table;
 }
 

@@ -43,7 +43,7 @@ class TensorTable {
   std::vector<bool> used_;
   std::unordered_map<std::string, size_t> index_;
   std::vector<core::Buffer> aligned_copies_;
-  std::string prefix_;  // before embed_tokens.weight
+  std::string prefix_;  // how this checkpoint spells the text tower, for missing tensors
 };
 
 }  // namespace tandem::io
