@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -24,12 +24,37 @@ bool is_bad(uint8_t e4m3_bits) {
   return core::e4m3_is_nan(e4m3_bits);
 }
 
-// No early exit inside a block: the loop becomes vector code that runs at memory speed.
+// Adding one to the lowest bit of the exponent (BF16) or of the magnitude (E4M3) carries into the
+// sign bit exactly when all bits above it are set, which is what bad values have in common.
+template <typename T>
+struct Carry;
+template <>
+struct Carry<uint16_t> {
+  static constexpr uint64_t kBits = 0x7f80'7f80'7f80'7f80U;
+  static constexpr uint64_t kOne = 0x0080'0080'0080'0080U;
+  static constexpr uint64_t kCarry = 0x8000'8000'8000'8000U;
+};
+template <>
+struct Carry<uint8_t> {
+  static constexpr uint64_t kBits = 0x7f7f'7f7f'7f7f'7f7fU;
+  static constexpr uint64_t kOne = 0x0101'0101'0101'0101U;
+  static constexpr uint64_t kCarry = 0x8080'8080'8080'8080U;
+};
+
+// No early exit: the loop over whole words becomes vector code that runs at memory speed.
 template <typename T>
 bool any_bad(const T* values, int64_t count) {
-  unsigned found = 0;
-  for (int64_t i = 0; i < count; ++i) found |= static_cast<unsigned>(is_bad(values[i]));
-  return found != 0;
+  constexpr int64_t kPerWord = sizeof(uint64_t) / sizeof(T);
+  const int64_t words = count / kPerWord;
+  uint64_t sums = 0;
+  for (int64_t i = 0; i < words; ++i) {
+    uint64_t word = 0;
+    std::memcpy(&word, values + i * kPerWord, sizeof(word));
+    sums |= (word & Carry<T>::kBits) + Carry<T>::kOne;
+  }
+  bool found = (sums & Carry<T>::kCarry) != 0;
+  for (int64_t i = words * kPerWord; i < count; ++i) found = found || is_bad(values[i]);
+  return found;
 }
 
 template <typename T>
