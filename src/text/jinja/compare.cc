@@ -4,6 +4,7 @@
 #include <compare>
 
 #include "text/jinja/operators.h"
+#include "text/jinja/rope_ops.h"
 
 namespace tandem::text::jinja {
 namespace {
@@ -123,7 +124,7 @@ bool contains(const Value& container, const Value& item, Meter& meter) {
             fmt::format("'in <string>' requires string as left operand, not {}", type_name(item)));
       }
       meter.spend_text(container.rope().size());
-      return container.str().find(item.str()) != std::string::npos;
+      return find_text(container.str(), item.str()) != std::string::npos;
     case Kind::kDict:
       meter.spend_items(1 + container.dict().entries.size() / 8);
       return container.dict().find(item) != nullptr;

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 
 #include "text/jinja/builtins.h"
@@ -237,10 +236,13 @@ ExprPtr Parser::parse_number() {
     expr->literal = std::strtod(begin, nullptr);
     return expr;
   }
-  int64_t number = 0;
-  const auto result = std::from_chars(begin, end, number);
-  if (result.ec != std::errc()) fail(fmt::format("the number {} is too large", token.text));
-  expr->literal = Value::integer(number);
+  Int number = 0;
+  for (const char* digit = begin; digit != end; ++digit) {
+    const bool overflow = __builtin_mul_overflow(number, Int{10}, &number) ||
+                          __builtin_add_overflow(number, Int{*digit - '0'}, &number);
+    if (overflow) fail(fmt::format("the number {} is too large", token.text));
+  }
+  expr->literal = number;
   return expr;
 }
 

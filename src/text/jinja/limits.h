@@ -18,7 +18,7 @@ inline constexpr int64_t kMaxRange = 1'000'000;
 inline constexpr size_t kMaxTextBytes = size_t{4} << 20;
 inline constexpr size_t kMaxSourceBytes = size_t{1} << 20;
 // One unit is one evaluated node, one list element or kBytesPerFuel bytes of text.
-inline constexpr int64_t kDefaultFuel = 3'000'000;
+inline constexpr int64_t kDefaultFuel = 2'000'000;
 inline constexpr size_t kBytesPerFuel = 64;
 
 // Thrown inside the engine only; Template::parse and Template::render turn it into an Error.

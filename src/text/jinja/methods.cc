@@ -130,7 +130,8 @@ Value text_find(const Call& call) {
   if (start < 0) start = std::max<int64_t>(0, start + length);
   size_t found = std::string::npos;
   const size_t begin = byte_offset(text, static_cast<size_t>(start));
-  if (start <= length) found = from_left ? text.find(wanted, begin) : text.rfind(wanted);
+  if (start <= length)
+    found = from_left ? find_text(text, wanted, begin) : rfind_text(text, wanted);
   if (found != std::string::npos && found < begin) found = std::string::npos;
   if (found == std::string::npos) {
     if (call.name == "index" || call.name == "rindex") throw TemplateError("substring not found");
@@ -147,8 +148,8 @@ Value text_count(const Call& call) {
   call.meter().spend_text(text.size());
   if (wanted.empty()) return Value::integer(static_cast<int64_t>(count_code_points(text)) + 1);
   int64_t count = 0;
-  for (size_t at = text.find(wanted); at != std::string::npos;
-       at = text.find(wanted, at + wanted.size())) {
+  for (size_t at = find_text(text, wanted); at != std::string::npos;
+       at = find_text(text, wanted, at + wanted.size())) {
     ++count;
   }
   return Value::integer(count);

@@ -1,12 +1,15 @@
 #include "text/jinja/rope_ops.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "text/jinja/print.h"
 #include "text/jinja/unicode.h"
 
 namespace tandem::text::jinja {
 namespace {
+
+constexpr int64_t kFuelPerPart = 4;  // a part is an allocation or two
 
 // Start of the character that ends at `end`.
 size_t previous_character(std::string_view text, size_t end) {
@@ -35,7 +38,7 @@ class Stripped {
   std::vector<char32_t> set_;
 };
 
-std::vector<Rope> split_at_spaces(const Rope& rope, int64_t max_splits) {
+std::vector<Rope> split_at_spaces(const Rope& rope, int64_t max_splits, Meter& meter) {
   std::vector<Rope> parts;
   const std::string& text = rope.text();
   size_t position = 0;
@@ -56,12 +59,13 @@ std::vector<Rope> split_at_spaces(const Rope& rope, int64_t max_splits) {
       if (is_space(next_code_point(text, next))) break;
       end = next;
     }
+    meter.spend(kFuelPerPart);
     parts.push_back(rope.slice(begin, end));
     position = end;
   }
 }
 
-std::vector<Rope> rsplit_at_spaces(const Rope& rope, int64_t max_splits) {
+std::vector<Rope> rsplit_at_spaces(const Rope& rope, int64_t max_splits, Meter& meter) {
   std::vector<Rope> parts;
   const std::string& text = rope.text();
   size_t position = text.size();
@@ -82,6 +86,7 @@ std::vector<Rope> rsplit_at_spaces(const Rope& rope, int64_t max_splits) {
       if (is_space(next_code_point(text, next))) break;
       begin = candidate;
     }
+    meter.spend(kFuelPerPart);
     parts.push_back(rope.slice(begin, end));
     position = begin;
   }
@@ -93,12 +98,20 @@ void require_separator(const Rope& separator) {
   if (separator.empty()) throw TemplateError("empty separator");
 }
 
-void pay_split(const Rope& rope, const std::vector<Rope>& parts, Meter& meter) {
-  meter.spend_text(rope.size());
-  meter.spend_items(parts.size());
+}  // namespace
+
+size_t find_text(std::string_view text, std::string_view wanted, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  const void* found = memmem(text.data() + from, text.size() - from, wanted.data(), wanted.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
-}  // namespace
+size_t rfind_text(std::string_view text, std::string_view wanted) {
+  const std::string reversed(text.rbegin(), text.rend());
+  const size_t found = find_text(reversed, std::string(wanted.rbegin(), wanted.rend()));
+  return found == std::string_view::npos ? found : text.size() - found - wanted.size();
+}
 
 Rope reverse_text(const Rope& rope, Meter& meter) {
   meter.spend_text(rope.size());
@@ -133,47 +146,55 @@ Rope strip(const Rope& rope, const Rope* characters, Side side, Meter& meter) {
 }
 
 std::vector<Rope> split(const Rope& rope, const Rope* separator, int64_t max_splits, Meter& meter) {
+  meter.spend_text(rope.size());
   std::vector<Rope> parts;
   if (separator == nullptr) {
-    parts = split_at_spaces(rope, max_splits);
+    parts = split_at_spaces(rope, max_splits, meter);
   } else {
     require_separator(*separator);
     size_t begin = 0;
     while (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits) {
-      const size_t end = rope.text().find(separator->text(), begin);
+      const size_t end = find_text(rope.text(), separator->text(), begin);
       if (end == std::string::npos) break;
+      meter.spend(kFuelPerPart);
       parts.push_back(rope.slice(begin, end));
       begin = end + separator->size();
     }
+    meter.spend(kFuelPerPart);
     parts.push_back(rope.slice(begin, rope.size()));
   }
-  pay_split(rope, parts, meter);
   return parts;
 }
 
 std::vector<Rope> rsplit(const Rope& rope, const Rope* separator, int64_t max_splits,
                          Meter& meter) {
+  meter.spend_text(rope.size());
   std::vector<Rope> parts;
   if (separator == nullptr) {
-    parts = rsplit_at_spaces(rope, max_splits);
+    parts = rsplit_at_spaces(rope, max_splits, meter);
   } else {
     require_separator(*separator);
+    // Matches are sought from the right, in the reversed text.
+    const std::string reversed(rope.text().rbegin(), rope.text().rend());
+    const std::string wanted(separator->text().rbegin(), separator->text().rend());
     size_t end = rope.size();
-    while (end >= separator->size() &&
-           (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits)) {
-      const size_t begin = rope.text().rfind(separator->text(), end - separator->size());
-      if (begin == std::string::npos) break;
-      parts.push_back(rope.slice(begin + separator->size(), end));
-      end = begin;
+    while (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits) {
+      const size_t match = find_text(reversed, wanted, rope.size() - end);
+      if (match == std::string::npos) break;
+      const size_t behind = rope.size() - match;
+      meter.spend(kFuelPerPart);
+      parts.push_back(rope.slice(behind, end));
+      end = behind - separator->size();
     }
+    meter.spend(kFuelPerPart);
     parts.push_back(rope.slice(0, end));
     std::reverse(parts.begin(), parts.end());
   }
-  pay_split(rope, parts, meter);
   return parts;
 }
 
 std::vector<Rope> split_lines(const Rope& rope, bool keep_ends, Meter& meter) {
+  meter.spend_text(rope.size());
   std::vector<Rope> lines;
   const std::string& text = rope.text();
   size_t begin = 0;
@@ -184,11 +205,12 @@ std::vector<Rope> split_lines(const Rope& rope, bool keep_ends, Meter& meter) {
                            c == 0x2028 || c == 0x2029;
     if (!ends_line) continue;
     if (c == '\r' && position < text.size() && text[position] == '\n') ++position;
+    meter.spend(kFuelPerPart);
     lines.push_back(rope.slice(begin, keep_ends ? position : end));
     begin = position;
   }
-  if (begin < text.size()) lines.push_back(rope.slice(begin, text.size()));
-  pay_split(rope, lines, meter);
+  meter.spend(kFuelPerPart);
+  lines.push_back(rope.slice(begin, text.size()));
   return lines;
 }
 
@@ -202,7 +224,7 @@ Rope replace(const Rope& rope, const Rope& old_text, const Rope& new_text, int64
     // An empty old text stands before every character and at the end.
     size_t match = begin;
     if (!old_text.empty()) {
-      match = text.find(old_text.text(), begin);
+      match = find_text(text, old_text.text(), begin);
     } else if (done > 0) {
       if (begin == text.size()) break;
       next_code_point(text, match);

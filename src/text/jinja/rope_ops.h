@@ -21,6 +21,11 @@ Rope title_words(const Rope& rope, Meter& meter);
 Rope escape_html(const Rope& rope, Meter& meter);
 Rope reverse_text(const Rope& rope, Meter& meter);
 
+// Where `wanted` first stands at or behind `from`, or last stands at all; npos when nowhere.
+// Linear for every input, which std::string::find is not.
+size_t find_text(std::string_view text, std::string_view wanted, size_t from = 0);
+size_t rfind_text(std::string_view text, std::string_view wanted);
+
 enum class Side : uint8_t { kBoth, kLeft, kRight };
 // `characters` null strips white space.
 Rope strip(const Rope& rope, const Rope* characters, Side side, Meter& meter);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "text/jinja/ast.h"
 #include "text/jinja/interpreter.h"
 #include "text/jinja/syntax_error.h"
@@ -10,7 +12,30 @@
 
 namespace tandem::text::jinja {
 
+namespace {
+
 using base::ErrorCode;
+
+bool mentions_literal(const Expr& expr, std::string_view text) {
+  const bool holds_text = expr.kind == ExprKind::kLiteral || expr.kind == ExprKind::kAttribute;
+  if (holds_text && expr.literal.is_string() && expr.literal.str() == text) return true;
+  return std::any_of(expr.children.begin(), expr.children.end(),
+                     [&](const ExprPtr& child) { return mentions_literal(*child, text); });
+}
+
+bool body_iterates(const Body& body, std::string_view attribute) {
+  const auto inside = [&](const std::unique_ptr<Body>& inner) {
+    return inner != nullptr && body_iterates(*inner, attribute);
+  };
+  return std::any_of(body.begin(), body.end(), [&](const Stmt& stmt) {
+    if (stmt.kind == StmtKind::kFor && mentions_literal(*stmt.expr, attribute)) return true;
+    if (inside(stmt.body) || inside(stmt.else_body)) return true;
+    return std::any_of(stmt.branches.begin(), stmt.branches.end(),
+                       [&](const Branch& branch) { return inside(branch.body); });
+  });
+}
+
+}  // namespace
 
 base::Result<Template> Template::parse(std::string_view source, std::string name) {
   if (source.size() > kMaxSourceBytes) {
@@ -56,8 +81,8 @@ base::Result<Rope> Template::render(const Variables& variables, const RenderOpti
   }
 }
 
-bool Template::mentions(std::string_view variable) const {
-  return ast_->names.find(variable) != NameTable::kNone;
+bool Template::iterates_over(std::string_view attribute) const {
+  return body_iterates(ast_->body, attribute);
 }
 
 }  // namespace tandem::text::jinja

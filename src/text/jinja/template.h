@@ -34,8 +34,8 @@ class Template {
   base::Result<Rope> render(const Variables& variables, const RenderOptions& options,
                             int64_t& fuel_used) const;
 
-  // Whether the template mentions this variable.
-  bool mentions(std::string_view variable) const;
+  // Whether some for loop goes over an attribute of this name, as in `for x in message['content']`.
+  bool iterates_over(std::string_view attribute) const;
 
  private:
   std::shared_ptr<const Ast> ast_;
