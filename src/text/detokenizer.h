@@ -12,8 +12,8 @@ namespace tandem::text {
 
 // The pieces that push() and finish() return, joined, equal Tokenizer::decode of all ids. A piece
 // is always whole characters: the bytes of byte tokens wait until they form one, and no longer.
-// Bytes that can no longer form one become U+FFFD, one for each byte. (Hugging Face's decoder sees a
-// whole run of byte tokens at once, and where one byte is bad it replaces the good characters of
+// Bytes that can no longer form one become U+FFFD, one for each byte. (Hugging Face's decoder sees
+// a whole run of byte tokens at once, and where one byte is bad it replaces the good characters of
 // the run too; a stream cannot take those back.)
 class Detokenizer {
  public:
