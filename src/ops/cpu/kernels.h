@@ -39,6 +39,18 @@ struct LinearJob {
   Rows y;  // [n, out]
 };
 
+// Outputs are given to threads in tiles of this size.
+inline constexpr int64_t kOutTile = 8;
+// Up to so many rows weights are decoded in registers; beyond, into a panel of 128 KiB.
+inline constexpr int64_t kMaxDirectRows = 16;
+inline constexpr int64_t kPanelOuts = 32;
+inline constexpr int64_t kPanelDepth = 1024;
+
+// Floats of scratch that linear needs: the panel, and the lanes of its sums.
+constexpr int64_t linear_scratch(int64_t n) {
+  return n > kMaxDirectRows ? kPanelOuts * (kPanelDepth + n * kLanes) : 0;
+}
+
 enum class Quantize { kNone, kStatic, kPerToken };
 
 // What attention reads and writes; see ops/attention.h.
@@ -90,9 +102,8 @@ struct Kernels {
   // row_scales (input_scale, or each row's own).
   void (*prepare_rows)(const Rows& x, int64_t cols, Quantize quantize, float input_scale,
                        int64_t begin, int64_t end, float* out, float* row_scales);
-  // Outputs [begin, end); begin is a multiple of kOutTile. panel: scratch of
-  // [kPanelOuts, padded(in)] floats, used when n > kMaxDirectRows.
-  void (*linear)(const LinearJob& job, int64_t begin, int64_t end, float* panel);
+  // Outputs [begin, end); begin is a multiple of kOutTile. scratch: linear_scratch(n) floats.
+  void (*linear)(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
   void (*rms_norm)(const Rows& x, const Rows& weight, float eps, int64_t dim, int64_t begin,
                    int64_t end, const Rows& out);
   void (*add_rms_norm)(const Rows& branch, const Rows& weight, float eps, float scale, int64_t dim,
@@ -113,10 +124,6 @@ struct Kernels {
   // The largest of row[begin, end), the first among equals; -inf is no candidate.
   ArgmaxResult (*argmax)(const float* row, int64_t begin, int64_t end);
 };
-
-inline constexpr int64_t kOutTile = 8;
-inline constexpr int64_t kPanelOuts = 32;
-inline constexpr int64_t kMaxDirectRows = 16;
 
 namespace avx2 {
 extern const Kernels kKernels;

@@ -5,7 +5,7 @@
 
 namespace tandem::ops::cpu::avx512 {
 
-void linear_entry(const LinearJob& job, int64_t begin, int64_t end, float* panel);
+void linear_entry(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
 void attention_entry(const AttentionJob& job, const AttentionItem& item, float* scratch);
 
 }  // namespace tandem::ops::cpu::avx512

@@ -101,13 +101,12 @@ void linear(const Context& context, const core::TensorView& x,
   // All projections in one parallel section: tiles of the first weight, then of the second, ...
   const int64_t work = n * x.cols() * kOutTile;
   parallel_for(context, num_tiles, kMinWork / (work + 1) + 1, [&](int64_t begin, int64_t end) {
-    float* const panel =
-        n > kMaxDirectRows ? scratch(ScratchUse::kPanel, kPanelOuts * padded(x.cols())) : nullptr;
+    float* const sums = scratch(ScratchUse::kPanel, linear_scratch(n));
     int64_t first = 0;
     for (const LinearJob& job : jobs) {
       const int64_t from = std::max<int64_t>(begin - first, 0) * kOutTile;
       const int64_t to = std::min((end - first) * kOutTile, job.out);
-      if (from < to) kernels().linear(job, from, to, panel);
+      if (from < to) kernels().linear(job, from, to, sums);
       first += tiles_of(job.out);
     }
   });

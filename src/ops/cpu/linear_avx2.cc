@@ -4,8 +4,8 @@
 
 namespace tandem::ops::cpu::avx2 {
 
-void linear_entry(const LinearJob& job, int64_t begin, int64_t end, float* panel) {
-  linear(job, begin, end, panel);
+void linear_entry(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
+  linear(job, begin, end, scratch);
 }
 
 }  // namespace tandem::ops::cpu::avx2

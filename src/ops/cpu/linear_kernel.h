@@ -49,32 +49,36 @@ TANDEM_INLINE __m128 output_scales(const LinearJob& job, int64_t out, int64_t co
   return _mm_loadu_ps(lanes);
 }
 
-// One tile: outputs [out, out + kOuts) that exist, rows [row, row + kRows). w[o] are the weight
-// rows as E; fold is the power of two that E leaves out.
+// total[o][r] += w[o] . x[r] over [0, length), whose first element is number `begin` of the row; w
+// and x point there. The FP8 block format sums each block of 128 alone and adds the scaled sums in
+// order.
 template <typename E, int kOuts, int kRows>
-TANDEM_INLINE void linear_tile(const LinearJob& job, const typename E::Storage* const* w,
-                               float fold, int64_t out, int64_t out_end, int64_t row) {
+TANDEM_INLINE void accumulate(const LinearJob& job, const typename E::Storage* const* w,
+                              const float* x, int64_t out, int64_t begin, int64_t length,
+                              Vec (&total)[kOuts][kRows]) {
   const int64_t x_stride = padded(job.in);
-  const float* const x = job.x + row * x_stride;
-  Vec sums[kOuts][kRows];
-  fill_zero(sums);
   if (job.block_scales == nullptr) {
-    dot_tile<E, kOuts, kRows>(w, x, x_stride, 0, job.in, sums);
-  } else {
-    // Each block of 128 has its own sum; the scaled sums are added in order.
-    Vec total[kOuts][kRows];
-    fill_zero(total);
-    const float* scale = job.block_scales + out / kScaleBlock * job.block_stride;
-    for (int64_t begin = 0; begin < job.in; begin += kScaleBlock, ++scale) {
-      const int64_t end = begin + kScaleBlock < job.in ? begin + kScaleBlock : job.in;
-      fill_zero(sums);
-      dot_tile<E, kOuts, kRows>(w, x, x_stride, begin, end, sums);
-      for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
-        total[o][r] = fma(sums[o][r], set1(*scale), total[o][r]);
-      });
-    }
-    for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA { sums[o][r] = total[o][r]; });
+    dot_tile<E, kOuts, kRows>(w, x, x_stride, 0, length, total);
+    return;
   }
+  const float* scale =
+      job.block_scales + out / kScaleBlock * job.block_stride + begin / kScaleBlock;
+  for (int64_t i = 0; i < length; i += kScaleBlock, ++scale) {
+    Vec sums[kOuts][kRows];
+    fill_zero(sums);
+    dot_tile<E, kOuts, kRows>(w, x, x_stride, i,
+                              i + kScaleBlock < length ? i + kScaleBlock : length, sums);
+    for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
+      total[o][r] = fma(sums[o][r], set1(*scale), total[o][r]);
+    });
+  }
+}
+
+// Adds up the lanes, scales and stores the outputs of a tile that exist. fold: the power of two
+// that the weight's element type leaves out.
+template <int kOuts, int kRows>
+TANDEM_INLINE void finish(const LinearJob& job, float fold, int64_t out, int64_t out_end,
+                          int64_t row, const Vec (&total)[kOuts][kRows]) {
   constexpr int kStep = kOuts < 4 ? kOuts : 4;
   for_tile<kOuts / kStep, kRows>([&](auto quad, auto r) TANDEM_LAMBDA {
     constexpr int o = quad * kStep;
@@ -82,7 +86,7 @@ TANDEM_INLINE void linear_tile(const LinearJob& job, const typename E::Storage* 
     if (left <= 0) return;
     const int64_t count = left < kStep ? left : kStep;
     const __m128 sum =
-        reduce_add4(sums[o][r], sums[o + 1][r], sums[o + 2 % kStep][r], sums[o + 3 % kStep][r]);
+        reduce_add4(total[o][r], total[o + 1][r], total[o + 2 % kStep][r], total[o + 3 % kStep][r]);
     const __m128 scale =
         _mm_mul_ps(_mm_set1_ps(job.row_scales[row + r]), output_scales(job, out + o, count));
     store_outputs(job.y, row + r, out + o, count,
@@ -90,73 +94,105 @@ TANDEM_INLINE void linear_tile(const LinearJob& job, const typename E::Storage* 
   });
 }
 
-// Rows [0, n) for the outputs [out, out + kOuts), in tiles of nearly equal size.
-template <typename E, int kOuts>
-TANDEM_INLINE void linear_rows(const LinearJob& job, const typename E::Storage* const* w,
-                               float fold, int64_t out, int64_t out_end) {
-  constexpr int kMaxRows = kOuts == kWideOuts ? kWideRows : kTallRows;
-  const int64_t tiles = (job.n + kMaxRows - 1) / kMaxRows;
+// Calls body(row, constant number of rows) for all rows, in tiles of nearly equal size.
+template <int kMaxRows, typename Body>
+TANDEM_INLINE void for_row_tiles(int64_t n, const Body& body) {
+  const int64_t tiles = (n + kMaxRows - 1) / kMaxRows;
   int64_t row = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t rows = job.n / tiles + (tile < job.n % tiles ? 1 : 0);
+    const int64_t rows = n / tiles + (tile < n % tiles ? 1 : 0);
     unroll<kMaxRows>([&](auto i) {
-      if (rows == i + 1) linear_tile<E, kOuts, i + 1>(job, w, fold, out, out_end, row);
+      if (rows == i + 1) body(row, std::integral_constant<int, i + 1>{});
     });
     row += rows;
   }
 }
 
-// Outputs [begin, end) from weight rows `first` + (o - begin) * stride.
-template <typename E, int kOuts>
-void linear_outputs(const LinearJob& job, const typename E::Storage* first, int64_t stride,
-                    float fold, int64_t begin, int64_t end) {
+// Few rows: outputs [begin, end) straight from the weights; each is read from memory once.
+template <typename E, int kOuts, int kMaxRows>
+void linear_direct(const LinearJob& job, int64_t begin, int64_t end) {
+  const auto* const weight = static_cast<const typename E::Storage*>(job.weight);
   for (int64_t out = begin; out < end; out += kOuts) {
     // Past the last output a tile repeats it; the repetition is not stored.
     const typename E::Storage* w[kOuts];
     for (int o = 0; o < kOuts; ++o)
-      w[o] = first + ((out + o < end ? out + o : end - 1) - begin) * stride;
-    linear_rows<E, kOuts>(job, w, fold, out, end);
+      w[o] = weight + (out + o < end ? out + o : end - 1) * job.weight_stride;
+    for_row_tiles<kMaxRows>(job.n, [&](int64_t row, auto rows) {
+      Vec total[kOuts][rows];
+      fill_zero(total);
+      accumulate<E, kOuts, rows>(job, w, job.x + row * padded(job.in), out, 0, job.in, total);
+      finish<kOuts, rows>(job, E::kFold, out, end, row, total);
+    });
   }
 }
 
-// Many rows: the weights are decoded once into a panel that stays in the L2 cache.
+// Weights [out, out + count) x [begin, begin + length) as floats, padded with zeros.
 template <typename E>
-void linear_panels(const LinearJob& job, int64_t begin, int64_t end, float* panel) {
-  const auto* const weight = static_cast<const typename E::Storage*>(job.weight);
-  const int64_t stride = padded(job.in);
-  for (int64_t out = begin; out < end; out += kPanelOuts) {
-    const int64_t stop = out + kPanelOuts < end ? out + kPanelOuts : end;
-    for (int64_t o = out; o < stop; ++o) {
-      const typename E::Storage* const from = weight + o * job.weight_stride;
-      float* const to = panel + (o - out) * stride;
-      int64_t i = 0;
-      for (; i + kLanes <= job.in; i += kLanes) store(to + i, E::load(from + i));
-      if (i < job.in) store(to + i, E::load(from + i, static_cast<int>(job.in - i)));
+TANDEM_INLINE void decode_panel(const LinearJob& job, int64_t out, int64_t count, int64_t begin,
+                                int64_t length, float* panel) {
+  for (int64_t o = 0; o < count; ++o) {
+    const auto* const from =
+        static_cast<const typename E::Storage*>(job.weight) + (out + o) * job.weight_stride + begin;
+    float* const to = panel + o * kPanelDepth;
+    int64_t i = 0;
+    for (; i + kLanes <= length; i += kLanes) store(to + i, E::load(from + i));
+    if (i < length) store(to + i, E::load(from + i, static_cast<int>(length - i)));
+  }
+}
+
+// Many rows: a panel of weights is decoded once and stays in the L2 cache, a tile of rows of the
+// same depth in the L1 cache. Between depths the sums wait, lane by lane, in scratch.
+template <typename E>
+void linear_panels(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
+  float* const panel = scratch;
+  float* const waiting = scratch + kPanelOuts * kPanelDepth;
+  for (int64_t first = begin; first < end; first += kPanelOuts) {
+    const int64_t stop = first + kPanelOuts < end ? first + kPanelOuts : end;
+    for (int64_t depth = 0; depth < job.in; depth += kPanelDepth) {
+      const int64_t length = job.in - depth < kPanelDepth ? job.in - depth : kPanelDepth;
+      decode_panel<E>(job, first, stop - first, depth, length, panel);
+      for_row_tiles<kTallRows>(job.n, [&](int64_t row, auto rows) {
+        for (int64_t out = first; out < stop; out += kTallOuts) {
+          const float* w[kTallOuts];
+          for (int64_t o = 0; o < kTallOuts; ++o)
+            w[o] = panel + ((out + o < stop ? out + o : stop - 1) - first) * kPanelDepth;
+          float* const here = waiting + (row * kPanelOuts + (out - first) * rows) * kLanes;
+          Vec total[kTallOuts][rows];
+          for_tile<kTallOuts, rows>([&](auto o, auto r) TANDEM_LAMBDA {
+            total[o][r] = depth == 0 ? zero() : load(here + (o * rows + r) * kLanes);
+          });
+          accumulate<F32Element, kTallOuts, rows>(job, w, job.x + row * padded(job.in) + depth, out,
+                                                  depth, length, total);
+          if (depth + length == job.in)
+            finish<kTallOuts, rows>(job, E::kFold, out, stop, row, total);
+          else
+            for_tile<kTallOuts, rows>([&](auto o, auto r) TANDEM_LAMBDA {
+              store(here + (o * rows + r) * kLanes, total[o][r]);
+            });
+        }
+      });
     }
-    linear_outputs<F32Element, kTallOuts>(job, panel, stride, E::kFold, out, stop);
   }
 }
 
 template <typename E>
-void linear_element(const LinearJob& job, int64_t begin, int64_t end, float* panel) {
-  const auto* const weight = static_cast<const typename E::Storage*>(job.weight);
-  const auto* const first = weight + begin * job.weight_stride;
+void linear_element(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
   if (job.n > kMaxDirectRows)
-    linear_panels<E>(job, begin, end, panel);
+    linear_panels<E>(job, begin, end, scratch);
   else if (job.n <= kWideRows)
-    linear_outputs<E, kWideOuts>(job, first, job.weight_stride, E::kFold, begin, end);
+    linear_direct<E, kWideOuts, kWideRows>(job, begin, end);
   else
-    linear_outputs<E, kTallOuts>(job, first, job.weight_stride, E::kFold, begin, end);
+    linear_direct<E, kTallOuts, kTallRows>(job, begin, end);
 }
 
-inline void linear(const LinearJob& job, int64_t begin, int64_t end, float* panel) {
+inline void linear(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
   switch (job.element) {
     case Element::kF32:
-      return linear_element<F32Element>(job, begin, end, panel);
+      return linear_element<F32Element>(job, begin, end, scratch);
     case Element::kBF16:
-      return linear_element<Bf16Element>(job, begin, end, panel);
+      return linear_element<Bf16Element>(job, begin, end, scratch);
     case Element::kFp8:
-      return linear_element<Fp8Element>(job, begin, end, panel);
+      return linear_element<Fp8Element>(job, begin, end, scratch);
   }
 }
 

@@ -124,8 +124,13 @@ class LinearTest : public ::testing::TestWithParam<Format> {};
 
 TEST_P(LinearTest, EveryBackendIsNearTheExactSum) {
   uint32_t seed = 0;
-  for (const auto& [in, out] :
-       {std::pair<int64_t, int64_t>{72, 197}, {136, 5}, {24, 1}, {7, 64}, {300, 133}, {1024, 24}}) {
+  for (const auto& [in, out] : {std::pair<int64_t, int64_t>{72, 197},
+                                {136, 5},
+                                {24, 1},
+                                {7, 64},
+                                {300, 133},
+                                {1024, 24},
+                                {2100, 37}}) {
     for (const int64_t n : {1, 2, 5, 16, 17, 40}) {
       SCOPED_TRACE(::testing::Message() << "in " << in << ", out " << out << ", n " << n);
       const DType dtype = ++seed % 2 == 0 ? DType::kF32 : DType::kBF16;
@@ -148,7 +153,7 @@ TEST_P(LinearTest, EveryBackendIsNearTheExactSum) {
 // The promise of ops/context.h, held bit by bit.
 TEST_P(LinearTest, ARowHasTheSameBitsHoweverManyRideAlong) {
   for (const auto& [in, out] :
-       {std::pair<int64_t, int64_t>{72, 197}, {136, 72}, {24, 33}, {520, 40}}) {
+       {std::pair<int64_t, int64_t>{72, 197}, {136, 72}, {24, 33}, {520, 40}, {2100, 35}}) {
     SCOPED_TRACE(::testing::Message() << "in " << in << ", out " << out);
     const Weight w(GetParam(), out, in, 4);
     const Tensor x = std::move(Tensor(DType::kF32, {64, in}).fill_normal(11, 2.0F));
