@@ -187,6 +187,13 @@ class HeaderCheck(TreeTest):
         self.write("src/io/b.h", "#pragma once\nstruct B {\n  int y;\n};\n")
         self.assert_one(self.complaints()[0], "src/io/a.h: does not compile alone")
 
+    def test_a_header_that_a_source_includes_first_is_left_to_the_build(self):
+        self.write("src/io/bad.h", "#pragma once\nstd::string g();\n")
+        self.write("src/io/bad.cc", '// why\n#include "io/bad.h"\n\n#include <string>\n')
+        self.assertEqual(self.complaints(), ([], 0, 0))
+        self.write("src/io/bad.cc", '#include <string>\n\n#include "io/bad.h"\n')
+        self.assert_one(self.complaints()[0], "src/io/bad.h")
+
     def test_included_twice(self):
         self.write("src/io/a.h", "struct A {};\n")
         self.assert_one(self.complaints()[0], "src/io/a.h")
