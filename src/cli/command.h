@@ -10,6 +10,8 @@ class App;
 namespace tandem::cli {
 
 // Adds its subcommand to the program; the chosen one's exit status is left in `exit_code`.
+void add_generate_command(CLI::App& program, int& exit_code);
+void add_quantize_command(CLI::App& program, int& exit_code);
 void add_trace_command(CLI::App& program, int& exit_code);
 
 // Exit statuses: 0 done; 1 failed at run time; 2 the user's input is wrong; 130 interrupted.

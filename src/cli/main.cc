@@ -8,6 +8,8 @@ int main(int argc, char** argv) {
   program.set_version_flag("--version", TANDEM_VERSION);
   program.require_subcommand(1);
   int exit_code = 0;
+  tandem::cli::add_generate_command(program, exit_code);
+  tandem::cli::add_quantize_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
   try {
     program.parse(argc, argv);

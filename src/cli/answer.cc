@@ -1,0 +1,66 @@
+#include "cli/answer.h"
+
+#include <algorithm>
+
+namespace tandem::cli {
+
+Answer::Answer(const text::Tokenizer* tokenizer, std::vector<std::string> stop, bool include_stop,
+               std::span<const int32_t> prompt_ids)
+    : tokenizer_(tokenizer), matcher_(std::move(stop), include_stop) {
+  if (tokenizer_ == nullptr) return;
+  detokenizer_.emplace(*tokenizer_, /*skip_special_tokens=*/true);
+  thought_begin_ = tokenizer_->token_to_id("<|channel>");
+  thought_end_ = tokenizer_->token_to_id("<channel|>");
+  for (const int32_t id : prompt_ids) {
+    if (id == thought_begin_) thinking_ = true;
+    if (id == thought_end_) thinking_ = false;
+  }
+}
+
+std::vector<AnswerText> Answer::push(const engine::TokenEvent& event) {
+  std::vector<AnswerText> out;
+  for (size_t i = 0; i < event.tokens.size() && !stopped(); ++i)
+    push_token(event.tokens[i].token, static_cast<int>(i) < event.num_accepted, out);
+  return out;
+}
+
+void Answer::push_token(int32_t token, bool accepted, std::vector<AnswerText>& out) {
+  token_ids_.push_back(token);
+  if (!detokenizer_) return;
+  if (token == thought_begin_) thinking_ = true;
+  const std::string piece = detokenizer_->push(token);
+  if (!piece.empty()) held_.push_back({piece.size(), accepted, thinking_});
+  if (token == thought_end_) thinking_ = false;
+  release(matcher_.push(piece).text, out);
+}
+
+std::vector<AnswerText> Answer::finish() {
+  std::vector<AnswerText> out;
+  if (!detokenizer_ || stopped()) return out;
+  const std::string rest = detokenizer_->finish();
+  if (!rest.empty()) held_.push_back({rest.size(), false, thinking_});
+  release(matcher_.push(rest).text, out);
+  release(matcher_.finish(), out);
+  return out;
+}
+
+void Answer::release(const std::string& text, std::vector<AnswerText>& out) {
+  text_ += text;
+  for (size_t begin = 0; begin < text.size();) {
+    Held& origin = held_.front();
+    const size_t count = std::min(origin.num_bytes, text.size() - begin);
+    const std::string part = text.substr(begin, count);
+    if (!origin.thinking) content_ += part;
+    const bool same = !out.empty() && out.back().accepted == origin.accepted &&
+                      out.back().thinking == origin.thinking;
+    if (same)
+      out.back().text += part;
+    else
+      out.push_back({part, origin.accepted, origin.thinking});
+    begin += count;
+    origin.num_bytes -= count;
+    if (origin.num_bytes == 0) held_.pop_front();
+  }
+}
+
+}  // namespace tandem::cli
