@@ -161,7 +161,9 @@ bool TokenizerReader::check_model_options() {
   if (!check_model_type()) return false;
   const auto option = [&](const char* name) { return model_options_.value(name, json(nullptr)); };
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (!option(name).is_null() && option(name) != "")
+    const json affix = option(name);
+    const auto* text = affix.get_ptr<const json::string_t*>();
+    if (!affix.is_null() && (text == nullptr || !text->empty()))
       return refuse_form("model.{}: expected null, got {}", name, io::describe_json(option(name)));
   }
   if (!option("dropout").is_null() && option("dropout") != 0.0)
