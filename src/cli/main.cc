@@ -1,7 +1,9 @@
 // tandem: runs a Gemma 4 target with its Multi-Token-Prediction assistant.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "cli/command.h"
+#include "cli/usage_error.h"
 
 int main(int argc, char** argv) {
   CLI::App program("Tandem: Gemma 4 with its Multi-Token-Prediction assistant", "tandem");
@@ -9,13 +11,15 @@ int main(int argc, char** argv) {
   program.require_subcommand(1);
   int exit_code = 0;
   tandem::cli::add_generate_command(program, exit_code);
+  tandem::cli::add_tokenize_command(program, exit_code);
   tandem::cli::add_quantize_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
+  const std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   try {
-    program.parse(argc, argv);
+    // The parser takes its arguments from the back.
+    program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
-    const int status = program.exit(error);
-    return status == 0 ? 0 : 2;
+    return tandem::cli::report_usage(program, error, arguments);
   }
   return exit_code;
 }

@@ -1,0 +1,165 @@
+#include "quantize/output_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "io/atomic_file.h"
+
+namespace tandem::quantize {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfig = "config.json";
+constexpr const char* kHeldConfig = "config.json.partial";
+// Says whose folder it is, for people and for the next run.
+constexpr const char* kMarker = "INCOMPLETE";
+constexpr std::string_view kMarkerText =
+    "tandem quantize was interrupted while it wrote this folder. It is safe to delete.\n";
+
+tl::unexpected<base::Error> failed(const fs::path& path, const char* action, int error) {
+  const bool full = error == ENOSPC || error == EDQUOT;
+  return base::make_error(
+      full ? base::ErrorCode::kResourceExhausted : base::ErrorCode::kInvalidArgument,
+      fmt::format("{}: expected to {}, got: {}", path.string(), action, std::strerror(error)));
+}
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(path, error));
+}
+
+// A folder of ours that never became a model.
+bool is_leftover(const fs::path& dir) {
+  return !is_there(dir / kConfig) && (is_there(dir / kMarker) || is_there(dir / kHeldConfig));
+}
+
+bool is_empty_folder(const fs::path& dir) {
+  std::error_code error;
+  return fs::is_directory(fs::symlink_status(dir, error)) && fs::is_empty(dir, error);
+}
+
+base::Status check_target(const fs::path& path, bool force) {
+  std::error_code error;
+  if (!fs::is_directory(path.parent_path(), error))
+    return base::make_error(
+        base::ErrorCode::kNotFound,
+        fmt::format("{}: expected an existing folder to write into, got none; make it first",
+                    path.parent_path().string()));
+  if (!is_there(path) || is_empty_folder(path) || is_leftover(path)) return {};
+  if (!fs::is_directory(fs::symlink_status(path, error)))
+    return base::invalid("{}: expected a new folder, got a file or a link; choose another name",
+                         path.string());
+  if (force) return {};
+  return base::invalid(
+      "{}: expected a new or empty folder, got one with files; choose another name, or replace it "
+      "with --force",
+      path.string());
+}
+
+// The folder's descriptor, locked against other runs.
+base::Result<int> lock_folder(const fs::path& dir) {
+  const int descriptor = ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor < 0) return failed(dir, "open the folder", errno);
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0) return descriptor;
+  ::close(descriptor);
+  return base::invalid("{}: expected nobody else to write it, got another run that does",
+                       dir.string());
+}
+
+base::Status empty_folder(const fs::path& dir) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(dir, error)) {
+    fs::remove_all(entry.path(), error);
+    if (error) return failed(entry.path(), "remove it", error.value());
+  }
+  return {};
+}
+
+base::Status rename_path(const fs::path& from, const fs::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) return failed(from, "rename it", errno);
+  return {};
+}
+
+}  // namespace
+
+base::Result<OutputFolder> OutputFolder::create(const fs::path& path, bool force) {
+  OutputFolder folder;
+  folder.path_ = fs::absolute(path).lexically_normal();
+  if (!folder.path_.has_filename()) folder.path_ = folder.path_.parent_path();
+  folder.force_ = force;
+  TANDEM_RETURN_IF_ERROR(check_target(folder.path_, force));
+  fs::path dir = folder.path_;
+  dir += ".partial";
+  if (::mkdir(dir.c_str(), 0755) != 0) {
+    if (errno != EEXIST) return failed(dir, "make the folder", errno);
+    if (!is_leftover(dir) && !is_empty_folder(dir))
+      return base::invalid(
+          "{}: expected to write here, got a folder that no interrupted run left behind; move it",
+          dir.string());
+  }
+  TANDEM_ASSIGN_OR_RETURN(folder.lock_, lock_folder(dir));
+  folder.dir_ = std::move(dir);
+  TANDEM_RETURN_IF_ERROR(empty_folder(folder.dir_));
+  TANDEM_RETURN_IF_ERROR(io::write_file_atomically(folder.dir_ / kMarker, kMarkerText));
+  return folder;
+}
+
+OutputFolder::OutputFolder(OutputFolder&& other) noexcept {
+  *this = std::move(other);
+}
+
+OutputFolder& OutputFolder::operator=(OutputFolder&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(dir_, other.dir_);
+  std::swap(force_, other.force_);
+  std::swap(lock_, other.lock_);
+  return *this;
+}
+
+OutputFolder::~OutputFolder() {
+  std::error_code error;
+  if (!dir_.empty()) fs::remove_all(dir_, error);
+  if (lock_ >= 0) ::close(lock_);
+}
+
+base::Status OutputFolder::hold_config(std::string_view json) {
+  return io::write_file_atomically(dir_ / kHeldConfig, json);
+}
+
+// What is in the way of the new folder; only --force lets a real model be there.
+base::Status OutputFolder::replace_old() {
+  TANDEM_RETURN_IF_ERROR(check_target(path_, force_));
+  if (!is_there(path_)) return {};
+  fs::path old = path_;
+  old += ".replaced";
+  std::error_code error;
+  fs::remove_all(old, error);
+  return rename_path(path_, old);
+}
+
+base::Status OutputFolder::publish() {
+  TANDEM_CHECK(is_there(dir_ / kHeldConfig));
+  std::error_code error;
+  fs::remove(dir_ / kMarker, error);
+  TANDEM_RETURN_IF_ERROR(io::sync_folder(dir_));
+  TANDEM_RETURN_IF_ERROR(replace_old());
+  TANDEM_RETURN_IF_ERROR(rename_path(dir_, path_));
+  dir_.clear();
+  TANDEM_RETURN_IF_ERROR(io::sync_folder(path_.parent_path()));
+  TANDEM_RETURN_IF_ERROR(rename_path(path_ / kHeldConfig, path_ / kConfig));
+  TANDEM_RETURN_IF_ERROR(io::sync_folder(path_));
+  fs::path old = path_;
+  old += ".replaced";
+  fs::remove_all(old, error);
+  return {};
+}
+
+}  // namespace tandem::quantize
