@@ -87,6 +87,7 @@ class Parser {
   void parse_arguments(Expr& call);
   ExprPtr parse_filters(ExprPtr expr);
   ExprPtr parse_filter(ExprPtr input);
+  void check_named_builtin(const std::string& filter_name, const Expr& filter) const;
   ExprPtr parse_test(ExprPtr input);
   bool at_test_argument() const;
   ExprPtr make_expr(ExprKind kind) const;

@@ -136,7 +136,25 @@ ExprPtr Parser::parse_filter(ExprPtr input) {
   }
   adopt(*filter, std::move(input));
   if (current().is_operator("(")) parse_arguments(*filter);
+  check_named_builtin(name, *filter);
   return filter;
+}
+
+// map('upper') and selectattr('a', 'defined') name a filter or test: known at load time.
+void Parser::check_named_builtin(const std::string& filter_name, const Expr& filter) const {
+  const bool by_attribute = filter_name == "selectattr" || filter_name == "rejectattr";
+  const bool is_map = filter_name == "map";
+  if (!by_attribute && !is_map && filter_name != "select" && filter_name != "reject") return;
+  const size_t position = by_attribute ? 2 : 1;  // behind the input and the attribute
+  if (filter.children.size() <= position) return;
+  const Expr& named = *filter.children[position];
+  if (named.kind != ExprKind::kLiteral || !named.literal.is_string()) return;
+  const std::string& name = named.literal.str();
+  const bool known = is_map ? find_filter(name) != nullptr : find_test(name) != nullptr;
+  if (known) return;
+  throw SyntaxError(named.line,
+                    fmt::format("the {} '{}' is not supported", is_map ? "filter" : "test", name),
+                    true);
 }
 
 bool Parser::at_test_argument() const {

@@ -209,8 +209,10 @@ std::vector<Rope> split_lines(const Rope& rope, bool keep_ends, Meter& meter) {
     lines.push_back(rope.slice(begin, keep_ends ? position : end));
     begin = position;
   }
-  meter.spend(kFuelPerPart);
-  lines.push_back(rope.slice(begin, text.size()));
+  if (begin < text.size()) {
+    meter.spend(kFuelPerPart);
+    lines.push_back(rope.slice(begin, text.size()));
+  }
   return lines;
 }
 
