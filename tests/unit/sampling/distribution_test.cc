@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "sampling/rng.h"
 #include "sampling/sampler.h"
 #include "tests/unit/sampling/distribution.h"
 
@@ -62,6 +63,24 @@ TEST(Distribution, ChiSquareAgainstTheExactDistribution) {
     const std::vector<double> p = test::naive_distribution(logits, s.truncation);
     const std::vector<int64_t> counts = histogram(sampler, logits, s.draws * draws_factor());
     EXPECT_GT(test::chi_square_p_value(counts, p), 0.01) << "vocab " << s.vocab_size;
+  }
+}
+
+// The draw in one line, over every candidate: what an implementation elsewhere must reproduce.
+TEST(Distribution, TheDrawIsTheArgmaxOfLogitPlusNoise) {
+  std::mt19937_64 random(12);
+  for (const double temperature : {0.2, 1.0, 5.0}) {
+    const std::vector<float> logits = test::random_logits(random, 3001, 2.0F);
+    const Sampler sampler(params_of({.temperature = temperature}), 3001, {}, {}, {}, 31);
+    for (int64_t position = 0; position < 300; ++position) {
+      std::vector<double> scores;
+      for (uint32_t id = 0; id < 3001; ++id)
+        scores.push_back(static_cast<double>(logits[id]) / temperature +
+                         gumbel_from_bits(random_word(31, position, Purpose::kTokenHigh, id),
+                                          random_word(31, position, Purpose::kTokenLow, id)));
+      const auto best = std::max_element(scores.begin(), scores.end()) - scores.begin();
+      ASSERT_EQ(sampler.choose(logits, position).token, best) << "position " << position;
+    }
   }
 }
 
