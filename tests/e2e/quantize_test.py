@@ -258,6 +258,22 @@ def full_disk_case(bench):
     demand(not list(out.iterdir()), "file size limit: something is left")
 
 
+def small_disk_case(bench):
+    """A file system too small for even the target, and one that holds the target but not both."""
+    if not shutil.which("unshare"):
+        return "skipped: no unshare"
+    sizes = {m: (bench.scratch / "format" / m / "model.safetensors").stat().st_size for m in ("target", "assistant")}
+    script = 'mount -t tmpfs -o size="$0" tmpfs "$1" || exit 77; cd "$1"; shift; "$@"; code=$?; ls -A; exit $code'
+    for size, words in ((sizes["target"] // 2, "of free space"), (sum(sizes.values()), "No space left")):
+        out = bench.scratch / f"disk{size}"
+        out.mkdir()
+        run = bench.run(["unshare", "-rm", "sh", "-c", script, str(size), str(out), *bench.command(out)], ok=False)
+        if run.returncode == 77:
+            return "skipped: may not mount"
+        demand(run.returncode == 1 and words in run.stderr, f"{size} bytes: exit {run.returncode}: {run.stderr}")
+        demand(run.stdout == "", f"{size} bytes: left {run.stdout}")
+
+
 def read_only_case(bench):
     out = bench.scratch / "readonly"
     out.mkdir(mode=0o555)
@@ -268,7 +284,8 @@ def read_only_case(bench):
         keywords = {"prefix": ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]}
         bench.scratch.chmod(0o755)
     run = bench.run([*keywords.get("prefix", []), *bench.command(out)], ok=False)
-    demand(run.returncode == 2 and "Permission denied" in run.stderr, f"{run.returncode} {run.stderr}")
+    words = f"{out / 'target.partial'}: expected to make the folder, got: Permission denied"
+    demand(run.returncode == 2 and words in run.stderr, f"{run.returncode} {run.stderr}")
     demand(not list(out.iterdir()), "something is left")
 
 
@@ -322,7 +339,7 @@ def demo_case(bench):
     demand("409" in run.stdout, f"the FP8 pair answers {run.stdout!r} to 455 - 46")
 
 
-CASES = (format_case, options_case, identical_case, loads_case, kill_case, full_disk_case, read_only_case,
+CASES = (format_case, options_case, identical_case, loads_case, kill_case, full_disk_case, small_disk_case, read_only_case,
          interrupt_case, refusals_case, demo_case)  # fmt: skip
 
 
