@@ -30,7 +30,8 @@ struct SpecBatch {
 
 struct SpecSequenceResult {
   // Emitted in order: accepted drafts, then the correction or bonus. Empty for a chunk that does
-  // not sample, and when `failed`. Tokens past a stop are the caller's to drop.
+  // not sample; ends before the row without usable logits when `failed`. Tokens past a stop are the
+  // caller's to drop.
   std::vector<sampling::TokenChoice> tokens;
   int num_drafted = 0;
   int num_accepted = 0;
