@@ -46,7 +46,8 @@ class Checkpoint {
   const GenerationConfig& generation_config() const;
   const QuantizationInfo& quantization() const;
 
-  // The tensor of a canonical name; nothing if the checkpoint does not have it.
+  // "lm_head.weight" is there when the model is untied; a tied model may repeat its embedding
+  // there. The tensor of a canonical name; nothing if the checkpoint does not have it.
   std::optional<core::TensorView> find(std::string_view canonical_name) const;
   // The tensor of a canonical name that open() has already required: CHECKs that it exists.
   core::TensorView tensor(std::string_view canonical_name) const;

@@ -96,8 +96,11 @@ std::string printable(std::string_view bytes) {
 }  // namespace
 
 std::string_view without_trailing_space(std::string_view text) {
-  const size_t last = text.find_last_not_of(" \t\r\n");
-  return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
+  size_t size = text.size();
+  while (size > 0 && (text[size - 1] == ' ' || text[size - 1] == '\n' || text[size - 1] == '\r' ||
+                      text[size - 1] == '\t'))
+    --size;
+  return text.substr(0, size);
 }
 
 std::string describe_broken_json(std::string_view text, size_t byte) {

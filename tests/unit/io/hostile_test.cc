@@ -96,7 +96,7 @@ TEST(HostileTest, DamagedIndex) {
 }
 
 // Private writable memory of this process, what RLIMIT_DATA limits.
-size_t data_bytes() {
+[[maybe_unused]] size_t data_bytes() {
   size_t pages[6] = {};
   std::FILE* file = std::fopen("/proc/self/statm", "r");
   for (size_t& page : pages) EXPECT_EQ(std::fscanf(file, "%zu", &page), 1);
@@ -123,7 +123,9 @@ void read_large_header(const char* what, const std::string& begin, const std::st
   ::setrlimit(RLIMIT_DATA, &before);
   ASSERT_FALSE(result.has_value()) << what;
   std::printf("99 MB of %-20s %.2f s -> %s\n", what, seconds, result.error().message.c_str());
+#ifndef __SANITIZE_ADDRESS__
   EXPECT_LT(seconds, 5.0) << what;
+#endif
 }
 
 TEST(HostileTest, HeadersOf99MegabytesStayCheap) {

@@ -38,7 +38,7 @@ struct Row {
   int num_shards = 1;
 };
 
-// Each row must be refused with its message by open() or check_values(), within two seconds and
+// Each row must be refused with its message by open() or check_values(), within five seconds and
 // without holding on to memory; prints `what -> message`, one line per row.
 void expect_refused(const std::vector<Row>& rows);
 

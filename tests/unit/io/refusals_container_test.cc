@@ -13,6 +13,7 @@ namespace tandem::io {
 namespace {
 
 namespace fs = std::filesystem;
+using std::literals::operator""sv;
 using test_support::read_bytes;
 using test_support::safetensors_bytes;
 using test_support::TinyCheckpoint;
@@ -91,7 +92,7 @@ TEST(RefusalsTest, NotAFile) {
 TEST(RefusalsTest, LengthPrefix) {
   expect_refused({
       with_file("five bytes", "abcde", {"safetensors file of at least 8 bytes, got 5"}),
-      with_file("a pickle", std::string("\x80\x02}q\x00(X\x05\x00\x00\x00weights", 20),
+      with_file("a pickle", std::string("\x80\x02}q\x00(X\x05\x00\x00\x00weights"sv),
                 {"header of at most 100000000 bytes", "is this a safetensors file?"}),
       with_file("a length of 2^64 - 1", length_prefix(~uint64_t{0}) + "{}",
                 {"got a length of 18446744073709551615"}),
@@ -101,7 +102,7 @@ TEST(RefusalsTest, LengthPrefix) {
                 {"expected a header of 1000 bytes, got a file of only 10", "truncated"}),
       with_file("a length of zero", length_prefix(0) + "{}",
                 {"header: expected valid JSON, got broken JSON at byte 0"}),
-      with_file("a GGUF file", std::string("GGUF\x03\x00\x00\x00\x00\x00", 10),
+      with_file("a GGUF file", std::string("GGUF\x03\x00\x00\x00\x00\x00"sv),
                 {"is this a safetensors file?"}),
   });
 }
@@ -176,6 +177,11 @@ TEST(RefusalsTest, HeaderEntries) {
                   {"shape: expected dimensions up to 2^48"}),
       with_header("a dimension of 10^20", R"({"a":{"shape":[100000000000000000000]}})",
                   {"shape: expected only integers of 0 or more"}),
+  });
+}
+
+TEST(RefusalsTest, HeaderOffsetsAndMetadata) {
+  expect_refused({
       with_header("three offsets", R"({"a":{"data_offsets":[0,4,8]}})",
                   {"data_offsets: expected two integers, got 3"}),
       with_header("one offset", R"({"a":{"data_offsets":[0]}})",

@@ -135,29 +135,30 @@ TEST(RefusalsTest, TwoFilesThatDisagree) {
   });
 }
 
+void exclude(TinyCheckpoint& c, const char* entry) {
+  block(c)["ignore"].push_back(entry);
+  hf(c)["exclude_modules"].push_back(entry);
+}
+
 TEST(RefusalsTest, ListAndTensorsDisagree) {
-  const auto exclude = [](TinyCheckpoint& c, const char* entry) {
-    block(c)["ignore"].push_back(entry);
-    hf(c)["exclude_modules"].push_back(entry);
-  };
   expect_refused({
-      fp8("excluded, but FP8", [=](auto& c) { exclude(c, "model.language_model.layers.1.mlp*"); },
+      fp8("excluded, but FP8", [](auto& c) { exclude(c, "model.language_model.layers.1.mlp*"); },
           {"tensor " + kTower + "layers.1.mlp.gate_proj.weight: expected BF16 (",
            "excludes layers.1.mlp.gate_proj by \"model.language_model.layers.1.mlp*\"), got "
            "F8_E4M3"}),
-      fp8("excluded by a short spelling, but FP8", [=](auto& c) { exclude(c, "layers.0.*"); },
+      fp8("excluded by a short spelling, but FP8", [](auto& c) { exclude(c, "layers.0.*"); },
           {"layers.0.self_attn.q_proj.weight: expected BF16", "by \"layers.0.*\"), got F8_E4M3"}),
-      fp8("everything excluded", [=](auto& c) { exclude(c, "*"); },
+      fp8("everything excluded", [](auto& c) { exclude(c, "*"); },
           {"expected BF16", "by \"*\"), got F8_E4M3"}),
       fp8("excluded and BF16, but with a scale",
-          [=](auto& c) {
+          [](auto& c) {
             exclude(c, kUp.c_str());
             c.tensor(kUp + ".weight") = make_start(Start::kTarget).tensor(kUp + ".weight");
           },
           {"tensor " + kUp + ".weight_scale: expected no scale (", "excludes layers.1.mlp.up_proj",
            "got one"}),
       fp8("excluded and BF16, but with an input scale",
-          [=](auto& c) {
+          [](auto& c) {
             exclude(c, kUp.c_str());
             c.tensor(kUp + ".weight") = make_start(Start::kTarget).tensor(kUp + ".weight");
             c.remove(kUp + ".weight_scale");
@@ -171,6 +172,11 @@ TEST(RefusalsTest, ListAndTensorsDisagree) {
           },
           {"tensor " + kUp + ".weight: expected F8_E4M3 (",
            "says FP8 and does not exclude layers.1.mlp.up_proj), got BF16"}),
+  });
+}
+
+TEST(RefusalsTest, DeclarationAndWeightsDisagree) {
+  expect_refused({
       {"FP8 declared, all weights BF16",
        Start::kTarget,
        [](auto& c) {
@@ -201,7 +207,7 @@ TEST(RefusalsTest, ListAndTensorsDisagree) {
        [](auto& c) { c.add_scalar(kTower + "layers.0.self_attn.k_proj.k_scale", 1.0F); },
        {"k_proj.k_scale: expected no scale (config.json has no quantization_config"}},
       fp8("layers.1* is not layers.10*",
-          [=](auto& c) { exclude(c, "model.language_model.layers.1*"); },
+          [](auto& c) { exclude(c, "model.language_model.layers.1*"); },
           {"layers.1.self_attn.q_proj.weight: expected BF16"}),
       fp8("E5M2 weights", [](auto& c) { c.tensor(kUp + ".weight").dtype = DType::kF8E5M2; },
           {kUp + ".weight: expected F8_E4M3 (", "got F8_E5M2"}),

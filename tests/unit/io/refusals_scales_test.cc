@@ -172,7 +172,6 @@ Row compressed(const char* what, std::function<void(json& block, json& group)> e
 }
 
 TEST(RefusalsTest, CompressedTensors) {
-  const auto channel = Start::kCompressedChannelTarget;
   expect_refused({
       compressed("pack-quantized", [](json& b, json&) { b["format"] = "pack-quantized"; },
                  {"format: expected float-quantized, got \"pack-quantized\"", "can be loaded"}),
@@ -204,6 +203,12 @@ TEST(RefusalsTest, CompressedTensors) {
                  {"weights: strategy: expected tensor or channel, got \"group\""}),
       compressed("no weights", [](json&, json& g) { g.erase("weights"); },
                  {"group_0: weights: expected an object, got no such key"}),
+  });
+}
+
+TEST(RefusalsTest, CompressedTensorsActivationsAndScales) {
+  const auto channel = Start::kCompressedChannelTarget;
+  expect_refused({
       compressed("grouped activations",
                  [](json&, json& g) { g["input_activations"]["strategy"] = "group"; },
                  {"input_activations: strategy: expected tensor, or token with dynamic scales"}),

@@ -112,6 +112,11 @@ TEST(ValidVariantsTest, ConfigSpellings) {
        Start::kTarget,
        [](auto& c) { c.config["auto_map"]["AutoModel"] = "modeling.Evil"; },
        {}},
+  });
+}
+
+TEST(ValidVariantsTest, ConfigOmissions) {
+  expect_loads({
       {"no rope_parameters: transformers' defaults",
        Start::kTarget,
        [](auto& c) { c.config["text_config"].erase("rope_parameters"); },
@@ -224,6 +229,11 @@ TEST(ValidVariantsTest, QuantizationSpellings) {
        Start::kFp8Target,
        [](auto& c) { c.set_scalar("model.language_model.layers.0.mlp.up_proj.input_scale", 1.0F); },
        {}},
+  });
+}
+
+TEST(ValidVariantsTest, ScaleSpellings) {
+  expect_loads({
       {"FP8 KV cache without scales",
        Start::kFp8Target,
        [](auto& c) {
