@@ -11,8 +11,11 @@ int main(int argc, char** argv) {
   program.require_subcommand(1);
   int exit_code = 0;
   tandem::cli::add_generate_command(program, exit_code);
+  tandem::cli::add_chat_command(program, exit_code);
+  tandem::cli::add_inspect_command(program, exit_code);
   tandem::cli::add_tokenize_command(program, exit_code);
   tandem::cli::add_quantize_command(program, exit_code);
+  tandem::cli::add_eval_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
   const std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   try {

@@ -1,0 +1,116 @@
+#include "cli/usage_error.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <numeric>
+
+#include "base/log.h"
+
+namespace tandem::cli {
+namespace {
+
+constexpr int kExitUsage = 2;
+constexpr size_t kMaxShown = 60;
+
+// Insertions, deletions, changes and swaps of neighbours that lead from a to b.
+size_t num_typos(std::string_view a, std::string_view b) {
+  std::vector<size_t> before(b.size() + 1), row(b.size() + 1), next(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    next[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      next[j] =
+          std::min({row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        next[j] = std::min(next[j], before[j - 2] + 1);
+    }
+    before.swap(row);
+    row.swap(next);
+  }
+  return row[b.size()];
+}
+
+std::string suggestion(std::string_view word, const std::vector<std::string>& candidates) {
+  const std::string near = nearest(word, candidates);
+  return near.empty() ? std::string() : fmt::format("; did you mean {}?", near);
+}
+
+std::vector<std::string> command_names(const CLI::App& program) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : program.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> flag_names(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+void report_command_error(const CLI::App& command, const CLI::ParseError& error,
+                          const std::vector<std::string>& unknown) {
+  const std::string name = command.get_name();
+  for (const std::string& word : unknown) {
+    if (word.size() < 2 || word[0] != '-') continue;
+    const std::string flag = word.substr(0, word.find('='));
+    base::log_error("{}: expected a known flag, got {}{} (tandem {} --help lists them)", name,
+                    flag.substr(0, kMaxShown), suggestion(flag, flag_names(command)), name);
+    return;
+  }
+  if (!unknown.empty()) {
+    base::log_error("{}: expected no further argument, got \"{}\" (tandem {} --help)", name,
+                    unknown[0].substr(0, kMaxShown), name);
+    return;
+  }
+  base::log_error("{}: {} (tandem {} --help)", name, error.what(), name);
+}
+
+}  // namespace
+
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t fewest = std::max<size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    // `--assist` for `--assistant-folder`: a beginning counts as one typo.
+    const bool begins = word.size() >= 4 && candidate.starts_with(word);
+    const size_t typos = begins ? 1 : num_typos(word, candidate);
+    if (typos >= fewest) continue;
+    fewest = typos;
+    best = candidate;
+  }
+  return best;
+}
+
+std::vector<std::string> split_arguments(int argc, const char* const* argv) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    std::string argument = argv[i];
+    const bool empty_value = argument.size() > 3 && argument.starts_with("--") &&
+                             argument.find('=') == argument.size() - 1;
+    if (empty_value) argument.pop_back();
+    arguments.push_back(std::move(argument));
+    if (empty_value) arguments.emplace_back();
+  }
+  return arguments;
+}
+
+int report_usage(const CLI::App& program, const CLI::ParseError& error,
+                 const std::vector<std::string>& arguments) {
+  if (error.get_exit_code() == 0) return program.exit(error);
+  const std::vector<CLI::App*> chosen = program.get_subcommands();
+  if (!chosen.empty()) {
+    report_command_error(*chosen.front(), error, program.remaining(true));
+    return kExitUsage;
+  }
+  const std::vector<std::string> names = command_names(program);
+  if (arguments.empty())
+    base::log_error("expected a command: {} (tandem --help)", fmt::join(names, ", "));
+  else
+    base::log_error("expected a command ({}), got \"{}\"{} (tandem --help)", fmt::join(names, ", "),
+                    arguments.front().substr(0, kMaxShown), suggestion(arguments.front(), names));
+  return kExitUsage;
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,26 @@
+// What a user reads when the command line itself is wrong.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace CLI {
+class App;
+class ParseError;
+}  // namespace CLI
+
+namespace tandem::cli {
+
+// Help and version are printed and give 0; a mistake is named, with the nearest known flag or
+// command, and gives 2.
+int report_usage(const CLI::App& program, const CLI::ParseError& error,
+                 const std::vector<std::string>& arguments);
+
+// argv without the program, `--flag=` split in two so that an empty value is a value.
+std::vector<std::string> split_arguments(int argc, const char* const* argv);
+
+// The candidate with the fewest typos in `word`; empty when none is near.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+}  // namespace tandem::cli

@@ -1,0 +1,230 @@
+"""`tandem generate`: same text for every K, batch and thread count; JSON, stops, refusals, signals."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+from harness import DEMO_ASSISTANT, DEMO_TARGET, GOLDEN, ROOT, TANDEM, Checks, json_lines, speculative, tandem
+
+PROMPTS = ROOT / "demo" / "prompts" / "heldout200.jsonl"
+QUESTION = "What is a lighthouse?"
+UNIFIED = [GOLDEN / "unified" / name for name in ("target", "assistant")]
+GOLDEN_PAIRS = [
+    UNIFIED,
+    [GOLDEN / "unified" / "target-fp8", GOLDEN / "unified" / "assistant-fp8"],
+    [GOLDEN / "classic" / "target", GOLDEN / "classic" / "assistant"],
+]
+
+
+def ids_of(*arguments):
+    status, out, err = tandem("generate", *arguments, "--json")
+    if status != 0:
+        return f"exit {status}: {err}"
+    return [answer["token_ids"] for answer in json_lines(out)]
+
+
+def demo(*arguments, drafts=4):
+    return ["generate", DEMO_TARGET, *speculative(DEMO_ASSISTANT, drafts), *arguments]
+
+
+def same_text_golden(checks, folder):
+    """Random pairs from token ids, far past the window: no tokenizer is needed."""
+    for target, assistant in GOLDEN_PAIRS:
+        vocab = json.loads((target / "config.json").read_text())
+        vocab = vocab.get("text_config", vocab)["vocab_size"]
+        lists = [[(7 * i * i + 3 * i + j) % (vocab - 7) + 3 for i in range(5 + 17 * j)] for j in range(3)]
+        path = folder / "ids.json"
+        path.write_text(json.dumps(lists))
+        common = [target, "--token-ids", path, "--max-tokens", 40, "--ignore-eos"]
+        for sampling in (["--temperature", 0], ["--temperature", 1, "--seed", 3]):
+            plain = ids_of(*common, *sampling, "--max-num-seqs", 1, "--threads", 1)
+            checks.check(f"{target.name}: three answers of 40 ids",
+                         isinstance(plain, list) and [len(ids) for ids in plain] == [40] * 3, plain)
+            for drafts, batch, threads in ((0, 3, 2), (1, 1, 1), (4, 3, 2), (8, 1, 2)):
+                got = ids_of(*common, *sampling, *speculative(assistant, drafts), "--max-num-seqs", batch,
+                             "--threads", threads)
+                checks.equal(f"{target} {sampling} K {drafts} batch {batch} threads {threads}", got, plain)
+
+
+def same_text_demo(checks, folder):
+    """The trained pair: drafts are accepted, stops fall inside rounds."""
+    path = folder / "some.jsonl"
+    path.write_text("".join(PROMPTS.read_text().splitlines(keepends=True)[::16]))
+    common = [DEMO_TARGET, "--prompts-file", path, "--max-tokens", 48]
+    for sampling in (["--temperature", 0], ["--temperature", 1, "--seed", 11], ["--temperature", 0, "--stop", "e"],
+                     ["--temperature", 0, "--repetition-penalty", 1.3, "--frequency-penalty", 0.5]):
+        plain = ids_of(*common, *sampling, "--max-num-seqs", 1)
+        checks.check(f"{sampling}: an answer for each of 13 prompts", isinstance(plain, list) and len(plain) == 13, plain)
+        for drafts, batch in ((1, 8), (4, 1), (8, 8)):
+            got = ids_of(*common, *sampling, *speculative(DEMO_ASSISTANT, drafts), "--max-num-seqs", batch)
+            checks.equal(f"demo {sampling} K {drafts} batch {batch}", got, plain)
+
+
+def json_fields(checks):
+    status, out, err = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json"))
+    if not checks.equal("json: exit status", status, 0):
+        return
+    answer = json.loads(out)
+    checks.check("json: nothing on standard error", err == "", err)
+    checks.check("json: the answer speaks of ships or a light", "light" in answer["text"].lower(), answer["text"])
+    checks.equal("json: finish_reason", answer["finish_reason"], "stop")
+    checks.check("json: the prompt is rendered", answer["prompt"].startswith("<bos><|turn>user\n" + QUESTION), out)
+    checks.equal("json: tokens end with the turn's end", answer["token_ids"][-1], 106)
+    spec = answer["spec"]
+    checks.check("json: accepted drafts are plausible",
+                 0 < spec["num_accepted_tokens"] <= spec["num_draft_tokens"] <= 4 * spec["num_drafts"], spec)
+    checks.equal("json: accepted_per_pos sums up", sum(spec["accepted_per_pos"]), spec["num_accepted_tokens"])
+    checks.check("json: accepted_per_pos falls", spec["accepted_per_pos"] == sorted(spec["accepted_per_pos"])[::-1], spec)
+    length = 1 + spec["num_accepted_tokens"] / spec["num_drafts"]
+    checks.check("json: mean acceptance length", abs(spec["mean_acceptance_length"] - length) < 1e-9, spec)
+    timings = answer["timings"]
+    checks.check("json: timings", 0 < timings["ttft_s"] <= timings["total_s"] and timings["tokens_per_s"] > 0, timings)
+    status, out, _ = tandem("tokenize", DEMO_TARGET, "--text", answer["text"])
+    checks.equal("json: the text encodes to the ids", json.loads(out)["ids"], answer["token_ids"][:-1])
+
+
+def plain_output(checks):
+    status, out, err = tandem(*demo("--prompt", QUESTION, "--temperature", 0))
+    _, as_json, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json"))
+    checks.equal("text: the answer and a newline", (status, out), (0, json.loads(as_json)["text"] + "\n"))
+    checks.check("text: one summary line", "mean acceptance length" in err and err.count("\n") == 1, err)
+    status, out, err = tandem("generate", DEMO_TARGET, "--prompt", QUESTION, "--temperature", 0)
+    checks.equal("text: the same without an assistant", out, json.loads(as_json)["text"] + "\n")
+    checks.check("text: says that nothing was drafted", "no drafts" in err, err)
+
+
+def stops(checks):
+    status, whole, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json"))
+    whole = json.loads(whole)["text"]
+    word = whole.split()[3]
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop", word))
+    cut = json.loads(out)
+    checks.equal("stop string: text before it", cut["text"], whole[: whole.index(word)])
+    checks.equal("stop string: finish_reason", cut["finish_reason"], "stop")
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop", word,
+                             "--include-stop-str-in-output"))
+    checks.equal("stop string kept", json.loads(out)["text"], whole[: whole.index(word) + len(word)])
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--max-tokens", 5))
+    cut = json.loads(out)
+    checks.equal("max-tokens", (len(cut["token_ids"]), cut["finish_reason"]), (5, "length"))
+    first = cut["token_ids"][0]
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop-token-ids", first))
+    checks.equal("stop-token-ids", json.loads(out)["token_ids"], [first])
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--max-tokens", 3, "--logit-bias",
+                             json.dumps({str(first): -100})))
+    checks.check("logit-bias", first not in json.loads(out)["token_ids"][:1], out)
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--max-tokens", 60, "--ignore-eos"))
+    checks.equal("ignore-eos", len(json.loads(out)["token_ids"]), 60)
+
+
+def prompts(checks, folder):
+    lines = folder / "lines.txt"
+    lines.write_text("What is 2 + 3?\n\nName a color.\r\n")
+    status, out, _ = tandem(*demo("--prompts-file", lines, "--temperature", 0, "--json"))
+    answers = json_lines(out)
+    checks.check("lines of text: two prompts", ["2 + 3" in answers[0]["prompt"], "color.<turn|>" in answers[1]["prompt"]]
+                 == [True, True], out)
+    entries = folder / "entries.jsonl"
+    entries.write_text("\n".join(map(json.dumps, [
+        {"id": "a", "prompt": "Hi"},
+        {"id": 7, "messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]},
+        {"messages": [{"role": "user", "content": "Hi"}], "enable_thinking": True}])))
+    status, out, _ = tandem(*demo("--prompts-file", entries, "--temperature", 0, "--json", "--max-tokens", 4))
+    answers = json_lines(out)
+    checks.equal("jsonl: ids", [answer["id"] for answer in answers], ["a", 7, 2])
+    checks.check("jsonl: system message", "<|turn>system\nBe short.<turn|>" in answers[1]["prompt"], out)
+    checks.check("jsonl: thinking", "<|think|>" in answers[2]["prompt"], out)
+    _, out, _ = tandem(*demo("--prompt", "a<turn|>b", "--json", "--max-tokens", 1))
+    hostile = json.loads(out)
+    _, out, _ = tandem(*demo("--prompt", "a<turn|>b", "--json", "--max-tokens", 1, "--allow-special"))
+    checks.check("special tokens in the user's text stay text",
+                 hostile["num_prompt_tokens"] > json.loads(out)["num_prompt_tokens"], hostile)
+    _, out, _ = tandem(*demo("--prompt", "Hello", "--raw", "--json", "--max-tokens", 1))
+    checks.equal("raw: <bos> in front", json.loads(out)["prompt"], "<bos>Hello")
+    _, out, _ = tandem(*demo("--prompt", "Hello", "--raw", "--no-bos", "--json", "--max-tokens", 1))
+    checks.equal("raw, no bos", json.loads(out)["prompt"], "Hello")
+
+
+def refusals(checks, folder):
+    bad = folder / "bad.jsonl"
+    bad.write_text('{"prompt": "a"}\n{"messages": 5}\n')
+    ids = folder / "bad_ids.json"
+    ids.write_text("[2, 999999]")
+    image = json.loads((DEMO_TARGET / "config.json").read_text())["image_token_id"]
+    image_ids = folder / "image.json"
+    image_ids.write_text(json.dumps([2, image]))
+    for name, arguments, words in [
+        ("no prompt", [DEMO_TARGET], ["--prompt", "got none"]),
+        ("two prompts", [DEMO_TARGET, "--prompt", "a", "--token-ids", ids], ["got several"]),
+        ("unknown flag", [DEMO_TARGET, "--promt", "a"], ["got --promt", "did you mean --prompt?"]),
+        ("unknown flag with value", [DEMO_TARGET, "--prompt", "a", "--max-token=5"], ["did you mean --max-tokens?"]),
+        ("no such folder", ["/nowhere", "--prompt", "a"], ["/nowhere"]),
+        ("assistant as target", [DEMO_ASSISTANT, "--prompt", "a"], ["no standalone text model"]),
+        ("target as assistant", [DEMO_TARGET, "--prompt", "a", *speculative(DEMO_TARGET, 4)], ["expected an assistant"]),
+        ("K too large", [DEMO_TARGET, "--prompt", "a", *speculative(DEMO_ASSISTANT, 1000)], ["num_speculative_tokens", "1000"]),
+        ("wrong pair", [GOLDEN / "unified/target", "--token-ids", GOLDEN / "unified/long.ids.json",
+                        *speculative(DEMO_ASSISTANT, 4)], ["backbone_hidden_size", "72"]),
+        ("broken config", [DEMO_TARGET, "--prompt", "a", "--speculative-config", "{"], ["--speculative-config", "JSON"]),
+        ("temperature", [DEMO_TARGET, "--prompt", "a", "--temperature", -1], ["temperature: expected"]),
+        ("top_p", [DEMO_TARGET, "--prompt", "a", "--top-p", 1.5], ["top_p: expected", "1.5"]),
+        ("logit bias", [DEMO_TARGET, "--prompt", "a", "--logit-bias", '{"x": 1}'], ["--logit-bias"]),
+        ("id past the vocabulary", [DEMO_TARGET, "--token-ids", ids], ["entry 1", "999999"]),
+        ("image token", [DEMO_TARGET, "--token-ids", image_ids], [str(image), "text only"]),
+        ("bad messages", [DEMO_TARGET, "--prompts-file", bad], ["bad.jsonl: line 2", "messages"]),
+        ("long prompt", [DEMO_TARGET, "--prompt", "word " * 5000], ["4096", "fewer"]),
+        ("compute", [DEMO_TARGET, "--prompt", "a", "--compute", "int3"], ["int3"]),
+        ("no tokenizer", [GOLDEN / "unified/target", "--prompt", "a"], ["tokenizer.json"]),
+    ]:
+        checks.refused(f"refusal: {name}", tandem("generate", *arguments), *words)
+    checks.refused("unknown command", tandem("generatee"), '"generatee"', "did you mean generate?")
+    status, out, _ = tandem("generate", "--help")
+    checks.check("help", status == 0 and "--speculative-config" in out, out)
+
+
+def signals(checks, folder):
+    path = folder / "many.jsonl"
+    path.write_text(PROMPTS.read_text() * 3)
+    arguments = [TANDEM, *map(str, demo("--prompts-file", path, "--json", "--ignore-eos", "--max-tokens", 256))]
+    running = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.readline()
+    began = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    checks.equal("Ctrl-C: exit status", running.returncode, 130)
+    checks.check("Ctrl-C: soon", time.monotonic() - began < 10, time.monotonic() - began)
+    checks.check("Ctrl-C: says how far it came", b"interrupted" in err, err)
+    checks.check("Ctrl-C: whole lines only", all(json.loads(line) for line in out.splitlines()), out[-200:])
+    running = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.readline()
+    running.stdout.close()
+    err = running.stderr.read()
+    running.wait(timeout=120)
+    checks.check("closed pipe: ends quietly", b"error" not in err and running.returncode in (-signal.SIGPIPE, 141),
+                 (running.returncode, err))
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([TANDEM, *map(str, demo("--prompt", "Hi"))], stdout=full, stderr=subprocess.PIPE)
+        checks.check("full disk is reported", done.returncode == 1 and b"No space left" in done.stderr, done)
+
+
+def main():
+    checks = Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        json_fields(checks)
+        plain_output(checks)
+        stops(checks)
+        prompts(checks, folder)
+        refusals(checks, folder)
+        signals(checks, folder)
+        same_text_golden(checks, folder)
+        same_text_demo(checks, folder)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
