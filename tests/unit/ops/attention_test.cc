@@ -251,10 +251,13 @@ TEST_P(AttentionTest, EveryBackendIsNearTheExactResult) {
     const Tensor slow(dtype, {n, c.num_heads, c.head_dim}, 8);
     run(kReferenceContext, q, rows, c.window, kv, slow);
     expect_near_exact(q, rows, c.window, kv, slow);
+    const Tensor first(dtype, {n, c.num_heads, c.head_dim}, 8);
+    run(Context{}, q, rows, c.window, kv, first);
+    expect_near_exact(q, rows, c.window, kv, first);
     for_all_ways([&](const Context& context) {
       const Tensor fast(dtype, {n, c.num_heads, c.head_dim}, 8);
       run(context, q, rows, c.window, kv, fast);
-      expect_near_exact(q, rows, c.window, kv, fast);
+      ASSERT_TRUE(same_bits(fast, first));
       EXPECT_TRUE(fast.surroundings_intact());
     });
   }
