@@ -29,6 +29,15 @@ base::Status check_options(const RuntimeOptions& options) {
   return {};
 }
 
+// What generation_config.json forbids, and the places for images and sound, which mean nothing in a
+// text.
+std::vector<int32_t> suppressed_ids(const io::Checkpoint& target) {
+  std::vector<int32_t> ids = target.generation_config().suppress_tokens;
+  for (const int32_t id : target.config().modality_token_ids)
+    if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
+  return ids;
+}
+
 EngineOptions engine_options(const RuntimeOptions& options, const model::Pair& pair,
                              const KvPlan& plan, int64_t ring_len) {
   EngineOptions engine;
@@ -44,7 +53,7 @@ EngineOptions engine_options(const RuntimeOptions& options, const model::Pair& p
   engine.num_draft_tokens = options.num_draft_tokens;
   engine.max_num_queued = options.max_num_queued;
   engine.eos_token_ids = eos_token_ids(*pair.target);
-  engine.suppress_tokens = pair.target->checkpoint().generation_config().suppress_tokens;
+  engine.suppress_tokens = suppressed_ids(pair.target->checkpoint());
   engine.seed = options.seed;
   engine.watch_acceptance = !options.synthetic.has_value();
   return engine;
