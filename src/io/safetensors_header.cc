@@ -16,8 +16,6 @@ constexpr size_t kMaxTensors = 100'000;
 constexpr size_t kMaxNameBytes = 4096;
 constexpr size_t kMaxMetadata = 10'000;
 
-constexpr uint64_t kNoOffset = std::numeric_limits<uint64_t>::max();
-
 // The header is {NAME: {"dtype": S, "shape": [N...], "data_offsets": [B, E]}...} and a string map
 // __metadata__. Any other event is refused where it happens.
 class HeaderReader : public nlohmann::json_sax<json> {
