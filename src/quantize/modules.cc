@@ -12,16 +12,16 @@ bool any_starts_with(const std::vector<std::string>& names, const std::string& p
                              [&](const std::string& name) { return name.starts_with(prefix); });
 }
 
-// The shortest entries that cover `name` and no quantized module.
-std::vector<std::string> shortened(const std::string& name,
-                                   const std::vector<std::string>& quantized) {
+// The shortest entry that covers `name` and no quantized module. Some readers also take an entry as
+// plain text that may occur anywhere, so "layers.1" must not stand alone beside "layers.1.*": it
+// occurs in "layers.10".
+std::string shortened(const std::string& name, const std::vector<std::string>& quantized) {
   for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
     const std::string prefix = name.substr(0, dot);
-    if (!any_starts_with(quantized, prefix)) return {prefix + "*"};
-    const bool is_module = std::ranges::find(quantized, prefix) != quantized.end();
-    if (!is_module && !any_starts_with(quantized, prefix + ".")) return {prefix, prefix + ".*"};
+    if (!any_starts_with(quantized, prefix)) return prefix + "*";
+    if (!any_starts_with(quantized, prefix + ".")) return prefix + ".*";
   }
-  return {name};
+  return name;
 }
 
 }  // namespace
@@ -84,8 +84,7 @@ base::Result<std::set<std::string>> select_modules(const std::vector<std::string
 std::vector<std::string> exclusion_list(const std::vector<std::string>& unquantized,
                                         const std::vector<std::string>& quantized) {
   std::set<std::string> entries;
-  for (const std::string& name : unquantized)
-    for (std::string& entry : shortened(name, quantized)) entries.insert(std::move(entry));
+  for (const std::string& name : unquantized) entries.insert(shortened(name, quantized));
   return {entries.begin(), entries.end()};
 }
 

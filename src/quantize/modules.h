@@ -31,8 +31,8 @@ base::Result<std::set<std::string>> select_modules(const std::vector<std::string
                                                    const std::string& where);
 
 // ModelOpt's exclusion list (modelopt_fp8 3.1): sorted; each name is shortened at a dot to
-// `prefix*` when no quantized module begins with the prefix, to `prefix` and `prefix.*` when none
-// lies below it, and stays whole otherwise. Names as stored in the files.
+// `prefix*` when no quantized module begins with the prefix, to `prefix.*` when none lies below it,
+// and stays whole otherwise. Names as stored in the files.
 std::vector<std::string> exclusion_list(const std::vector<std::string>& unquantized,
                                         const std::vector<std::string>& quantized);
 

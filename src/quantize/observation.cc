@@ -1,6 +1,7 @@
 #include "quantize/observation.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "core/bf16.h"

@@ -15,7 +15,7 @@ constexpr int64_t kMaxTextTokens = 256;
 constexpr int64_t kMaxRows = 1024;
 // The reference's logits are kept: 256 MB at most.
 constexpr int64_t kMaxLogits = int64_t{64} << 20;
-constexpr size_t kMaxPrompts = 16;
+constexpr size_t kMaxPrompts = 32;
 constexpr int64_t kMaxNewTokens = 96;
 
 // The beginnings of texts, and which of their rows are compared.
