@@ -40,7 +40,8 @@ Value map_attribute(Interpreter& interpreter, const Sequence& items, const Argum
 }
 
 Value filter_map(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
-  const SequencePtr items = interpreter.iterate(input);
+  // jinja2 looks for items only in what is true: `false | map('upper')` is empty.
+  const SequencePtr items = interpreter.iterate(truthy(input) ? input : Value());
   if (arguments.positional.empty()) {
     if (arguments.named.empty()) throw TemplateError("map needs a filter or attribute=");
     return map_attribute(interpreter, *items, arguments);
@@ -67,8 +68,8 @@ Value select_items(Interpreter& interpreter, const Value& input, const Arguments
     rest = rest_of(arguments, offset + 1);
   }
   std::vector<Value> results;
-  const SequencePtr items = truthy(input) ? interpreter.iterate(input) : nullptr;
-  for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
+  const SequencePtr items = interpreter.iterate(truthy(input) ? input : Value());
+  for (size_t i = 0; i < items->size(); ++i) {
     interpreter.meter().spend(1);
     Value item = items->at(i);
     const Value value = resolve_path(interpreter, item, attribute);

@@ -4,6 +4,7 @@
 
 #include "text/jinja/filters.h"
 #include "text/jinja/interpreter.h"
+#include "text/jinja/operators.h"
 #include "text/jinja/rope_ops.h"
 
 namespace tandem::text::jinja {
@@ -70,8 +71,11 @@ Value filter_indent(Interpreter& interpreter, const Value& input, const Argument
     margin = Rope(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '), true);
   }
   const bool blank = flag(bound[2], false);
-  const RopePtr source = interpreter.text_of(input);
-  Rope text = *source;
+  if (!input.is_string()) {
+    require_defined(input);
+    throw TemplateError(fmt::format("indent: expected str, got {}", type_name(input)));
+  }
+  Rope text = input.rope();
   text.append("\n", true);
   const std::vector<Rope> lines = split_lines(text, false, meter);
   Rope result;
