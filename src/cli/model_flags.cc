@@ -1,8 +1,10 @@
 #include "cli/model_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <map>
 
+#include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "io/speculative_config.h"
 #include "speculation/acceptance.h"
@@ -10,6 +12,7 @@
 namespace tandem::cli {
 namespace {
 
+constexpr int kExitInterrupted = 130;
 constexpr const char* kSpeculativeHelp =
     R"(the assistant, as JSON: {"model": DIR, "num_speculative_tokens": 0 to 8})";
 
@@ -97,6 +100,8 @@ base::Result<std::unique_ptr<engine::Runtime>> open_runtime(engine::RuntimeOptio
   options.pair.progress = [&bars](const std::filesystem::path& dir, int64_t done, int64_t total) {
     std::unique_ptr<Progress>& bar = bars[dir.string()];
     if (bar == nullptr) bar = std::make_unique<Progress>("loading " + dir.string());
+    // Nothing is open yet that would have to be closed.
+    if (InterruptGuard::interrupted()) std::_Exit(kExitInterrupted);
     bar->update(done, total, describe_bytes(static_cast<double>(total)));
     if (done >= total) bars.erase(dir.string());
   };

@@ -25,7 +25,7 @@ struct SamplingFlags {
   double frequency_penalty = 0.0;
   double repetition_penalty = 1.0;
   std::string logit_bias;  // JSON: {"TOKEN_ID": BIAS}
-  std::optional<uint64_t> seed;
+  std::optional<int64_t> seed;
   int64_t max_tokens = 512;
   int64_t min_tokens = 0;
   std::vector<std::string> stop;

@@ -49,6 +49,30 @@ std::vector<std::string> flag_names(const CLI::App& command) {
   return names;
 }
 
+// The parser's own sentences in the form of all other messages: `--flag: expected X, got Y`.
+std::string plain_message(const std::string& text) {
+  const auto between = [&](std::string_view before, std::string_view after) {
+    const size_t begin = text.find(before) + before.size();
+    return text.substr(begin, text.find(after, begin) - begin);
+  };
+  const auto has = [&](std::string_view part) { return text.find(part) != std::string::npos; };
+  if (has("Could not convert: ") && has(" = "))
+    return fmt::format("{}: expected a number, got {}", between(": ", " = "),
+                       text.substr(text.rfind(" = ") + 3));
+  if (has(": Value ") && has(" not in range "))
+    return fmt::format("{}: expected {}, got {}", text.substr(0, text.find(": Value ")),
+                       text.substr(text.find(" not in range ") + 14),
+                       between(": Value ", " not in range "));
+  if (has(" not in {"))
+    return fmt::format("{}: expected one of {}, got {}", text.substr(0, text.find(": ")),
+                       between(" not in {", "}"), between(": ", " not in {"));
+  if (text.ends_with(" is required"))
+    return fmt::format("expected {}, got none", text.substr(0, text.find(" is required")));
+  if (has(" required ") && text.ends_with(" missing"))
+    return fmt::format("{}: expected a value, got none", text.substr(0, text.find(": ")));
+  return text;
+}
+
 void report_command_error(const CLI::App& command, const CLI::ParseError& error,
                           const std::vector<std::string>& unknown) {
   const std::string name = command.get_name();
@@ -64,7 +88,7 @@ void report_command_error(const CLI::App& command, const CLI::ParseError& error,
                     unknown[0].substr(0, kMaxShown), name);
     return;
   }
-  base::log_error("{}: {} (tandem {} --help)", name, error.what(), name);
+  base::log_error("{}: {} (tandem {} --help)", name, plain_message(error.what()), name);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import tempfile
@@ -97,6 +98,42 @@ def plain_output(checks):
     checks.check("text: says that nothing was drafted", "no drafts" in err, err)
 
 
+def synthetic(checks):
+    """Benchmarks may force acceptance; every report says so."""
+    config = speculative(DEMO_ASSISTANT, 4, rejection_sample_method="synthetic", synthetic_acceptance_length=3.0)
+    arguments = ["generate", DEMO_TARGET, *config, "--prompt", "Hi", "--ignore-eos", "--max-tokens", 60]
+    status, out, err = tandem(*arguments, "--json")
+    spec = json.loads(out)["spec"]
+    checks.check("synthetic: labelled in JSON", spec["synthetic"] is True, spec)
+    first, second, *others = spec["accepted_per_pos"]  # the last round may be cut to one draft
+    checks.check("synthetic: two of four accepted in each round", others == [0, 0] and first - 1 <= second and
+                 first == spec["num_drafts"] > 10, spec)
+    checks.check("synthetic: labelled in the summary", "synthetic" in tandem(*arguments)[2])
+
+
+def terminal(checks, folder):
+    """On a terminal text comes as it is made, and a batch shows a bar that is gone at the end."""
+    master, slave = pty.openpty()
+    arguments = demo("--prompt", QUESTION, "--ignore-eos", "--max-tokens", 2000, "--temperature", 0)
+    running = subprocess.Popen([TANDEM, *map(str, arguments)], stdout=slave, stderr=subprocess.PIPE)
+    first = os.read(master, 4096)
+    checks.check("streaming: text before the end", first and running.poll() is None, first)
+    running.send_signal(signal.SIGINT)
+    checks.equal("streaming: Ctrl-C", running.wait(timeout=60), 130)
+    arguments = demo("--prompts-file", PROMPTS, "--json", "--temperature", 0, "--max-tokens", 64)
+    running = subprocess.Popen([TANDEM, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while data := os.read(master, 4096):
+            shown += data
+    except OSError:
+        pass
+    checks.equal("bar: exit status", running.wait(timeout=60), 0)
+    checks.check("bar: is drawn", b"answering [" in shown and b"#" in shown and b" of 200 answers" in shown, shown[-300:])
+    checks.check("bar: is gone at the end", shown.endswith(b"\r\x1b[K"), shown[-50:])
+
+
 def stops(checks):
     status, whole, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json"))
     whole = json.loads(whole)["text"]
@@ -176,6 +213,12 @@ def refusals(checks, folder):
         ("image token", [DEMO_TARGET, "--token-ids", image_ids], [str(image), "text only"]),
         ("bad messages", [DEMO_TARGET, "--prompts-file", bad], ["bad.jsonl: line 2", "messages"]),
         ("long prompt", [DEMO_TARGET, "--prompt", "word " * 5000], ["4096", "fewer"]),
+        ("seed", [DEMO_TARGET, "--prompt", "a", "--seed", -1], ["--seed: expected 0 to", "got -1"]),
+        ("no number", [DEMO_TARGET, "--prompt", "a", "--top-k", "abc"], ["--top-k: expected a number, got abc"]),
+        ("no value", [DEMO_TARGET, "--prompt"], ["--prompt: expected a value, got none"]),
+        ("no target", ["--prompt", "a"], ["expected target, got none"]),
+        ("no choice", [DEMO_TARGET, "--prompt", "a", "--generation-config", "x"], ["expected one of auto,none, got x"]),
+        ("argument too many", [DEMO_TARGET, "more", "--prompt", "a"], ["no further argument", '"more"']),
         ("compute", [DEMO_TARGET, "--prompt", "a", "--compute", "int3"], ["int3"]),
         ("no tokenizer", [GOLDEN / "unified/target", "--prompt", "a"], ["tokenizer.json"]),
     ]:
@@ -220,6 +263,8 @@ def main():
         stops(checks)
         prompts(checks, folder)
         refusals(checks, folder)
+        synthetic(checks)
+        terminal(checks, folder)
         signals(checks, folder)
         same_text_golden(checks, folder)
         same_text_demo(checks, folder)
