@@ -96,6 +96,10 @@ ONE_LINE = r"""
 {{ nl|indent }} {{ nl|indent(2,true) }} {{ 'a\n\nb'|indent(2) }} {{ 'a\n\nb'|indent(2,blank=true) }} {{ 'a\n'|indent('>>') }}
 {{ nope|default('D') }} {{ ''|default('D') }} {{ ''|default('D',true) }} {{ none|default('D') }} {{ nope|d('x') }} {{ nope|default }}
 {{ 'a' ~ 1 ~ none ~ nope ~ 1.0 ~ [1] }} {{ 'a' * 3 }} {{ [1] * 2 }} {{ 2 * 'ab' }} {{ [1]+[2] }} {{ (1,)+(2,) }}
+{{ [none, none] | sort }}{{ [{'y': 2}, {'y': 1}, {'y': 3}] | sort(attribute='y,x') }}{{ 'ba' | sort(attribute='q') }}
+{{ false | map('upper') | list }}{{ none | map(attribute='x') | list }}{{ 0 | select | list }}
+{{ [1] | indent }}
+{{ 5 | indent }}
 {{ 'x' if true }} {{ 'x' if false }} {{ 'x' if false else 'y' }} {{ ('x' if false) is defined }}
 {{ (1,) }} {{ () }} {{ (1,2) }} {{ {'a':1,'b':[1,2]} }} {{ {} }} {{ [] }} {{ {1:2} }} {{ {'a':1,'a':2} }}
 {{ true and 'x' }} {{ '' or 'y' }} {{ not 'x' }} {{ not nope }} {{ nope or 3 }} {{ 0 or nope or 'z' }}

@@ -85,15 +85,17 @@ Value list_of_items(std::vector<Keyed> keyed) {
   return make_list(std::move(items));
 }
 
-// Key of an item under "a,b": one value, or a list of them.
+// Key of an item under "a,b". Always a list, as in jinja2: equal items, even undefined ones, are
+// then never asked which is less.
 Value multi_key(Interpreter& interpreter, const Value& item, const Value* attribute,
                 bool case_sensitive) {
-  if (attribute == nullptr || !attribute->is_string() ||
-      attribute->str().find(',') == std::string::npos) {
-    return sort_key(interpreter, resolve_path(interpreter, item, attribute), case_sensitive);
+  std::vector<Value> keys;
+  if (attribute == nullptr || !attribute->is_string()) {
+    keys.push_back(
+        sort_key(interpreter, resolve_path(interpreter, item, attribute), case_sensitive));
+    return make_list(std::move(keys));
   }
   const Rope comma(",", true);
-  std::vector<Value> keys;
   for (Rope& part : split(attribute->rope(), &comma, -1, interpreter.meter())) {
     const Value path = Value::text(std::move(part));
     keys.push_back(sort_key(interpreter, resolve_path(interpreter, item, &path), case_sensitive));
