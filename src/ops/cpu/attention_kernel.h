@@ -74,10 +74,18 @@ inline void attention(const AttentionJob& job, const AttentionItem& item, float*
   };
   for (int64_t pair = 0; pair < pairs; ++pair) {
     const int64_t row = item.row_begin + pair / state.heads;
-    for_lanes(0, job.head_dim, [&](int64_t i, int count) TANDEM_LAMBDA {
-      store(state.q + pair * state.stride + i, load_lanes(job.q, row, column_of(pair) + i, count));
-      store(state.sums + pair * state.stride + i, zero());
-    });
+    const auto query = [&](int64_t i) {
+      if (i >= job.head_dim) return zero();
+      const int64_t left = job.head_dim - i;
+      return load_lanes(job.q, row, column_of(pair) + i,
+                        static_cast<int>(left < kLanes ? left : kLanes));
+    };
+    for (int64_t i = 0; i < job.head_dim; i += 2 * kLanes) {
+      const int64_t at = pair * state.stride + i;
+      store_for_dot(state.q + at, halves_of(job.element), query(i), query(i + kLanes));
+      store(state.sums + at, zero());
+      store(state.sums + at + kLanes, zero());
+    }
     state.maximum[pair] = -__builtin_inff();
     state.total[pair] = 0.0F;
   }

@@ -6,11 +6,12 @@
 
 namespace tandem::ops::cpu {
 
-// Lanes of a Vec; scratch rows are padded with zeros to a multiple.
-inline constexpr int64_t kLanes = 16;
+inline constexpr int64_t kLanes = 16;  // of a Vec
 
+// Scratch rows are padded with zeros to two Vecs: dot products with narrow elements take 32 at a
+// time.
 constexpr int64_t padded(int64_t length) {
-  return (length + kLanes - 1) / kLanes * kLanes;
+  return (length + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes);
 }
 
 // Rows of F32 or BF16 activations.
@@ -22,6 +23,12 @@ struct Rows {
 
 enum class Element { kF32, kBF16, kFp8 };
 
+// The order of a dot product's prepared operand: as it is, or each 32 elements as their 16 even
+// ones and their 16 odd ones (vec.h says why).
+constexpr int halves_of(Element element) {
+  return element == Element::kF32 ? 1 : 2;
+}
+
 // One weight and prepared x: y[r][o] = scale_o * row_scales[r] * sum_i w[o][i] x[r][i].
 struct LinearJob {
   Element element = Element::kBF16;
@@ -29,7 +36,7 @@ struct LinearJob {
   int64_t weight_stride = 0;     // elements
   int64_t out = 0;
   int64_t in = 0;
-  const float* x = nullptr;  // [n, padded(in)]
+  const float* x = nullptr;  // [n, padded(in)] in the order of halves_of(element)
   int64_t n = 0;
   const float* row_scales = nullptr;      // [n]; input scales, 1 without quantization
   float scale = 1.0F;                     // kFp8Tensor
@@ -98,10 +105,11 @@ struct ArgmaxResult {
 };
 
 struct Kernels {
-  // Rows [begin, end) as floats, padded with zeros; quantized to E4M3 values if asked. Writes
-  // row_scales (input_scale, or each row's own).
-  void (*prepare_rows)(const Rows& x, int64_t cols, Quantize quantize, float input_scale,
-                       int64_t begin, int64_t end, float* out, float* row_scales);
+  // Rows [begin, end) as floats in the order of `halves`, padded with zeros; quantized to E4M3
+  // values if asked. Writes row_scales (input_scale, or each row's own).
+  void (*prepare_rows)(const Rows& x, int64_t cols, int halves, Quantize quantize,
+                       float input_scale, int64_t begin, int64_t end, float* out,
+                       float* row_scales);
   // Outputs [begin, end); begin is a multiple of kOutTile. scratch: linear_scratch(n) floats.
   void (*linear)(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
   void (*rms_norm)(const Rows& x, const Rows& weight, float eps, int64_t dim, int64_t begin,

@@ -1,6 +1,7 @@
 // The table of kernels for AVX2, FMA and F16C.
 #include "ops/cpu/kernels_avx2.h"
 
+#include "ops/cpu/argmax_kernel.h"
 #include "ops/cpu/rows_kernel.h"
 
 namespace tandem::ops::cpu::avx2 {

@@ -1,6 +1,7 @@
 // The table of kernels for AVX-512 F, BW, DQ and VL.
 #include "ops/cpu/kernels_avx512.h"
 
+#include "ops/cpu/argmax_kernel.h"
 #include "ops/cpu/rows_kernel.h"
 
 namespace tandem::ops::cpu::avx512 {

@@ -11,14 +11,21 @@ namespace {
 // Multiply-adds that pay for waking a thread: some five microseconds.
 constexpr int64_t kMinWork = 1 << 16;
 
+Element element_of(const LinearWeight& weight) {
+  if (weight.format == LinearFormat::kF32) return Element::kF32;
+  return weight.format == LinearFormat::kBF16 ? Element::kBF16 : Element::kFp8;
+}
+
 struct PreparedRows {
+  int halves = 1;
   Quantize quantize = Quantize::kNone;
   float input_scale = 1.0F;
   const float* x = nullptr;           // [n, padded(in)]
   const float* row_scales = nullptr;  // [n]
 
   bool serves(const LinearWeight& weight) const {
-    return quantize == static_cast<Quantize>(weight.activation) &&
+    return halves == halves_of(element_of(weight)) &&
+           quantize == static_cast<Quantize>(weight.activation) &&
            (quantize != Quantize::kStatic || input_scale == weight.input_scale);
   }
 };
@@ -34,7 +41,8 @@ std::vector<PreparedRows> prepare(const Context& context, const core::TensorView
   for (const LinearWeight& weight : weights) {
     const auto serves = [&](const PreparedRows& way) { return way.serves(weight); };
     if (std::none_of(ways.begin(), ways.end(), serves))
-      ways.push_back({static_cast<Quantize>(weight.activation), weight.input_scale});
+      ways.push_back({halves_of(element_of(weight)), static_cast<Quantize>(weight.activation),
+                      weight.input_scale});
   }
   const int64_t n = x.rows();
   const int64_t cols = x.cols();
@@ -48,8 +56,8 @@ std::vector<PreparedRows> prepare(const Context& context, const core::TensorView
     way.x = to;
     way.row_scales = row_scales;
     parallel_for(context, n, kMinWork / (cols + 1) + 1, [&](int64_t begin, int64_t end) {
-      kernels().prepare_rows(rows_of(x), cols, way.quantize, way.input_scale, begin, end, to,
-                             row_scales);
+      kernels().prepare_rows(rows_of(x), cols, way.halves, way.quantize, way.input_scale, begin,
+                             end, to, row_scales);
     });
   }
   return ways;
@@ -58,9 +66,7 @@ std::vector<PreparedRows> prepare(const Context& context, const core::TensorView
 LinearJob make_job(const LinearWeight& weight, const PreparedRows& x, int64_t n,
                    const core::TensorView& output) {
   LinearJob job;
-  job.element = weight.format == LinearFormat::kF32    ? Element::kF32
-                : weight.format == LinearFormat::kBF16 ? Element::kBF16
-                                                       : Element::kFp8;
+  job.element = element_of(weight);
   job.weight = weight.weight.data;
   job.weight_stride = weight.weight.row_stride;
   job.out = weight.out_features();

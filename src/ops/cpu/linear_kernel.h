@@ -24,7 +24,8 @@ void linear_direct(const LinearJob& job, int64_t begin, int64_t end) {
   }
 }
 
-// Weights [out, out + count) x [begin, begin + length) as floats, padded with zeros.
+// Weights [out, out + count) x [begin, begin + length) as floats in the order of the prepared rows,
+// padded with zeros.
 template <typename E>
 void decode_panel(const LinearJob& job, int64_t out, int64_t count, int64_t begin, int64_t length,
                   float* panel) {
@@ -32,9 +33,17 @@ void decode_panel(const LinearJob& job, int64_t out, int64_t count, int64_t begi
     const auto* const from =
         static_cast<const typename E::Storage*>(job.weight) + (out + o) * job.weight_stride + begin;
     float* const to = panel + o * kPanelDepth;
+    constexpr int64_t kStep = E::kHalves * kLanes;
     int64_t i = 0;
-    for (; i + kLanes <= length; i += kLanes) store(to + i, E::load(from + i));
-    if (i < length) store(to + i, E::load(from + i, static_cast<int>(length - i)));
+    for (; i + kStep <= length; i += kStep)
+      unroll<E::kHalves>([&](auto half) TANDEM_LAMBDA {
+        store(to + i + half * kLanes, E::template half<half>(from + i));
+      });
+    for (; i < padded(length); i += kStep)
+      unroll<E::kHalves>([&](auto half) TANDEM_LAMBDA {
+        store(to + i + half * kLanes,
+              i < length ? E::template half<half>(from + i, static_cast<int>(length - i)) : zero());
+      });
   }
 }
 
@@ -60,7 +69,7 @@ inline void linear_panels(const LinearJob& job, int64_t begin, int64_t end, floa
             total[o][r] = depth == 0 ? zero() : load(here + (o * rows + r) * kLanes);
           });
           accumulate<F32Element, kTallOuts, rows>(job, w, job.x + row * padded(job.in) + depth, out,
-                                                  depth, length, total);
+                                                  depth, padded(length), total);
           if (depth + length == job.in)
             finish<kTallOuts, rows>(job, fold, out, stop, row, total);
           else

@@ -54,8 +54,9 @@ TANDEM_INLINE float reduce_max(Vec v) {
   return largest;
 }
 
-inline void prepare_rows(const Rows& x, int64_t cols, Quantize quantize, float input_scale,
-                         int64_t begin, int64_t end, float* out, float* row_scales) {
+inline void prepare_rows(const Rows& x, int64_t cols, int halves, Quantize quantize,
+                         float input_scale, int64_t begin, int64_t end, float* out,
+                         float* row_scales) {
   const Vec magnitude_bits = as_float(set1_int(INT32_MAX));
   for (int64_t r = begin; r < end; ++r) {
     float* const to = out + r * padded(cols);
@@ -71,11 +72,14 @@ inline void prepare_rows(const Rows& x, int64_t cols, Quantize quantize, float i
       scale = most == 0.0F ? 1.0F : most / 448.0F;
     }
     row_scales[r] = scale;
-    for_lanes(0, cols, [&](int64_t i, int count) TANDEM_LAMBDA {
-      Vec value = load_lanes(x, r, i, count);
-      if (quantize != Quantize::kNone) value = round_e4m3(div(value, set1(scale)));
-      store(to + i, value);
-    });
+    const auto prepared = [&](int64_t i) TANDEM_LAMBDA {
+      if (i >= cols) return zero();
+      const Vec value =
+          load_lanes(x, r, i, static_cast<int>(cols - i < kLanes ? cols - i : kLanes));
+      return quantize == Quantize::kNone ? value : round_e4m3(div(value, set1(scale)));
+    };
+    for (int64_t i = 0; i < cols; i += 2 * kLanes)
+      store_for_dot(to + i, halves, prepared(i), prepared(i + kLanes));
   }
 }
 
@@ -163,37 +167,6 @@ inline void store_fp8(const Rows& from, int64_t row, float scale, uint8_t* to, i
     const Vec value = div(load_lanes(from, row, i, count), set1(scale));
     store_bytes(to + i, e4m3_bits(round_e4m3(value)), count);
   });
-}
-
-inline ArgmaxResult argmax(const float* row, int64_t begin, int64_t end) {
-  constexpr float kInfinity = __builtin_inff();
-  const Rows logits{const_cast<float*>(row), 0, false};
-  Vec largest = set1(-kInfinity);
-  IVec best = set1_int(-1);
-  bool finite = true;
-  for_lanes(begin, end, [&](int64_t i, int count) TANDEM_LAMBDA {
-    Vec value = load_lanes(logits, 0, i, count);
-    finite = finite && !any(not_less(value, set1(kInfinity)));
-    if (count < kLanes) value = select(lanes_between(0, count), value, set1(-kInfinity));
-    const Mask better = less(largest, value);
-    largest = select(better, value, largest);
-    best = select(better, add(lane_index(), set1_int(static_cast<int32_t>(i))), best);
-  });
-  float values[kLanes];
-  float indices[kLanes];
-  store(values, largest);
-  store(indices, as_float(best));
-  ArgmaxResult result{-1, finite};
-  float most = -kInfinity;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    int32_t index = 0;
-    __builtin_memcpy(&index, &indices[lane], sizeof(index));
-    const bool earlier = values[lane] == most && index < result.token;
-    if (index < 0 || !(values[lane] > most || earlier)) continue;
-    most = values[lane];
-    result.token = index;
-  }
-  return result;
 }
 
 }  // namespace tandem::ops::cpu::TANDEM_ISA

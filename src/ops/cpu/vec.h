@@ -6,10 +6,10 @@
 
 #if defined(__AVX512F__)
 #define TANDEM_ISA avx512
-#include "ops/cpu/vec_avx512.h"
+#include "ops/cpu/elements_avx512.h"
 #elif defined(__AVX2__)
 #define TANDEM_ISA avx2
-#include "ops/cpu/vec_avx2.h"
+#include "ops/cpu/elements_avx2.h"
 #endif
 
 #if defined(TANDEM_ISA)
@@ -55,39 +55,69 @@ TANDEM_INLINE Vec round_bf16(Vec v) {
 }
 
 // How one element type is read as floats. The value is load() * kFold: E4M3 goes through FP16 with
-// one shift, which is exact for subnormals too but smaller by 2^8; the caller's scale takes it up.
+// shifts, which is exact for subnormals too but smaller by 2^8; the caller's scale takes it up.
+// Dot products read kStep elements at a time, in two halves for the narrow types: the even ones,
+// then the odd ones. Their other operand lies in scratch in that order (store_for_dot).
 struct F32Element {
   using Storage = float;
   static constexpr float kFold = 1.0F;
+  static constexpr int kHalves = 1;
   static TANDEM_INLINE Vec load(const float* p) { return cpu::TANDEM_ISA::load(p); }
   static TANDEM_INLINE Vec load(const float* p, int count) {
     return cpu::TANDEM_ISA::load(p, count);
+  }
+  template <int kHalf>
+  static TANDEM_INLINE Vec half(const float* p) {
+    return load(p);
+  }
+  template <int kHalf>
+  static TANDEM_INLINE Vec half(const float* p, int count) {
+    return load(p, count);
   }
 };
 struct Bf16Element {
   using Storage = uint16_t;
   static constexpr float kFold = 1.0F;
+  static constexpr int kHalves = 2;
   static TANDEM_INLINE Vec load(const uint16_t* p) { return load_bf16(p); }
   static TANDEM_INLINE Vec load(const uint16_t* p, int count) { return load_bf16(p, count); }
-};
-// Weights: NaN bytes have been refused when the file was read.
-struct Fp8Element {
-  using Storage = uint8_t;
-  static constexpr float kFold = 256.0F;
-  static TANDEM_INLINE Vec load(const uint8_t* p) { return decode_fp8<false>(load_bytes(p)); }
-  static TANDEM_INLINE Vec load(const uint8_t* p, int count) {
-    return decode_fp8<false>(load_bytes(p, count));
+  template <int kHalf>
+  static TANDEM_INLINE Vec half(const uint16_t* p) {
+    return load_bf16_half<kHalf>(p);
+  }
+  template <int kHalf>
+  static TANDEM_INLINE Vec half(const uint16_t* p, int count) {
+    return load_bf16_half<kHalf>(p, count);
   }
 };
-// Keys and values: a NaN byte is a NaN.
-struct Fp8NanElement {
+// kKeepNan false for weights, whose NaN bytes have been refused when the file was read; true for
+// keys and values, where a NaN byte is a NaN.
+template <bool kKeepNan>
+struct Fp8Of {
   using Storage = uint8_t;
   static constexpr float kFold = 256.0F;
-  static TANDEM_INLINE Vec load(const uint8_t* p) { return decode_fp8<true>(load_bytes(p)); }
+  static constexpr int kHalves = 2;
+  static TANDEM_INLINE Vec load(const uint8_t* p) { return decode_fp8<kKeepNan>(load_bytes(p)); }
   static TANDEM_INLINE Vec load(const uint8_t* p, int count) {
-    return decode_fp8<true>(load_bytes(p, count));
+    return decode_fp8<kKeepNan>(load_bytes(p, count));
+  }
+  template <int kHalf>
+  static TANDEM_INLINE Vec half(const uint8_t* p) {
+    return decode_fp8_half<kKeepNan, kHalf>(load_bytes32(p));
+  }
+  template <int kHalf>
+  static TANDEM_INLINE Vec half(const uint8_t* p, int count) {
+    return decode_fp8_half<kKeepNan, kHalf>(load_bytes32(p, count));
   }
 };
+using Fp8Element = Fp8Of<false>;
+using Fp8NanElement = Fp8Of<true>;
+
+// 32 neighbours as dot products of kHalves want them.
+TANDEM_INLINE void store_for_dot(float* to, int halves, Vec first, Vec second) {
+  store(to, halves == 2 ? every_second<0>(first, second) : first);
+  store(to + 16, halves == 2 ? every_second<1>(first, second) : second);
+}
 
 }  // namespace tandem::ops::cpu::TANDEM_ISA
 #endif

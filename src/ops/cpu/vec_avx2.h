@@ -62,56 +62,6 @@ TANDEM_INLINE void store(float* p, Vec a, int count) {
   _mm256_maskstore_ps(p, mask.lo, a.lo);
   _mm256_maskstore_ps(p + 8, mask.hi, a.hi);
 }
-TANDEM_INLINE __m256 widen_bf16(__m128i words) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
-}
-TANDEM_INLINE Vec load_bf16(const uint16_t* p) {
-  const auto* q = reinterpret_cast<const __m128i*>(p);
-  return {widen_bf16(_mm_loadu_si128(q)), widen_bf16(_mm_loadu_si128(q + 1))};
-}
-TANDEM_INLINE Vec load_bf16(const uint16_t* p, int count) {
-  uint16_t words[16] = {};
-  for (int i = 0; i < count; ++i) words[i] = p[i];
-  return load_bf16(words);
-}
-TANDEM_INLINE void store_words(uint16_t* p, IVec a) {
-  const __m256i mask = _mm256_set1_epi32(0xffff);
-  const __m256i packed =
-      _mm256_packus_epi32(_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
-}
-TANDEM_INLINE void store_words(uint16_t* p, IVec a, int count) {
-  uint16_t words[16];
-  store_words(words, a);
-  for (int i = 0; i < count; ++i) p[i] = words[i];
-}
-TANDEM_INLINE void store_bytes(uint8_t* p, IVec a, int count) {
-  uint16_t words[16];
-  store_words(words, a);
-  for (int i = 0; i < count; ++i) p[i] = static_cast<uint8_t>(words[i]);
-}
-TANDEM_INLINE __m128i load_bytes(const uint8_t* p) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-}
-TANDEM_INLINE __m128i load_bytes(const uint8_t* p, int count) {
-  uint8_t bytes[16] = {};
-  for (int i = 0; i < count; ++i) bytes[i] = p[i];
-  return load_bytes(bytes);
-}
-// E4M3 bytes to value * 2^-8: sign to bit 15, the rest to bits 13..7 of an FP16.
-template <bool kKeepNan>
-TANDEM_INLINE Vec decode_fp8(__m128i bytes) {
-  const __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
-  __m256i half = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
-  if constexpr (kKeepNan) {
-    const __m256i rest = _mm256_set1_epi16(0x3f80);
-    const __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(half, rest), rest);
-    half = _mm256_or_si256(half, _mm256_and_si256(nan, _mm256_set1_epi16(0x7fff)));
-  }
-  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
-          _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
-}
-
 #define TANDEM_BOTH(name, op)                                  \
   TANDEM_INLINE Vec name(Vec a, Vec b) {                       \
     return {_mm256_##op(a.lo, b.lo), _mm256_##op(a.hi, b.hi)}; \
@@ -186,6 +136,17 @@ TANDEM_INLINE Vec select(Mask mask, Vec a, Vec b) {
 }
 TANDEM_INLINE IVec select(Mask mask, IVec a, IVec b) {
   return as_int(select(mask, as_float(a), as_float(b)));
+}
+
+// Every second lane of a and b together, from lane kOdd on.
+template <int kOdd>
+TANDEM_INLINE __m256 every_second(__m256 a, __m256 b) {
+  const __m256 mixed = _mm256_shuffle_ps(a, b, kOdd ? 0xdd : 0x88);  // pairs of a, of b, of a, of b
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
+}
+template <int kOdd>
+TANDEM_INLINE Vec every_second(Vec a, Vec b) {
+  return {every_second<kOdd>(a.lo, a.hi), every_second<kOdd>(b.lo, b.hi)};
 }
 
 // Lanes l + (l+8), then l + (l+4).

@@ -53,42 +53,6 @@ TANDEM_INLINE void store(float* p, Vec a) {
 TANDEM_INLINE void store(float* p, Vec a, int count) {
   _mm512_mask_storeu_ps(p, first_lanes(count), a.v);
 }
-TANDEM_INLINE Vec load_bf16(const uint16_t* p) {
-  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16))};
-}
-TANDEM_INLINE Vec load_bf16(const uint16_t* p, int count) {
-  const __m256i words = _mm256_maskz_loadu_epi16(first_lanes(count), p);
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16))};
-}
-TANDEM_INLINE void store_words(uint16_t* p, IVec a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
-}
-TANDEM_INLINE void store_words(uint16_t* p, IVec a, int count) {
-  _mm512_mask_cvtepi32_storeu_epi16(p, first_lanes(count), a.v);
-}
-TANDEM_INLINE void store_bytes(uint8_t* p, IVec a, int count) {
-  _mm512_mask_cvtepi32_storeu_epi8(p, first_lanes(count), a.v);
-}
-TANDEM_INLINE __m128i load_bytes(const uint8_t* p) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-}
-TANDEM_INLINE __m128i load_bytes(const uint8_t* p, int count) {
-  return _mm_maskz_loadu_epi8(first_lanes(count), p);
-}
-// E4M3 bytes to value * 2^-8: sign to bit 15, the rest to bits 13..7 of an FP16.
-template <bool kKeepNan>
-TANDEM_INLINE Vec decode_fp8(__m128i bytes) {
-  const __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
-  __m256i half = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
-  if constexpr (kKeepNan) {
-    const __m256i rest = _mm256_set1_epi16(0x3f80);
-    const __mmask16 nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(half, rest), rest);
-    half = _mm256_mask_blend_epi16(nan, half, _mm256_set1_epi16(0x7fff));
-  }
-  return {_mm512_cvtph_ps(half)};
-}
-
 TANDEM_INLINE Vec add(Vec a, Vec b) {
   return {_mm512_add_ps(a.v, b.v)};
 }
@@ -165,6 +129,14 @@ TANDEM_INLINE Vec select(Mask mask, Vec a, Vec b) {
 }
 TANDEM_INLINE IVec select(Mask mask, IVec a, IVec b) {
   return {_mm512_mask_blend_epi32(mask, b.v, a.v)};
+}
+
+// Every second lane of a and b together, from lane kOdd on.
+template <int kOdd>
+TANDEM_INLINE Vec every_second(Vec a, Vec b) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i index = _mm512_add_epi32(even, _mm512_set1_epi32(kOdd));
+  return {_mm512_permutex2var_ps(a.v, index, b.v)};
 }
 
 // Lanes l + (l+8), then l + (l+4).

@@ -1,6 +1,7 @@
 #include "ops/linear.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "tests/unit/ops/tensors.h"
 
@@ -194,6 +195,38 @@ TEST(Linear, SeveralProjectionsInOneCallAreTheSameAsEachAlone) {
       const Tensor alone(outputs[i].dtype, {5, all[i]->values.rows()});
       run(context, x, *all[i], alone);
       EXPECT_TRUE(same_bits(together[i], alone)) << "projection " << i;
+    }
+  });
+}
+
+// x = 1 picks one FP32 weight: the store rounds it as the codec does, ties and NaN included.
+TEST(Linear, StoresBf16RoundedToNearestEven) {
+  constexpr int64_t kOut = 4097;
+  const Tensor weight(DType::kF32, {kOut, 1});
+  for (int64_t o = 0; o < kOut; ++o) {
+    const uint32_t low[] = {0x8000, 0x7fff, 0x8001, 0};
+    weight.view().ptr<float>()[o] =
+        std::bit_cast<float>(0x3f000000U + (static_cast<uint32_t>(o) << 13) + low[o % 4]);
+  }
+  store(weight, 17, 0, std::nanf(""));
+  const Tensor x(DType::kF32, {20, 1});
+  for (int64_t r = 0; r < 20; ++r) store(x, r, 0, r % 2 == 0 ? 1.0F : -1.0F);
+  LinearWeight w;
+  w.format = LinearFormat::kF32;
+  w.weight = weight;
+  for_all_ways([&](const Context& context) {
+    for (const int64_t n : {1, 5, 20}) {
+      const Tensor y(DType::kBF16, {n, kOut}, 3);
+      const LinearWeight weights[] = {w};
+      const TensorView outputs[] = {y};
+      linear(context, x.view().slice_rows(0, n), weights, outputs);
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t o = 0; o < kOut; ++o) {
+          const float truth = weight.at(o, 0) * x.at(r, 0);
+          const bool same =
+              std::isnan(truth) ? std::isnan(y.at(r, o)) : y.at(r, o) == core::round_to_bf16(truth);
+          ASSERT_TRUE(same) << truth << " became " << y.at(r, o);
+        }
     }
   });
 }
