@@ -16,6 +16,7 @@ void add_chat_command(CLI::App& program, int& exit_code);
 void add_inspect_command(CLI::App& program, int& exit_code);
 void add_tokenize_command(CLI::App& program, int& exit_code);
 void add_quantize_command(CLI::App& program, int& exit_code);
+void add_serve_command(CLI::App& program, int& exit_code);
 void add_trace_command(CLI::App& program, int& exit_code);
 
 // Exit statuses: 0 done; 1 failed at run time; 2 the user's input is wrong; 130 interrupted.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/command.h"
+#include "cli/serve_flags.h"
 #include "cli/usage_error.h"
 
 int main(int argc, char** argv) {
@@ -16,8 +17,10 @@ int main(int argc, char** argv) {
   tandem::cli::add_tokenize_command(program, exit_code);
   tandem::cli::add_quantize_command(program, exit_code);
   tandem::cli::add_eval_command(program, exit_code);
+  tandem::cli::add_serve_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
-  const std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
+  std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
+  tandem::cli::accept_underscores(arguments);
   try {
     // The parser takes its arguments from the back.
     program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));

@@ -1,0 +1,18 @@
+// Flags of vLLM that change nothing here, are only right with one value, or are refused by name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "cli/serve_flags.h"
+
+namespace tandem::cli {
+
+void add_foreign_flags(CLI::App& command, std::vector<ServeFlags::Foreign>& given);
+
+// Refuses what would change the result; else notes that the flag changes nothing.
+base::Status check_foreign_flags(const std::vector<ServeFlags::Foreign>& given,
+                                 std::vector<std::string>& notes);
+
+}  // namespace tandem::cli

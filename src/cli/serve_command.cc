@@ -1,0 +1,150 @@
+// tandem serve: the OpenAI-compatible server.
+#include <CLI/CLI.hpp>
+#include <ctime>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/files.h"
+#include "cli/interrupt.h"
+#include "cli/progress.h"
+#include "cli/sampling_flags.h"
+#include "cli/serve_flags.h"
+#include "server/server.h"
+
+namespace tandem::cli {
+namespace {
+
+constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+
+base::Result<text::ChatTemplate> load_template(const ServeFlags& flags) {
+  if (flags.chat_template.empty()) return text::ChatTemplate::load_for_model(flags.model.target);
+  TANDEM_ASSIGN_OR_RETURN(const std::string source,
+                          read_text_file(flags.chat_template, kMaxTemplateBytes));
+  return text::ChatTemplate::parse(source, flags.chat_template);
+}
+
+base::Status check_quantization(const ServeFlags& flags, const io::QuantizationInfo& info) {
+  const std::string found = !info.quantized                          ? "none"
+                            : info.algorithm == "compressed-tensors" ? "compressed-tensors"
+                                                                     : "modelopt";
+  if (flags.quantization.empty() || flags.quantization == found) return {};
+  return base::invalid("serve: --quantization: expected {} (what {} has), got {}", found,
+                       flags.model.target, flags.quantization);
+}
+
+std::string describe_weights(const io::Checkpoint& checkpoint) {
+  const io::QuantizationInfo& info = checkpoint.quantization();
+  int64_t bytes = 0;
+  for (const auto& tensor : checkpoint.stored_tensors())
+    bytes += tensor.view.shape.num_elements() *
+             static_cast<int64_t>(core::dtype_bytes(tensor.view.dtype));
+  return fmt::format(
+      "{} ({}{}, {})", checkpoint.dir().string(), info.quantized ? info.algorithm : "BF16",
+      info.weight_only ? ", weights only" : "", describe_bytes(static_cast<double>(bytes)));
+}
+
+// What it will use, before the first request.
+void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& options,
+               const server::ServedModel& model, int64_t block_size) {
+  const model::Pair& pair = runtime.pair();
+  base::log_info("target: {}", describe_weights(*pair.target_checkpoint));
+  if (pair.assistant_checkpoint != nullptr)
+    base::log_info("assistant: {}", describe_weights(*pair.assistant_checkpoint));
+  base::log_info("speculation: {}{}",
+                 options.num_draft_tokens > 0
+                     ? fmt::format("{} draft tokens", options.num_draft_tokens)
+                     : "off",
+                 options.synthetic ? ", synthetic acceptance" : "");
+  const engine::KvPlan& plan = runtime.kv_plan();
+  base::log_info("activations and KV cache: {}; {} threads",
+                 options.pair.model.compute == model::Compute::kFloat32 ? "FP32" : "BF16",
+                 runtime.num_threads());
+  base::log_info(
+      "KV cache: {}, {} tokens in full layers, {} requests at once, of up to {} tokens each",
+      describe_bytes(static_cast<double>(plan.size_bytes)), plan.num_page_blocks * block_size,
+      plan.max_num_seqs, model.max_request_tokens);
+}
+
+base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::Runtime& runtime) {
+  const io::Checkpoint& checkpoint = *runtime.pair().target_checkpoint;
+  SamplingFlags sampling;
+  sampling.generation_config = flags.generation_config == "auto" ? "auto" : "none";
+  TANDEM_ASSIGN_OR_RETURN(sampling::SamplingParams defaults,
+                          sampling_params(sampling, checkpoint.generation_config(),
+                                          checkpoint.config().text.vocab_size));
+  TANDEM_ASSIGN_OR_RETURN(text::Tokenizer tokenizer,
+                          text::Tokenizer::load_for_model(flags.model.target));
+  if (tokenizer.vocab_size() > checkpoint.config().text.vocab_size)
+    return base::invalid(
+        "{}: tokenizer.json: expected at most {} tokens (vocab_size of config.json), got {}; it "
+        "belongs to another model",
+        flags.model.target, checkpoint.config().text.vocab_size, tokenizer.vocab_size());
+  TANDEM_ASSIGN_OR_RETURN(text::ChatTemplate chat_template, load_template(flags));
+  auto kwargs = nlohmann::ordered_json::object();
+  if (!flags.chat_template_kwargs.empty()) {
+    TANDEM_RETURN_IF_ERROR(
+        check_json_object("--default-chat-template-kwargs", flags.chat_template_kwargs));
+    kwargs = nlohmann::ordered_json::parse(flags.chat_template_kwargs);
+  }
+  std::vector<std::string> names = flags.served_model_names;
+  if (names.empty()) names = {flags.model.target};
+  return server::ServedModel{
+      .names = std::move(names),
+      .root = std::filesystem::path(flags.model.target).filename().string(),
+      .version = TANDEM_VERSION,
+      .tokenizer = std::move(tokenizer),
+      .chat_template = std::move(chat_template),
+      .template_kwargs = std::make_shared<const nlohmann::ordered_json>(std::move(kwargs)),
+      .sampling = std::move(defaults),
+      .modality_ids = checkpoint.config().modality_token_ids,
+      .vocab_size = checkpoint.config().text.vocab_size,
+      .max_model_len = runtime.engine().options().max_model_len,
+      .max_request_tokens = runtime.engine().max_request_tokens(),
+      .block_size = flags.block_size,
+      .num_pages = runtime.kv_plan().num_page_blocks,
+      .num_draft_tokens = runtime.engine().options().num_draft_tokens,
+      .spec_metrics = flags.spec_metrics,
+      .started = std::time(nullptr)};
+}
+
+base::Status run(const ServeFlags& flags) {
+  const InterruptGuard guard;
+  std::vector<std::string> notes;
+  TANDEM_RETURN_IF_ERROR(check_serve_flags(flags, notes));
+  for (const std::string& note : notes) base::log_info("{}", note);
+  TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
+  TANDEM_ASSIGN_OR_RETURN(options.max_model_len, parse_model_len(flags.max_model_len));
+  options.block_size = flags.block_size;
+  options.seed = flags.seed;
+  TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
+  TANDEM_RETURN_IF_ERROR(
+      check_quantization(flags, runtime->pair().target_checkpoint->quantization()));
+  TANDEM_ASSIGN_OR_RETURN(const server::ServedModel model, served_model(flags, *runtime));
+  log_setup(*runtime, options, model, flags.block_size);
+  server::ServeOptions serve;
+  serve.http.host = flags.host;
+  serve.http.port = static_cast<uint16_t>(flags.port);
+  serve.http.num_threads = flags.http_threads;
+  serve.service = {.api_keys = flags.api_keys, .request_id_headers = flags.request_id_headers};
+  serve.engine = {.max_requests = runtime->kv_plan().max_num_seqs + flags.max_num_queued,
+                  .stuck_seconds = flags.step_seconds};
+  serve.shutdown_seconds = flags.shutdown_seconds;
+  serve.log_stats = !flags.disable_log_stats;
+  return server::serve(runtime->engine(), model, serve,
+                       [] { return InterruptGuard::interrupted(); });
+}
+
+}  // namespace
+
+void add_serve_command(CLI::App& program, int& exit_code) {
+  auto flags = std::make_shared<ServeFlags>();
+  CLI::App* command = program.add_subcommand("serve", "Serve the pair with OpenAI's API");
+  add_serve_flags(*command, *flags);
+  command->callback([flags, &exit_code] {
+    if (const base::Status status = run(*flags); !status) exit_code = report(status.error());
+  });
+}
+
+}  // namespace tandem::cli

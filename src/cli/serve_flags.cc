@@ -1,0 +1,141 @@
+#include "cli/serve_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "cli/foreign_flags.h"
+#include "io/json.h"
+
+namespace tandem::cli {
+namespace {
+
+constexpr int64_t kLongest = int64_t{1} << 30;
+
+void add_network_flags(CLI::App& command, ServeFlags& flags) {
+  command.add_option("--host", flags.host, "address to listen on; 0.0.0.0: all")
+      ->capture_default_str();
+  command.add_option("--port", flags.port, "0: a free one, which is printed")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  command.add_option("--api-key", flags.api_keys, "key that clients must send; may be repeated")
+      ->allow_extra_args(false);
+  command
+      .add_option("--max-num-queued-reqs", flags.max_num_queued,
+                  "requests that wait; more are refused with 429")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str();
+  command.add_option("--http-threads", flags.http_threads, "threads for sockets, and for requests")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command
+      .add_option("--shutdown-timeout", flags.shutdown_seconds,
+                  "seconds that requests have to end after SIGTERM")
+      ->check(CLI::Range(0, 86400))
+      ->capture_default_str();
+  command
+      .add_option("--step-timeout", flags.step_seconds,
+                  "seconds a step may take before /health says 503")
+      ->check(CLI::Range(1.0, 86400.0))
+      ->capture_default_str();
+  command.add_flag("--enable-request-id-headers", flags.request_id_headers,
+                   "X-Request-Id in replies");
+}
+
+void add_answer_flags(CLI::App& command, ServeFlags& flags) {
+  command.add_option("--served-model-name", flags.served_model_names,
+                     "names clients may use (default: the target as given)");
+  command.add_option("--chat-template", flags.chat_template,
+                     "Jinja file instead of the model folder's");
+  command.add_option("--default-chat-template-kwargs", flags.chat_template_kwargs,
+                     R"(JSON for the template: {"enable_thinking": true})");
+  command
+      .add_option("--generation-config", flags.generation_config,
+                  "auto: sampling defaults from generation_config.json; vllm or none: neutral ones")
+      ->check(CLI::IsMember({"auto", "vllm", "none"}))
+      ->capture_default_str();
+  command.add_option("--seed", flags.seed, "of requests that bring none")->capture_default_str();
+  command.add_flag("--per-request-spec-decode-metrics", flags.spec_metrics,
+                   "speculative statistics in answers that are not streamed");
+  command.add_flag("--disable-log-stats", flags.disable_log_stats, "no line every 10 seconds");
+}
+
+base::Status check_modalities(const std::string& text) {
+  constexpr const char* kFlag = "serve: --limit-mm-per-prompt";
+  if (text.empty()) return {};
+  TANDEM_ASSIGN_OR_RETURN(const nlohmann::json json, io::parse_json(text, kFlag));
+  if (!json.is_object())
+    return base::invalid(R"({}: expected a JSON object such as {{"image": 0}}, got {})", kFlag,
+                         io::describe_json(json));
+  for (const auto& [key, value] : json.items())
+    if (value != 0)
+      return base::unsupported("{}: {}: expected 0, got {}; Tandem reads text only", kFlag,
+                               key.substr(0, 40), io::describe_json(value));
+  return {};
+}
+
+}  // namespace
+
+void add_serve_flags(CLI::App& command, ServeFlags& flags) {
+  flags.model.max_num_seqs = 16;
+  flags.model.max_num_batched_tokens = 2048;
+  add_model_flags(command, flags.model);
+  // Here it may have a suffix.
+  command.remove_option(command.get_option("--max-model-len"));
+  command
+      .add_option("--max-model-len", flags.max_model_len,
+                  "tokens of prompt and answer together: 8192, 8k, auto")
+      ->capture_default_str();
+  command.add_option("--block-size", flags.block_size, "positions of a KV block")
+      ->check(CLI::Range(int64_t{1}, int64_t{1024}))
+      ->capture_default_str();
+  command.add_option("--quantization", flags.quantization, "modelopt: the target must be that")
+      ->check(CLI::IsMember({"modelopt", "compressed-tensors", "none"}));
+  command.add_option("--limit-mm-per-prompt", flags.limit_mm_per_prompt,
+                     R"(JSON; only 0 is possible: {"image": 0, "audio": 0})");
+  add_network_flags(command, flags);
+  add_answer_flags(command, flags);
+  add_foreign_flags(command, flags.foreign);
+}
+
+base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>& notes) {
+  TANDEM_RETURN_IF_ERROR(check_foreign_flags(flags.foreign, notes));
+  TANDEM_RETURN_IF_ERROR(check_modalities(flags.limit_mm_per_prompt));
+  for (const std::string& key : flags.api_keys)
+    if (key.empty()) return base::invalid("serve: --api-key: expected a key, got none");
+  for (const std::string& name : flags.served_model_names)
+    if (name.empty()) return base::invalid("serve: --served-model-name: expected a name, got none");
+  if (const auto length = parse_model_len(flags.max_model_len); !length)
+    return tl::unexpected<base::Error>(length.error());
+  return {};
+}
+
+base::Result<int64_t> parse_model_len(const std::string& text) {
+  if (text == "auto" || text == "-1") return 0;
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string suffix(end, text.data() + text.size());
+  const int64_t factor = suffix.empty()  ? 1
+                         : suffix == "k" ? 1000
+                         : suffix == "K" ? 1024
+                         : suffix == "m" ? 1'000'000
+                         : suffix == "M" ? int64_t{1} << 20
+                                         : 0;
+  if (error != std::errc() || factor == 0 || number < 1 || number > kLongest / factor)
+    return base::invalid(
+        "serve: --max-model-len: expected a number such as 8192, 8k or 8K, -1 or auto, got \"{}\"",
+        text.substr(0, 60));
+  return number * factor;
+}
+
+void accept_underscores(std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments.front() != "serve") return;
+  for (std::string& argument : arguments) {
+    if (!argument.starts_with("--")) continue;
+    const size_t end = std::min(argument.find('='), argument.size());
+    std::replace(argument.begin(), argument.begin() + static_cast<std::ptrdiff_t>(end), '_', '-');
+  }
+}
+
+}  // namespace tandem::cli

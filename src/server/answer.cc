@@ -1,0 +1,116 @@
+#include "server/answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "text/utf8.h"
+
+namespace tandem::server {
+namespace {
+
+using Kind = text::OutputEvent::Kind;
+
+int64_t num_characters(std::string_view text) {
+  // Every byte but the continuations begins a character.
+  return std::ranges::count_if(
+      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; });
+}
+
+text::OutputParserOptions parser_options(const AnswerOptions& options) {
+  text::OutputParserOptions result;
+  result.parse_tools = options.tools != nullptr;
+  result.skip_special_tokens = options.skip_special_tokens;
+  result.end_tokens_end = !options.ignore_eos;
+  result.call_id_prefix = options.call_id_prefix;
+  result.tools = options.tools;
+  return result;
+}
+
+}  // namespace
+
+Answer::Answer(const text::Tokenizer& tokenizer, AnswerOptions options,
+               std::span<const int32_t> prompt_ids)
+    : options_(std::move(options)) {
+  if (options_.chat)
+    parser_.emplace(tokenizer, parser_options(options_), prompt_ids);
+  else
+    detokenizer_.emplace(tokenizer, options_.skip_special_tokens);
+  matcher_.emplace(options_.stop, options_.include_stop);
+}
+
+std::vector<AnswerPiece> Answer::push(engine::TokenEvent& event) {
+  const bool hide_last = event.finish && event.finish->stop_token && !options_.include_stop;
+  for (size_t i = 0; i < event.tokens.size() && !stopped(); ++i) {
+    ++num_tokens_;
+    const int32_t token = event.tokens[i].token;
+    tokens_.push_back({std::move(event.tokens[i]), num_chars_});
+    // The token that ended the answer is counted, but is no part of its text.
+    if (!hide_last || i + 1 < event.tokens.size()) push_token(token);
+  }
+  return std::exchange(pieces_, {});
+}
+
+void Answer::push_token(int32_t token) {
+  if (detokenizer_) {
+    const std::string text = detokenizer_->push(token);
+    num_chars_ += num_characters(text);
+    return add_content(text);
+  }
+  for (text::OutputEvent& event : parser_->push(std::span<const int32_t>(&token, 1))) {
+    if (stopped()) return;
+    if (event.kind == Kind::kContent)
+      add_content(event.text);
+    else
+      emit(std::move(event));
+  }
+}
+
+std::vector<AnswerPiece> Answer::finish() {
+  if (stopped()) return std::exchange(pieces_, {});
+  if (detokenizer_) add_content(detokenizer_->finish());
+  if (parser_) {
+    for (text::OutputEvent& event : parser_->finish()) {
+      if (stopped()) break;
+      if (event.kind == Kind::kContent)
+        add_content(event.text);
+      else
+        emit(std::move(event));
+    }
+  }
+  if (!stopped()) flush_content();
+  return std::exchange(pieces_, {});
+}
+
+void Answer::add_content(std::string_view text) {
+  if (text.empty()) return;
+  text::StopStringMatcher::Output output = matcher_->push(text);
+  if (output.stopped) stop_text_ = std::move(output.stop_text);
+  if (!output.text.empty()) pieces_.push_back({Kind::kContent, std::move(output.text), -1, "", ""});
+}
+
+void Answer::flush_content() {
+  std::string rest = matcher_->finish();
+  if (!rest.empty()) pieces_.push_back({Kind::kContent, std::move(rest), -1, "", ""});
+  matcher_.emplace(options_.stop, options_.include_stop);
+}
+
+void Answer::emit(AnswerPiece piece) {
+  flush_content();
+  if (piece.kind == Kind::kToolCallEnd) has_tool_call_ = true;
+  if (piece.kind == Kind::kReasoning && !options_.include_reasoning) return;
+  pieces_.push_back(std::move(piece));
+}
+
+std::vector<AnswerToken> Answer::take_tokens() {
+  return std::exchange(tokens_, {});
+}
+
+TokenText token_text(const text::Tokenizer& tokenizer, int32_t id) {
+  const int byte = tokenizer.byte_value(id);
+  if (byte >= 0)
+    return {std::string(text::kReplacementCharacter), std::string(1, static_cast<char>(byte))};
+  std::string text(tokenizer.is_special(id) ? tokenizer.id_to_token(id) : tokenizer.piece(id));
+  return {text, text};
+}
+
+}  // namespace tandem::server

@@ -1,0 +1,132 @@
+// chat.completion and chat.completion.chunk.
+#include <nlohmann/json.hpp>
+
+#include "server/format.h"
+#include "server/json_text.h"
+
+namespace tandem::server {
+namespace {
+
+using nlohmann::ordered_json;
+using Kind = text::OutputEvent::Kind;
+
+void add_text(ordered_json& object, const char* key, const std::string& text) {
+  auto& value = object[key];
+  value = value.is_string() ? value.get<std::string>() + text : text;
+}
+
+// One entry per call in a chunk: id and name the first time, then more of the arguments.
+ordered_json& call_entry(ordered_json& delta, int32_t index) {
+  ordered_json& calls = delta["tool_calls"];
+  for (ordered_json& call : calls)
+    if (call["index"] == index) return call;
+  calls.push_back({{"index", index}});
+  return calls.back();
+}
+
+void add_piece(ordered_json& delta, const AnswerPiece& piece) {
+  switch (piece.kind) {
+    case Kind::kReasoning:
+      return add_text(delta, "reasoning", piece.text);
+    case Kind::kContent:
+      return add_text(delta, "content", piece.text);
+    case Kind::kToolCallBegin: {
+      ordered_json& call = call_entry(delta, piece.call_index);
+      call["id"] = piece.call_id;
+      call["type"] = "function";
+      call["function"] = {{"name", piece.call_name}, {"arguments", ""}};
+      return;
+    }
+    case Kind::kToolArguments:
+      return add_text(call_entry(delta, piece.call_index)["function"], "arguments", piece.text);
+    case Kind::kToolCallEnd:
+      return;
+  }
+}
+
+ordered_json bytes_json(const std::string& bytes) {
+  ordered_json result = ordered_json::array();
+  for (const char c : bytes) result.push_back(static_cast<unsigned char>(c));
+  return result;
+}
+
+class ChatFormat : public ReplyFormat {
+ public:
+  using ReplyFormat::ReplyFormat;
+
+  std::string begin_choice(int64_t index) const override {
+    return chunk_of({{"role", "assistant"}, {"content", ""}}, {.index = index}, {});
+  }
+
+  std::string chunk(const ChoicePart& part, const std::optional<Usage>& usage) const override {
+    ordered_json delta = ordered_json::object();
+    for (const AnswerPiece& piece : part.pieces) add_piece(delta, piece);
+    return chunk_of(std::move(delta), part, usage);
+  }
+
+ protected:
+  const char* object_name(bool chunk) const override {
+    return chunk ? "chat.completion.chunk" : "chat.completion";
+  }
+
+  ordered_json choice_json(const ChoicePart& part) const override {
+    text::OutputMessage message;
+    for (const AnswerPiece& piece : part.pieces) message.add(piece);
+    ordered_json calls = ordered_json::array();
+    for (const text::ToolCall& call : message.tool_calls)
+      calls.push_back({{"id", call.id},
+                       {"type", "function"},
+                       {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    ordered_json json = {{"role", "assistant"}, {"content", message.content}, {"refusal", nullptr}};
+    if (message.content.empty() && !calls.empty()) json["content"] = nullptr;
+    json["reasoning"] =
+        message.reasoning.empty() ? ordered_json() : ordered_json(message.reasoning);
+    if (!calls.empty()) json["tool_calls"] = calls;
+    ordered_json choice = {{"index", part.index}, {"message", json}};
+    choice["logprobs"] = logprobs_json(part);
+    add_end(choice, part);
+    return choice;
+  }
+
+ private:
+  std::string chunk_of(ordered_json delta, const ChoicePart& part,
+                       const std::optional<Usage>& usage) const {
+    ordered_json choice = {{"index", part.index}, {"delta", std::move(delta)}};
+    choice["logprobs"] = part.tokens.empty() ? ordered_json() : logprobs_json(part);
+    add_end(choice, part);
+    ordered_json reply = envelope(true);
+    reply["choices"] = ordered_json::array({choice});
+    if (usage)
+      reply["usage"] = {{"prompt_tokens", usage->num_prompt_tokens},
+                        {"total_tokens", usage->num_prompt_tokens + usage->num_output_tokens},
+                        {"completion_tokens", usage->num_output_tokens}};
+    return sse_event(reply);
+  }
+
+  ordered_json entry(int32_t id, float logprob) const {
+    const TokenText text = token_text(tokenizer_, id);
+    return {{"token", text.text}, {"logprob", logprob}, {"bytes", bytes_json(text.bytes)}};
+  }
+
+  ordered_json logprobs_json(const ChoicePart& part) const {
+    if (!logprobs_) return nullptr;
+    ordered_json content = ordered_json::array();
+    for (const AnswerToken& token : part.tokens) {
+      ordered_json item = entry(token.choice.token, token.choice.logprob);
+      item["top_logprobs"] = ordered_json::array();
+      for (const sampling::TokenLogprob& top : token.choice.top)
+        item["top_logprobs"].push_back(entry(top.token, top.logprob));
+      content.push_back(std::move(item));
+    }
+    return {{"content", std::move(content)}, {"refusal", nullptr}};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ReplyFormat> make_chat_format(const text::Tokenizer& tokenizer, ReplyNames names,
+                                              bool logprobs, bool token_ids) {
+  return std::make_unique<ChatFormat>(tokenizer, std::move(names), logprobs, token_ids);
+}
+
+}  // namespace tandem::server

@@ -1,0 +1,104 @@
+// /v1/chat/completions: messages through the template to ids.
+#include <nlohmann/json.hpp>
+
+#include "io/json.h"
+#include "server/request.h"
+
+namespace tandem::server {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+// Whether the model may call tools at all.
+bool tools_wanted(Fields& fields) {
+  const json* choice = fields.any("tool_choice");
+  if (choice == nullptr || *choice == "auto") return true;
+  if (*choice == "none") return false;
+  fields.fail("tool_choice", "expected \"auto\" or \"none\", got " + io::describe_json(*choice) +
+                                 "; a call cannot be forced yet");
+  return false;
+}
+
+ordered_json template_kwargs(Fields& fields, const ordered_json& body, const ServedModel& model) {
+  ordered_json kwargs = *model.template_kwargs;
+  const auto effort = fields.string("reasoning_effort", 64);
+  if (effort) kwargs["enable_thinking"] = *effort != "none";
+  if (fields.object("chat_template_kwargs") != nullptr) kwargs.update(body["chat_template_kwargs"]);
+  return kwargs;
+}
+
+void read_logprobs(Fields& fields, sampling::SamplingParams& params) {
+  const bool wanted = fields.boolean("logprobs").value_or(false);
+  const auto top = fields.integer("top_logprobs", 0, 20);
+  if (top && !wanted) fields.fail("top_logprobs", "expected none without \"logprobs\": true");
+  if (wanted) params.num_logprobs = static_cast<int32_t>(top.value_or(0));
+}
+
+}  // namespace
+
+ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const ServedModel& model) {
+  const json* messages = fields.array("messages");
+  const bool wanted = tools_wanted(fields);
+  const json* tools = fields.array("tools");
+  fields.refuse("chat_template", "the server's template is used");
+  fields.refuse("documents", "leave it out");
+  fields.refuse("functions", "use tools");
+  fields.refuse("function_call", "use tool_choice");
+  // The order of keys reaches the template: this copy keeps it. The body has been checked.
+  const ordered_json ordered = ordered_json::parse(body);
+  const ordered_json kwargs = template_kwargs(fields, ordered, model);
+  text::ChatRequest chat;
+  chat.continue_final_message = fields.boolean("continue_final_message").value_or(false);
+  chat.add_generation_prompt =
+      fields.boolean("add_generation_prompt").value_or(!chat.continue_final_message);
+  if (chat.continue_final_message && chat.add_generation_prompt)
+    fields.fail("continue_final_message", "expected \"add_generation_prompt\": false with it");
+  if (fields.error()) return tl::unexpected<ApiError>(*fields.error());
+  if (messages == nullptr || messages->empty())
+    return api_error(400, "messages: expected a list of at least one message", "messages");
+  const bool has_tools = wanted && tools != nullptr && !tools->empty();
+  chat.messages = &ordered["messages"];
+  chat.tools = has_tools ? &ordered["tools"] : nullptr;
+  chat.template_kwargs = &kwargs;
+  auto segments = model.chat_template.render(chat);
+  if (!segments) {
+    ApiError error = from_error(segments.error());
+    error.status = 400;
+    if (!error.param) error.param = "messages";
+    return tl::unexpected<ApiError>(std::move(error));
+  }
+  ChatPrompt prompt;
+  prompt.ids = model.tokenizer.encode_segments(*segments);
+  if (has_tools) prompt.tools = text::ToolSchemas::from_json(*tools);
+  return prompt;
+}
+
+ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& model) {
+  auto parsed = parse_body(body);
+  if (!parsed) return tl::unexpected<ApiError>(std::move(parsed.error()));
+  Fields fields(*parsed);
+  if (auto error = check_model(fields, model)) return tl::unexpected<ApiError>(*error);
+  ChatRequest request;
+  request.params = read_params(fields, model);
+  const auto most = fields.integer("max_completion_tokens", 1, int64_t{1} << 40);
+  if (most) request.params.max_tokens = most;
+  read_logprobs(fields, request.params.sampling);
+  request.include_reasoning = fields.boolean("include_reasoning").value_or(true);
+  fields.refuse("echo", "use continue_final_message");
+  fields.refuse("add_special_tokens", "the template writes them");
+  if (const auto parallel = fields.boolean("parallel_tool_calls"); parallel && !*parallel)
+    fields.fail("parallel_tool_calls", "expected true; the number of calls cannot be limited yet");
+  auto prompt = encode_chat(body, fields, model);
+  if (auto error = fields.finish()) return tl::unexpected<ApiError>(*error);
+  if (!prompt) return tl::unexpected<ApiError>(std::move(prompt.error()));
+  request.prompt = std::move(prompt->ids);
+  request.tools = std::move(prompt->tools);
+  if (auto error = check_prompt(request.prompt, model, request.params.max_tokens)) {
+    error->param = "messages";
+    return tl::unexpected<ApiError>(*error);
+  }
+  return request;
+}
+
+}  // namespace tandem::server

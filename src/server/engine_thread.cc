@@ -1,0 +1,159 @@
+#include "server/engine_thread.h"
+
+#include <chrono>
+#include <utility>
+
+#include "base/check.h"
+
+namespace tandem::server {
+namespace {
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+Admission::Admission(Admission&& other) noexcept
+    : counter_(std::exchange(other.counter_, nullptr)), count_(std::exchange(other.count_, 0)) {}
+
+Admission& Admission::operator=(Admission&& other) noexcept {
+  std::swap(counter_, other.counter_);
+  std::swap(count_, other.count_);
+  return *this;
+}
+
+Admission::~Admission() {
+  if (counter_ != nullptr) counter_->fetch_sub(count_);
+}
+
+EngineThread::EngineThread(engine::Engine& engine, EngineThreadOptions options)
+    : engine_(engine), options_(options), stats_(engine.stats()) {
+  thread_ = std::thread([this] { run(); });
+}
+
+EngineThread::~EngineThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    inbox_.cancel_all = true;
+    inbox_.stop = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+std::optional<Admission> EngineThread::admit(int64_t count) {
+  int64_t current = num_admitted_.load();
+  do {
+    if (count > options_.max_requests - current) return std::nullopt;
+  } while (!num_admitted_.compare_exchange_weak(current, current + count));
+  return Admission(&num_admitted_, count);
+}
+
+uint64_t EngineThread::submit(engine::EngineRequest request, std::shared_ptr<Admission> admission,
+                              EventSink sink) {
+  const uint64_t id = next_id_.fetch_add(1);
+  request.id = id;
+  {
+    const std::lock_guard lock(mutex_);
+    inbox_.submissions.push_back({std::move(request), std::move(admission), std::move(sink)});
+  }
+  wake_.notify_one();
+  return id;
+}
+
+void EngineThread::cancel(uint64_t id) {
+  {
+    const std::lock_guard lock(mutex_);
+    inbox_.cancels.push_back(id);
+  }
+  wake_.notify_one();
+}
+
+void EngineThread::cancel_all() {
+  {
+    const std::lock_guard lock(mutex_);
+    inbox_.cancel_all = true;
+  }
+  wake_.notify_one();
+}
+
+bool EngineThread::healthy() const {
+  const int64_t began = step_began_ns_.load();
+  return began == 0 || static_cast<double>(now_ns() - began) * 1e-9 <= options_.stuck_seconds;
+}
+
+engine::EngineStats EngineThread::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void EngineThread::run() {
+  while (true) {
+    Inbox inbox;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] {
+        return engine_.has_work() || !inbox_.submissions.empty() || !inbox_.cancels.empty() ||
+               inbox_.cancel_all || inbox_.stop;
+      });
+      inbox = std::exchange(inbox_, {});
+    }
+    const bool stop = inbox.stop;
+    take(std::move(inbox));
+    if (stop) break;
+    if (engine_.has_work()) {
+      step_began_ns_.store(now_ns());
+      std::vector<engine::TokenEvent> events = engine_.step();
+      step_began_ns_.store(0);
+      publish_stats();
+      for (engine::TokenEvent& event : events) deliver(std::move(event));
+    } else {
+      publish_stats();
+    }
+  }
+  TANDEM_CHECK(active_.empty());
+}
+
+void EngineThread::take(Inbox inbox) {
+  for (Submission& submission : inbox.submissions) {
+    const uint64_t id = submission.request.id;
+    const base::Status status = engine_.add_request(std::move(submission.request));
+    if (status) {
+      active_.emplace(id, Active{std::move(submission.admission), std::move(submission.sink)});
+      continue;
+    }
+    submission.admission.reset();
+    submission.sink(tl::unexpected<base::Error>(status.error()));
+  }
+  for (const uint64_t id : inbox.cancels) cancel_now(id);
+  if (!inbox.cancel_all) return;
+  while (!active_.empty()) cancel_now(active_.begin()->first);
+}
+
+// Nothing for a request that has ended by itself.
+void EngineThread::cancel_now(uint64_t id) {
+  auto event = engine_.cancel(id);
+  if (event) deliver(std::move(*event));
+}
+
+void EngineThread::deliver(engine::TokenEvent event) {
+  const auto found = active_.find(event.id);
+  TANDEM_CHECK(found != active_.end());
+  if (!event.finish) return found->second.sink(std::move(event));
+  // The place is free before the client hears of the end: it may ask again at once.
+  Active active = std::move(found->second);
+  active_.erase(found);
+  active.admission.reset();
+  active.sink(std::move(event));
+}
+
+void EngineThread::publish_stats() {
+  const engine::EngineStats stats = engine_.stats();
+  const std::lock_guard lock(mutex_);
+  stats_ = stats;
+}
+
+}  // namespace tandem::server

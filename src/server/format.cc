@@ -1,0 +1,67 @@
+#include "server/format.h"
+
+#include <nlohmann/json.hpp>
+
+#include "server/json_text.h"
+
+namespace tandem::server {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json usage_json(const Usage& usage) {
+  return {{"prompt_tokens", usage.num_prompt_tokens},
+          {"total_tokens", usage.num_prompt_tokens + usage.num_output_tokens},
+          {"completion_tokens", usage.num_output_tokens}};
+}
+
+ordered_json speculation_json(const speculation::AcceptanceStats& stats) {
+  ordered_json per_position = ordered_json::array();
+  for (size_t i = 0; i < stats.proposed_per_pos.size() && stats.proposed_per_pos[i] > 0; ++i)
+    per_position.push_back(stats.accepted_per_pos[i]);
+  return {{"num_spec_steps", stats.num_drafts},
+          {"num_draft_tokens", stats.num_draft_tokens},
+          {"num_accepted_tokens", stats.num_accepted_tokens},
+          {"mean_acceptance_length", stats.mean_acceptance_length()},
+          {"draft_acceptance_rate", stats.acceptance_rate()},
+          {"accepted_per_position", per_position}};
+}
+
+}  // namespace
+
+ordered_json ReplyFormat::envelope(bool chunk) const {
+  return {{"id", names_.id},
+          {"object", object_name(chunk)},
+          {"created", names_.created},
+          {"model", names_.model}};
+}
+
+std::string ReplyFormat::usage_chunk(const Usage& usage) const {
+  ordered_json reply = envelope(true);
+  reply["choices"] = ordered_json::array();
+  reply["usage"] = usage_json(usage);
+  return sse_event(reply);
+}
+
+std::string ReplyFormat::whole(const std::vector<ChoicePart>& choices, const Usage& usage,
+                               const speculation::AcceptanceStats* speculation) const {
+  ordered_json reply = envelope(false);
+  reply["choices"] = ordered_json::array();
+  for (const ChoicePart& part : choices) reply["choices"].push_back(choice_json(part));
+  reply["usage"] = usage_json(usage);
+  if (speculation != nullptr)
+    reply["metrics"] = {{"speculative_decoding", speculation_json(*speculation)}};
+  return json_text(reply);
+}
+
+void ReplyFormat::add_end(ordered_json& choice, const ChoicePart& part) const {
+  choice["finish_reason"] = part.finish_reason ? ordered_json(*part.finish_reason) : nullptr;
+  choice["stop_reason"] = nullptr;
+  if (part.stop_text) choice["stop_reason"] = *part.stop_text;
+  if (part.stop_token) choice["stop_reason"] = *part.stop_token;
+  if (!ids_) return;
+  choice["token_ids"] = ordered_json::array();
+  for (const AnswerToken& token : part.tokens) choice["token_ids"].push_back(token.choice.token);
+}
+
+}  // namespace tandem::server

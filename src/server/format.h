@@ -1,0 +1,72 @@
+// The JSON of answers: chat and completions, whole and in chunks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+#include "server/answer.h"
+#include "text/tokenizer.h"
+
+namespace tandem::server {
+
+struct ReplyNames {
+  std::string id;  // chatcmpl-..., cmpl-...
+  int64_t created = 0;
+  std::string model;
+};
+
+// A part of a choice, or all of it.
+struct ChoicePart {
+  int64_t index = 0;
+  std::vector<AnswerPiece> pieces = {};
+  std::vector<AnswerToken> tokens = {};
+  std::optional<std::string> finish_reason = {};
+  std::optional<std::string> stop_text = {};  // the stop string that ended it
+  std::optional<int32_t> stop_token = {};     // or the stop id
+};
+
+struct Usage {
+  int64_t num_prompt_tokens = 0;
+  int64_t num_output_tokens = 0;
+};
+
+class ReplyFormat {
+ public:
+  // `logprobs`: those of tokens are shown; `token_ids`: the ids are.
+  ReplyFormat(const text::Tokenizer& tokenizer, ReplyNames names, bool logprobs, bool token_ids)
+      : tokenizer_(tokenizer), names_(std::move(names)), logprobs_(logprobs), ids_(token_ids) {}
+  virtual ~ReplyFormat() = default;
+
+  // The first chunk of a choice; empty when the route has none.
+  virtual std::string begin_choice(int64_t index) const = 0;
+  virtual std::string chunk(const ChoicePart& part, const std::optional<Usage>& usage) const = 0;
+  // The chunk after the last choice when usage is asked for.
+  std::string usage_chunk(const Usage& usage) const;
+  std::string whole(const std::vector<ChoicePart>& choices, const Usage& usage,
+                    const speculation::AcceptanceStats* speculation) const;
+
+ protected:
+  virtual nlohmann::ordered_json choice_json(const ChoicePart& part) const = 0;
+  virtual const char* object_name(bool chunk) const = 0;
+  nlohmann::ordered_json envelope(bool chunk) const;
+  void add_end(nlohmann::ordered_json& choice, const ChoicePart& part) const;
+
+  const text::Tokenizer& tokenizer_;
+  ReplyNames names_;
+  bool logprobs_;
+  bool ids_;
+};
+
+std::unique_ptr<ReplyFormat> make_chat_format(const text::Tokenizer& tokenizer, ReplyNames names,
+                                              bool logprobs, bool token_ids);
+// `echoes`: what each choice's text begins with; empty without echo.
+std::unique_ptr<ReplyFormat> make_completion_format(const text::Tokenizer& tokenizer,
+                                                    ReplyNames names, bool logprobs, bool token_ids,
+                                                    std::vector<std::string> echoes);
+
+}  // namespace tandem::server

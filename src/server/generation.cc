@@ -1,0 +1,255 @@
+#include "server/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "sampling/rng.h"
+#include "server/json_text.h"
+
+namespace tandem::server {
+namespace {
+
+// Steps whose tokens a client has not read; then it is cut off.
+constexpr size_t kMaxUnreadEvents = 16384;
+
+AnswerOptions answer_options(const GenerationJob& job, size_t index) {
+  const GenerationParams& params = job.params;
+  return {.stop = params.stop,
+          .include_stop = params.include_stop,
+          .skip_special_tokens = params.skip_special_tokens,
+          .chat = job.chat,
+          .ignore_eos = params.sampling.ignore_eos,
+          .include_reasoning = job.include_reasoning,
+          .call_id_prefix = fmt::format("call_{}_{}_", job.request_id, index),
+          .tools = job.tools};
+}
+
+std::unique_ptr<ReplyFormat> make_format(const ServedModel& model, const GenerationJob& job) {
+  ReplyNames names{.id = (job.chat ? "chatcmpl-" : "cmpl-") + job.request_id,
+                   .created = static_cast<int64_t>(std::time(nullptr)),
+                   .model = model.names.front()};
+  const bool logprobs = job.params.sampling.num_logprobs >= 0;
+  const bool ids = job.params.return_token_ids;
+  if (job.chat) return make_chat_format(model.tokenizer, std::move(names), logprobs, ids);
+  return make_completion_format(model.tokenizer, std::move(names), logprobs, ids, job.echoes);
+}
+
+const char* reason_of(const engine::TokenEvent& event) {
+  switch (event.finish->reason) {
+    case engine::FinishReason::kStop:
+      return "stop";
+    case engine::FinishReason::kLength:
+      return "length";
+    case engine::FinishReason::kCancelled:
+      return "abort";
+    case engine::FinishReason::kError:
+      return "error";
+  }
+  return "error";
+}
+
+}  // namespace
+
+Generation::Generation(const ServerParts& parts, GenerationJob job,
+                       std::vector<Admission> admissions)
+    : parts_(parts),
+      job_(std::move(job)),
+      admissions_(std::move(admissions)),
+      format_(make_format(parts.model, job_)) {
+  for (size_t i = 0; i < admissions_.size(); ++i) {
+    const auto& prompt = job_.prompts[i / static_cast<size_t>(job_.params.n)];
+    const int64_t room = parts_.model.max_request_tokens - static_cast<int64_t>(prompt.size());
+    choices_.push_back({.answer = Answer(parts_.model.tokenizer, answer_options(job_, i), prompt),
+                        .max_tokens = std::min(job_.params.max_tokens.value_or(room), room)});
+    choices_.back().whole.index = static_cast<int64_t>(i);
+  }
+}
+
+Generation::~Generation() {
+  cancel();
+}
+
+void Generation::start(std::function<void()> wake) {
+  inbox_->wake = std::move(wake);
+  inbox_->stopped.assign(choices_.size(), 0);
+  parts_.metrics.add_request(job_.params.n);
+  for (size_t i = 0; i < choices_.size(); ++i) submit(i, std::move(admissions_[i]));
+}
+
+void Generation::submit(size_t index, Admission admission) {
+  const auto n = static_cast<size_t>(job_.params.n);
+  engine::EngineRequest request{.id = 0,
+                                .prompt_ids = job_.prompts[index / n],
+                                .sampling = job_.params.sampling,
+                                .max_tokens = choices_[index].max_tokens,
+                                .num_draft_tokens = {}};
+  // The first choice is the one that a request for a single one would get.
+  if (request.sampling.seed && index % n > 0)
+    request.sampling.seed = sampling::derive_seed(*request.sampling.seed, index % n);
+  choices_[index].engine_id = parts_.engine.submit(
+      std::move(request), std::make_shared<Admission>(std::move(admission)),
+      [inbox = inbox_, index, max_tokens = choices_[index].max_tokens,
+       &metrics = parts_.metrics](base::Result<engine::TokenEvent> event) {
+        const std::lock_guard lock(inbox->mutex);
+        if (event && event->finish)
+          metrics.add_finished({.reason = inbox->stopped[index] ? "stop" : reason_of(*event),
+                                .max_tokens = max_tokens,
+                                .stats = event->finish->stats});
+        if (!inbox->wake) return;  // nobody listens any more
+        inbox->arrivals.push_back({index, std::move(event), Clock::now()});
+        inbox->wake();
+      });
+}
+
+void Generation::cancel() {
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->wake = nullptr;
+    inbox_->arrivals.clear();
+  }
+  for (Choice& choice : choices_) {
+    if (choice.released || choice.engine_id == 0) continue;
+    choice.released = true;
+    parts_.engine.cancel(choice.engine_id);
+  }
+  over_ = true;
+}
+
+ReplyPart Generation::poll() {
+  ReplyPart part;
+  if (over_) {
+    part.done = true;
+    return part;
+  }
+  std::vector<Arrival> arrivals;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    arrivals.swap(inbox_->arrivals);
+  }
+  if (job_.params.stream && !head_sent_ && (arrivals.empty() || arrivals.front().event)) {
+    add_head(part, 200);
+    for (size_t i = 0; i < choices_.size(); ++i)
+      part.data += format_->begin_choice(static_cast<int64_t>(i));
+  }
+  if (job_.params.stream && arrivals.size() > kMaxUnreadEvents)
+    fail({.status = 503, .message = "stream: the client reads too slowly"}, part);
+  for (Arrival& arrival : arrivals) {
+    if (over_) break;
+    take(arrival, part);
+  }
+  if (!over_ && num_ended_ == choices_.size()) finish_reply(part);
+  part.done = over_;
+  return part;
+}
+
+void Generation::take(Arrival& arrival, ReplyPart& part) {
+  Choice& choice = choices_[arrival.choice];
+  if (!arrival.event) {
+    choice.released = true;
+    return fail(from_error(arrival.event.error()), part);
+  }
+  engine::TokenEvent& event = *arrival.event;
+  if (event.finish) choice.released = true;
+  if (choice.ended) return;
+  acceptance_.add_round(event.num_drafted, event.num_accepted);
+  if (choice.last_event != Clock::time_point() && !event.tokens.empty())
+    parts_.metrics.add_inter_token(
+        std::chrono::duration<double>(arrival.time - choice.last_event).count(),
+        static_cast<int64_t>(event.tokens.size()));
+  choice.last_event = arrival.time;
+  ChoicePart delta{.index = static_cast<int64_t>(arrival.choice)};
+  delta.pieces = choice.answer.push(event);
+  const bool stopped = choice.answer.stopped();
+  if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kError) {
+    // Only allowed_token_ids can leave nothing to choose from.
+    const int status = job_.params.sampling.allowed_token_ids.empty() ? 500 : 400;
+    return fail({.status = status, .message = event.finish->error}, part);
+  }
+  if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kCancelled) {
+    return fail({.status = 503, .message = "the server is shutting down"}, part);
+  }
+  if (event.finish || stopped) end_choice(choice, delta, event.finish);
+  delta.tokens = choice.answer.take_tokens();
+  if (!job_.params.stream) {
+    std::ranges::move(delta.pieces, std::back_inserter(choice.whole.pieces));
+    std::ranges::move(delta.tokens, std::back_inserter(choice.whole.tokens));
+    return;
+  }
+  const bool shows = !delta.pieces.empty() || delta.finish_reason ||
+                     job_.params.sampling.num_logprobs >= 0 || job_.params.return_token_ids;
+  if (!shows) return;
+  std::optional<Usage> running;
+  if (job_.params.continuous_usage) running = usage();
+  part.data += format_->chunk(delta, running);
+}
+
+void Generation::end_choice(Choice& choice, ChoicePart& delta,
+                            const std::optional<engine::Finish>& finish) {
+  for (AnswerPiece& piece : choice.answer.finish()) delta.pieces.push_back(std::move(piece));
+  const bool stopped = choice.answer.stopped();
+  const bool length = !stopped && finish && finish->reason == engine::FinishReason::kLength;
+  delta.finish_reason = length ? "length" : choice.answer.has_tool_call() ? "tool_calls" : "stop";
+  delta.stop_text = choice.answer.stop_text();
+  if (!stopped && finish && finish->stop_token) {
+    const auto& ids = job_.params.sampling.stop_token_ids;
+    if (std::ranges::find(ids, *finish->stop_token) != ids.end())
+      delta.stop_token = finish->stop_token;
+  }
+  choice.whole.finish_reason = delta.finish_reason;
+  choice.whole.stop_text = delta.stop_text;
+  choice.whole.stop_token = delta.stop_token;
+  choice.ended = true;
+  ++num_ended_;
+  if (finish) return;
+  // A stop string: the engine learns of it here.
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->stopped[static_cast<size_t>(choice.whole.index)] = 1;
+  }
+  parts_.engine.cancel(choice.engine_id);
+}
+
+void Generation::fail(const ApiError& error, ReplyPart& part) {
+  if (head_sent_) {
+    part.data += "data: " + error_json(error) + "\n\n";
+  } else {
+    const Reply reply = error_reply(error);
+    part.head = reply.head;
+    part.data = reply.body;
+    head_sent_ = true;
+  }
+  cancel();
+}
+
+void Generation::finish_reply(ReplyPart& part) {
+  if (job_.params.stream) {
+    if (job_.params.include_usage) part.data += format_->usage_chunk(usage());
+    part.data += kSseDone;
+  } else {
+    std::vector<ChoicePart> wholes;
+    for (Choice& choice : choices_) wholes.push_back(std::move(choice.whole));
+    add_head(part, 200);
+    const bool shows = parts_.model.spec_metrics;
+    part.data = format_->whole(wholes, usage(), shows ? &acceptance_ : nullptr);
+  }
+  over_ = true;
+}
+
+void Generation::add_head(ReplyPart& part, int status) {
+  part.head = ReplyHead{.status = status};
+  if (job_.params.stream) {
+    part.head->content_type = "text/event-stream; charset=utf-8";
+    part.head->headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  }
+  head_sent_ = true;
+}
+
+Usage Generation::usage() const {
+  Usage usage;
+  for (const auto& prompt : job_.prompts)
+    usage.num_prompt_tokens += static_cast<int64_t>(prompt.size());
+  for (const Choice& choice : choices_) usage.num_output_tokens += choice.answer.num_tokens();
+  return usage;
+}
+
+}  // namespace tandem::server

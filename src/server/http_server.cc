@@ -1,0 +1,111 @@
+#include "server/http_server.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <thread>
+#include <vector>
+
+#include "base/log.h"
+#include "server/http_connection.h"
+
+namespace tandem::server {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+
+}  // namespace
+
+struct HttpServer::Impl {
+  Impl(HttpHandler& handler, const HttpServerOptions& options)
+      : shared{.handler = handler,
+               .options = options,
+               .workers = asio::thread_pool(static_cast<size_t>(options.num_threads))},
+        context(options.num_threads),
+        acceptor(context) {}
+
+  base::Status listen();
+  asio::awaitable<void> accept();
+
+  HttpShared shared;
+  asio::io_context context;
+  tcp::acceptor acceptor;
+  uint16_t port = 0;
+  std::vector<std::thread> threads;
+};
+
+base::Status HttpServer::Impl::listen() {
+  const HttpServerOptions& options = shared.options;
+  boost::system::error_code error;
+  const auto failed = [&] {
+    return base::invalid("--host {} --port {}: expected an address to listen on, got: {}",
+                         options.host, options.port, error.message());
+  };
+  tcp::resolver resolver(context);
+  const auto found =
+      resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, error);
+  if (error || found.empty()) return failed();
+  const tcp::endpoint endpoint = found.begin()->endpoint();
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (error) return failed();
+  port = acceptor.local_endpoint().port();
+  return {};
+}
+
+asio::awaitable<void> HttpServer::Impl::accept() {
+  while (true) {
+    boost::system::error_code error;
+    tcp::socket socket = co_await acceptor.async_accept(
+        asio::make_strand(context), asio::redirect_error(asio::use_awaitable, error));
+    if (error == asio::error::operation_aborted) co_return;
+    if (error) {
+      // Out of file descriptors, say: others must end first.
+      base::log_warning("http: a connection could not be accepted: {}", error.message());
+      asio::steady_timer pause(context, std::chrono::milliseconds(100));
+      co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
+      continue;
+    }
+    if (shared.num_connections.load() >= shared.options.max_connections) {
+      base::log_debug("http: a connection too many is closed");
+      continue;
+    }
+    const auto executor = socket.get_executor();
+    auto connection = std::make_shared<HttpConnection>(shared, std::move(socket));
+    asio::co_spawn(executor, [connection] { return connection->run(); }, asio::detached);
+  }
+}
+
+HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+base::Result<std::unique_ptr<HttpServer>> HttpServer::open(HttpHandler& handler,
+                                                           const HttpServerOptions& options) {
+  auto impl = std::make_unique<Impl>(handler, options);
+  TANDEM_RETURN_IF_ERROR(impl->listen());
+  asio::co_spawn(impl->context, impl->accept(), asio::detached);
+  for (int i = 0; i < options.num_threads; ++i)
+    impl->threads.emplace_back([&context = impl->context] { context.run(); });
+  return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
+}
+
+HttpServer::~HttpServer() {
+  impl_->shared.workers.join();
+  impl_->context.stop();
+  for (std::thread& thread : impl_->threads) thread.join();
+}
+
+uint16_t HttpServer::port() const {
+  return impl_->port;
+}
+
+int64_t HttpServer::num_busy() const {
+  return impl_->shared.num_busy.load();
+}
+
+}  // namespace tandem::server

@@ -1,0 +1,78 @@
+// Requests of the generating routes, checked.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sampling/params.h"
+#include "server/api_error.h"
+#include "server/fields.h"
+#include "server/served_model.h"
+#include "text/tool_schema.h"
+
+namespace tandem::server {
+
+inline constexpr size_t kMaxBodyBytes = size_t{64} << 20;
+inline constexpr size_t kMaxJsonDepth = 100;
+inline constexpr int64_t kMaxChoices = 128;
+inline constexpr size_t kMaxPrompts = 1024;
+inline constexpr size_t kMaxStopStrings = 16;
+
+// What chat and completions have in common.
+struct GenerationParams {
+  sampling::SamplingParams sampling;
+  std::optional<int64_t> max_tokens;
+  int64_t n = 1;
+  std::vector<std::string> stop;
+  bool include_stop = false;
+  bool skip_special_tokens = true;
+  bool stream = false;
+  bool include_usage = false;
+  bool continuous_usage = false;
+  bool return_token_ids = false;
+};
+
+struct CompletionRequest {
+  GenerationParams params;
+  std::vector<std::vector<int32_t>> prompts;
+  std::vector<std::string> prompt_texts;  // for echo; empty without it
+  bool echo = false;
+};
+
+struct ChatRequest {
+  GenerationParams params;
+  std::vector<int32_t> prompt;
+  std::shared_ptr<const text::ToolSchemas> tools;  // null: tool calls are not looked for
+  bool include_reasoning = true;
+};
+
+// The JSON object of a body, with bounds on depth and count.
+ApiResult<nlohmann::json> parse_body(std::string_view body);
+
+ApiResult<CompletionRequest> parse_completion(std::string_view body, const ServedModel& model);
+ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& model);
+
+// The prompt of a chat as ids, for chat and /tokenize: reads messages, tools and template fields.
+struct ChatPrompt {
+  std::vector<int32_t> ids;
+  std::shared_ptr<const text::ToolSchemas> tools;
+};
+ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const ServedModel& model);
+
+// Fields every generating route knows.
+GenerationParams read_params(Fields& fields, const ServedModel& model);
+// 404 for a model that is not served; absent means the one that is.
+std::optional<ApiError> check_model(Fields& fields, const ServedModel& model);
+// Ids that are places for images or sound, and prompts that can never fit.
+std::optional<ApiError> check_prompt(const std::vector<int32_t>& ids, const ServedModel& model,
+                                     std::optional<int64_t> max_tokens);
+// Text of a prompt as ids: special spellings stay text, <bos> goes in front.
+std::vector<int32_t> encode_text(const std::string& text, const ServedModel& model,
+                                 bool add_special_tokens);
+
+}  // namespace tandem::server

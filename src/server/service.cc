@@ -1,0 +1,202 @@
+#include "server/service.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "server/api_error.h"
+#include "server/json_text.h"
+
+namespace tandem::server {
+namespace {
+
+constexpr std::string_view kBearer = "Bearer ";
+constexpr size_t kMaxIdBytes = 128;
+
+}  // namespace
+
+struct Service::Route {
+  std::string_view path;
+  std::vector<std::string_view> methods;
+  Reply (Service::*handler)(const HttpRequest&);
+};
+
+const std::vector<Service::Route>& Service::routes() {
+  static const std::vector<Route> kRoutes = {
+      {"/health", {"GET"}, &Service::health},
+      {"/ping", {"GET", "POST"}, &Service::health},
+      {"/version", {"GET"}, &Service::version},
+      {"/load", {"GET"}, &Service::load},
+      {"/metrics", {"GET"}, &Service::metrics},
+      {"/v1/models", {"GET"}, &Service::models},
+      {"/tokenize", {"POST"}, &Service::tokenize},
+      {"/detokenize", {"POST"}, &Service::detokenize},
+      {"/v1/completions", {"POST"}, &Service::completions},
+      {"/v1/chat/completions", {"POST"}, &Service::chat_completions},
+  };
+  return kRoutes;
+}
+
+const Service::Route* Service::find_route(std::string_view path) {
+  if (path.starts_with("/v1/models/")) path = "/v1/models";
+  for (const Route& route : routes())
+    if (route.path == path) return &route;
+  return nullptr;
+}
+
+bool matches_key(std::string_view given, const std::vector<std::string>& keys) {
+  bool found = false;
+  for (const std::string& key : keys) {
+    // Every byte of the key is compared, whatever the length of what is given.
+    auto difference = static_cast<unsigned>(key.size() != given.size());
+    for (size_t i = 0; i < key.size(); ++i) {
+      const char other = given.empty() ? '\0' : given[i % given.size()];
+      difference |= static_cast<unsigned>(static_cast<unsigned char>(key[i]) ^
+                                          static_cast<unsigned char>(other));
+    }
+    found |= difference == 0;
+  }
+  return found;
+}
+
+std::string request_id(std::string_view header) {
+  const bool good =
+      !header.empty() && header.size() <= kMaxIdBytes && std::ranges::all_of(header, [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               c == '-' || c == '_' || c == '.';
+      });
+  if (good) return std::string(header);
+  thread_local std::mt19937_64 generator = [] {
+    std::random_device device;
+    std::seed_seq seeds{device(), device(), device(), device()};
+    return std::mt19937_64(seeds);
+  }();
+  return fmt::format("{:016x}{:016x}", generator(), generator());
+}
+
+Service::Service(const ServerParts& parts, ServiceOptions options)
+    : parts_(parts), options_(std::move(options)) {}
+
+bool Service::authorized(const HttpRequest& request) const {
+  if (options_.api_keys.empty() || request.path == "/health") return true;
+  const std::string_view header = request.header("authorization");
+  return header.starts_with(kBearer) &&
+         matches_key(header.substr(kBearer.size()), options_.api_keys);
+}
+
+Reply Service::handle(const HttpRequest& request) {
+  Reply reply = dispatch(request);
+  if (options_.request_id_headers && !reply.source)
+    reply.head.headers.emplace_back("X-Request-Id", request_id(request.header("x-request-id")));
+  return reply;
+}
+
+Reply Service::dispatch(const HttpRequest& request) {
+  if (!authorized(request)) {
+    parts_.metrics.add_refusal("unauthorized");
+    return error_reply(
+        {401, "Authorization: expected \"Bearer KEY\" with a valid key", {}, "invalid_api_key"});
+  }
+  const Route* route = find_route(request.path);
+  if (route == nullptr)
+    return error_reply({404, "path: expected a known route; GET /v1/models is one"});
+  if (std::ranges::find(route->methods, request.method) == route->methods.end()) {
+    Reply reply = error_reply(
+        {405, fmt::format("{}: expected {}", route->path, fmt::join(route->methods, " or "))});
+    reply.head.headers.emplace_back("Allow", fmt::format("{}", fmt::join(route->methods, ", ")));
+    return reply;
+  }
+  if (request.method == "POST" && route->path != "/ping") {
+    const std::string_view encoding = request.header("content-encoding");
+    if (!encoding.empty() && encoding != "identity")
+      return error_reply({415, "Content-Encoding: expected none"});
+    // Web pages of others can send anything but JSON without asking first.
+    const std::string_view type = request.header("content-type");
+    if (!type.empty() && !type.starts_with("application/json"))
+      return error_reply({415, "Content-Type: expected \"application/json\""});
+  }
+  return (this->*route->handler)(request);
+}
+
+Reply Service::refuse(int status, const std::string& message) {
+  return error_reply({status, message});
+}
+
+void Service::count(const HttpRequest& request, int status, double seconds) {
+  // Only known names become labels: a stranger's paths would fill the memory.
+  const Route* route = find_route(request.path);
+  const bool known =
+      route != nullptr && std::ranges::find(route->methods, request.method) != route->methods.end();
+  parts_.metrics.add_http(known ? request.method : "other",
+                          route != nullptr ? std::string(route->path) : "other", status, seconds);
+}
+
+Reply Service::refused(const ApiError& error) {
+  parts_.metrics.add_refusal(error.status == 429   ? "queue_full"
+                             : error.status == 503 ? "draining"
+                                                   : "invalid");
+  return error_reply(error);
+}
+
+ApiResult<Admission> Service::enter() {
+  if (draining_.load()) return api_error(503, "the server is shutting down");
+  auto admission = parts_.engine.admit(1);
+  if (admission) return std::move(*admission);
+  return api_error(429, fmt::format("queue: expected fewer than {} requests at once; try again",
+                                    parts_.engine.options().max_requests));
+}
+
+Reply Service::generate(GenerationJob job, Admission first, const HttpRequest& request) {
+  const int64_t num_choices = static_cast<int64_t>(job.prompts.size()) * job.params.n;
+  const int64_t most = parts_.engine.options().max_requests;
+  if (num_choices > most)
+    return refused(
+        {400, fmt::format("n: expected at most {} answers at once, got {}", most, num_choices),
+         "n"});
+  for (const auto& prompt : job.prompts) {
+    const int64_t room = parts_.model.max_request_tokens - static_cast<int64_t>(prompt.size());
+    const int64_t max_tokens = job.params.max_tokens.value_or(room);
+    if (job.params.sampling.min_tokens > max_tokens)
+      return refused({400,
+                      fmt::format("min_tokens: expected at most {}, got {}", max_tokens,
+                                  job.params.sampling.min_tokens),
+                      "min_tokens"});
+  }
+  std::vector<Admission> admissions;
+  admissions.push_back(std::move(first));
+  while (static_cast<int64_t>(admissions.size()) < num_choices) {
+    auto admission = enter();
+    if (!admission) return refused(admission.error());
+    admissions.push_back(std::move(*admission));
+  }
+  job.request_id = request_id(request.header("x-request-id"));
+  Reply reply;
+  reply.source = std::make_shared<Generation>(parts_, std::move(job), std::move(admissions));
+  return reply;
+}
+
+Reply Service::completions(const HttpRequest& request) {
+  auto admission = enter();
+  if (!admission) return refused(admission.error());
+  auto parsed = parse_completion(request.body, parts_.model);
+  if (!parsed) return refused(parsed.error());
+  GenerationJob job{.params = std::move(parsed->params), .prompts = std::move(parsed->prompts)};
+  for (const std::string& text : parsed->prompt_texts)
+    job.echoes.insert(job.echoes.end(), static_cast<size_t>(job.params.n), text);
+  return generate(std::move(job), std::move(*admission), request);
+}
+
+Reply Service::chat_completions(const HttpRequest& request) {
+  auto admission = enter();
+  if (!admission) return refused(admission.error());
+  auto parsed = parse_chat(request.body, parts_.model);
+  if (!parsed) return refused(parsed.error());
+  GenerationJob job{.chat = true,
+                    .params = std::move(parsed->params),
+                    .tools = std::move(parsed->tools),
+                    .include_reasoning = parsed->include_reasoning};
+  job.prompts.push_back(std::move(parsed->prompt));
+  return generate(std::move(job), std::move(*admission), request);
+}
+
+}  // namespace tandem::server
