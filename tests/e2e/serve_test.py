@@ -1,0 +1,331 @@
+"""`tandem serve` as the real OpenAI client sees it: chat, stream, tools, logprobs, completions, 429, keys, drain."""
+
+import json
+import signal
+import threading
+import time
+
+import openai
+
+from harness import DEMO_ASSISTANT, DEMO_TARGET, Checks, speculative, tandem
+from serve_harness import MODEL, Server
+
+QUESTION = [{"role": "user", "content": "What is a lighthouse?"}]
+LONG = {"messages": QUESTION, "model": MODEL, "temperature": 0, "max_tokens": 400, "extra_body": {"ignore_eos": True}}
+TOOL = {"type": "function",
+        "function": {"name": "get_weather", "description": "The weather of a city.",
+                     "parameters": {"type": "object", "properties": {"city": {"type": "string"}},
+                                    "required": ["city"]}}}
+
+
+def client_of(server, **more):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key=more.pop("api_key", "none"), max_retries=0, timeout=120,
+                         **more)
+
+
+def joined(stream):
+    """-> (content, finish_reason, usage, number of chunks) of a chat stream."""
+    content, reason, usage, chunks = "", None, None, 0
+    for chunk in stream:
+        chunks += 1
+        if chunk.usage:
+            usage = chunk.usage
+        for choice in chunk.choices:
+            content += choice.delta.content or ""
+            reason = choice.finish_reason or reason
+    return content, reason, usage, chunks
+
+
+def chat(checks, server, client):
+    whole = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0)
+    text = whole.choices[0].message.content
+    checks.check("chat: the answer speaks of ships or a light", "light" in text.lower(), text)
+    checks.equal("chat: finish_reason", whole.choices[0].finish_reason, "stop")
+    checks.equal("chat: total tokens", whole.usage.total_tokens,
+                 whole.usage.prompt_tokens + whole.usage.completion_tokens)
+    stream = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, stream=True,
+                                            stream_options={"include_usage": True})
+    content, reason, usage, chunks = joined(stream)
+    checks.equal("stream: the deltas are the answer", content, text)
+    checks.equal("stream: finish_reason", reason, "stop")
+    checks.equal("stream: usage", usage and usage.model_dump(), whole.usage.model_dump())
+    checks.check("stream: several chunks", chunks > 3, chunks)
+    checks.check("stream: fewer chunks than tokens: drafts are accepted", chunks < usage.completion_tokens, chunks)
+    short = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=3)
+    checks.equal("max_tokens: finish_reason", short.choices[0].finish_reason, "length")
+    checks.equal("max_tokens: tokens", short.usage.completion_tokens, 3)
+    return text
+
+
+def seeds_and_choices(checks, client):
+    def ask(**more):
+        return client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=4, seed=7, max_tokens=24,
+                                              extra_body={"ignore_eos": True, "top_k": 0}, top_p=1, **more)
+
+    one = ask().choices[0].message.content
+    three = ask(n=3)
+    texts = [choice.message.content for choice in sorted(three.choices, key=lambda choice: choice.index)]
+    checks.equal("n: three choices", len(texts), 3)
+    checks.equal("n: the first is the one of n=1", texts[0], one)
+    checks.check("n: the others differ", len(set(texts)) == 3, texts)
+    checks.equal("n: tokens are counted together", three.usage.completion_tokens, 72)
+    streamed = {0: "", 1: "", 2: ""}
+    for chunk in ask(n=3, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    checks.equal("n: streamed alike", [streamed[i] for i in range(3)], texts)
+
+
+def stops(checks, client, text):
+    word = text.split()[4]
+    stopped = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, stop=[word])
+    before = text[: text.index(word)]
+    checks.equal("stop: the text before it", stopped.choices[0].message.content, before)
+    checks.equal("stop: stop_reason", stopped.choices[0].model_extra.get("stop_reason"), word)
+    content, reason, _, _ = joined(client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0,
+                                                                  stop=[word], stream=True))
+    checks.equal("stop: streamed", (content, reason), (before, "stop"))
+    kept = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, stop=[word],
+                                          extra_body={"include_stop_str_in_output": True})
+    checks.equal("stop: kept when asked", kept.choices[0].message.content, before + word)
+
+
+def logprobs(checks, client, text):
+    reply = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, logprobs=True, top_logprobs=3)
+    content = reply.choices[0].logprobs.content
+    checks.equal("logprobs: one for each token", len(content), reply.usage.completion_tokens)
+    # The last token is the end of the turn.
+    checks.equal("logprobs: the bytes are the answer", b"".join(bytes(item.bytes) for item in content[:-1]), text.encode())
+    checks.check("logprobs: greedy takes the likeliest",
+                 all(item.top_logprobs[0].token == item.token and item.logprob <= 0 for item in content))
+    checks.check("logprobs: three each, falling",
+                 all(len(item.top_logprobs) == 3 and item.top_logprobs[0].logprob >= item.top_logprobs[2].logprob
+                     for item in content))
+    streamed = []
+    for chunk in client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, logprobs=True,
+                                                top_logprobs=3, stream=True):
+        for choice in chunk.choices:
+            streamed += choice.logprobs.content if choice.logprobs else []
+    checks.equal("logprobs: streamed alike", [item.model_dump() for item in streamed],
+                 [item.model_dump() for item in content])
+
+
+def tools_and_thinking(checks, client):
+    ask = {"model": MODEL, "messages": [{"role": "user", "content": "What is the weather in Paris?"}], "temperature": 0,
+           "tools": [TOOL], "max_tokens": 96}
+    whole = client.chat.completions.create(**ask).choices[0]
+    calls = {}
+    content = ""
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            content += choice.delta.content or ""
+            for call in choice.delta.tool_calls or []:
+                entry = calls.setdefault(call.index, {"name": "", "arguments": ""})
+                entry["name"] += call.function.name or ""
+                entry["arguments"] += call.function.arguments or ""
+    expected = [{"name": call.function.name, "arguments": call.function.arguments}
+                for call in whole.message.tool_calls or []]
+    checks.equal("tools: streamed alike", [calls[i] for i in sorted(calls)], expected)
+    checks.equal("tools: content streamed alike", content, whole.message.content or "")
+    if expected:
+        checks.equal("tools: finish_reason", whole.finish_reason, "tool_calls")
+        checks.check("tools: the arguments are JSON", isinstance(json.loads(expected[0]["arguments"]), dict), expected)
+    ask = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 96,
+           "extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+    whole = client.chat.completions.create(**ask).choices[0].message
+    reasoning, content = "", ""
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            reasoning += (choice.delta.model_extra or {}).get("reasoning") or ""
+            content += choice.delta.content or ""
+    checks.equal("thinking: streamed alike", (reasoning, content),
+                 (whole.model_extra.get("reasoning") or "", whole.content or ""))
+    checks.check("thinking: no marker in the text", "<|channel>" not in content + reasoning, content + reasoning)
+
+
+def completions(checks, server, client):
+    prompt = "Once upon a time"
+    reply = client.completions.create(model=MODEL, prompt=prompt, max_tokens=12, temperature=0, logprobs=2)
+    text = reply.choices[0].text
+    checks.equal("completions: max_tokens", reply.usage.completion_tokens, 12)
+    log = reply.choices[0].logprobs
+    checks.equal("completions: logprobs", (len(log.tokens), "".join(log.tokens)), (12, text))
+    checks.equal("completions: text_offset", log.text_offset[1], len(log.tokens[0]))
+    status, tokens = server.json("POST", "/tokenize", {"prompt": prompt})
+    checks.equal("tokenize: status and count", (status, tokens["count"]), (200, len(tokens["tokens"])))
+    checks.equal("tokenize: <bos> in front", tokens["tokens"][0], 2)
+    status, back = server.json("POST", "/detokenize", {"tokens": tokens["tokens"][1:]})
+    checks.equal("detokenize", (status, back), (200, {"prompt": prompt}))
+    ids = client.completions.create(model=MODEL, prompt=tokens["tokens"], max_tokens=12, temperature=0)
+    checks.equal("completions: ids give the same", ids.choices[0].text, text)
+    both = client.completions.create(model=MODEL, prompt=[prompt, "The sea"], max_tokens=12, temperature=0, echo=True)
+    checks.equal("completions: two prompts", [choice.index for choice in both.choices], [0, 1])
+    checks.equal("completions: echo", both.choices[0].text, prompt + text)
+    checks.check("completions: echo of the second", both.choices[1].text.startswith("The sea"))
+    pieces = "".join(chunk.choices[0].text for chunk in client.completions.create(
+        model=MODEL, prompt=prompt, max_tokens=12, temperature=0, stream=True))
+    checks.equal("completions: streamed alike", pieces, text)
+
+
+REFUSED = [
+    ("broken JSON", "{", 400, None), ("no object", "[]", 400, None), ("no messages", {}, 400, "messages"),
+    ("empty messages", {"messages": []}, 400, "messages"),
+    ("another model", {"messages": QUESTION, "model": "gpt"}, 404, "model"),
+    ("unknown field", {"messages": QUESTION, "temperatur_e": 1}, 400, "temperatur_e"),
+    ("temperature as text", {"messages": QUESTION, "temperature": "hot"}, 400, "temperature"),
+    ("top_p 0", {"messages": QUESTION, "top_p": 0}, 400, "top_p"),
+    ("n 0", {"messages": QUESTION, "n": 0}, 400, "n"), ("max_tokens 0", {"messages": QUESTION, "max_tokens": 0}, 400, "max_tokens"),
+    ("too long", {"messages": QUESTION, "max_tokens": 5000}, 400, "messages"),
+    ("min over max", {"messages": QUESTION, "max_tokens": 5, "min_tokens": 6}, 400, "min_tokens"),
+    ("stop empty", {"messages": QUESTION, "stop": ""}, 400, "stop"),
+    ("logit_bias id", {"messages": QUESTION, "logit_bias": {"99999999": 1}}, 400, "logit_bias"),
+    ("stream_options alone", {"messages": QUESTION, "stream_options": {}}, 400, "stream_options"),
+    ("json_schema", {"messages": QUESTION, "response_format": {"type": "json_object"}}, 400, "response_format"),
+    ("forced tool", {"messages": QUESTION, "tools": [TOOL], "tool_choice": "required"}, 400, "tool_choice"),
+    ("image", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, 400, None),
+    ("top_logprobs alone", {"messages": QUESTION, "top_logprobs": 2}, 400, "top_logprobs"),
+    ("deep JSON", '{"messages":' + "[" * 200 + "]" * 200 + "}", 400, None),
+    ("seed too large", {"messages": QUESTION, "seed": 2**64}, 400, "seed"),
+]
+
+
+def refusals(checks, server):
+    for name, body, status, param in REFUSED:
+        got, reply = server.json("POST", "/v1/chat/completions", body)
+        error = reply.get("error", {})
+        checks.equal(f"refused: {name}: status", got, status)
+        checks.check(f"refused: {name}: OpenAI's form", sorted(error) == ["code", "message", "param", "type"], reply)
+        if param:
+            checks.equal(f"refused: {name}: param", error.get("param"), param)
+    for method, path, status in (("GET", "/nowhere", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/health", 405),
+                                 ("GET", "/v1/models/other", 404)):
+        checks.equal(f"{method} {path}", server.request(method, path)[0], status)
+    checks.equal("another content type", server.request("POST", "/tokenize", "{}", {"Content-Type": "text/plain"})[0], 415)
+    for path in ("/health", "/ping", "/version", "/v1/models", "/metrics", "/load", "/v1/models/" + MODEL):
+        checks.equal(f"GET {path}", server.request("GET", path)[0], 200)
+
+
+def abort(checks, server, client):
+    stream = client.chat.completions.create(**LONG, stream=True)
+    next(iter(stream))
+    stream.close()
+    checks.check("abort: the slot is free again", server.wait_idle(), server.request("GET", "/metrics")[2][:300])
+    text = server.request("GET", "/metrics")[2]
+    checks.check("abort: it is counted", 'finished_reason="abort"} 0\n' not in text, text)
+    checks.check("metrics: drafts were accepted", server.metric("vllm:spec_decode_num_accepted_tokens_total") > 0)
+
+
+def everything_with_one_server(checks):
+    with Server() as server:
+        client = client_of(server)
+        text = chat(checks, server, client)
+        seeds_and_choices(checks, client)
+        stops(checks, client, text)
+        logprobs(checks, client, text)
+        tools_and_thinking(checks, client)
+        completions(checks, server, client)
+        refusals(checks, server)
+        abort(checks, server, client)
+        checks.equal("SIGTERM: exit status", server.stop(), 0)
+    with Server(drafts=0) as plain:
+        content, _, _, _ = joined(client_of(plain).chat.completions.create(model=MODEL, messages=QUESTION, temperature=0,
+                                                                           stream=True))
+        checks.equal("the same text without drafts", content, text)
+
+
+def busy_and_drain(checks):
+    """One place and no queue: 429 for the next, which the client retries; SIGTERM lets the stream end."""
+    with Server("--max-num-seqs", 1, "--max-num-queued-reqs", 0, "--api-key", "secret", "--enable-request-id-headers",
+                "--per-request-spec-decode-metrics") as server:
+        client = client_of(server, api_key="secret")
+        checks.equal("key: /health needs none", server.request("GET", "/health")[0], 200)
+        for path in ("/metrics", "/v1/models", "/nowhere"):
+            checks.equal(f"key: {path} needs one", server.request("GET", path)[0], 401)
+        try:
+            client_of(server, api_key="secres").models.list()
+            checks.check("key: a wrong one", False)
+        except openai.AuthenticationError:
+            checks.check("key: a wrong one", True)
+        checks.equal("models", [model.id for model in client.models.list()], [MODEL])
+        reply = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0)
+        spec = (reply.model_extra or {}).get("metrics", {}).get("speculative_decoding", {})
+        checks.check("statistics of the request", spec.get("num_accepted_tokens", 0) > 0, spec)
+        stream = client.chat.completions.create(**LONG, stream=True)
+        iterator = iter(stream)
+        next(iterator)
+        try:
+            client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=1)
+            checks.check("429", False, "no error")
+        except openai.RateLimitError as error:
+            checks.check("429 with Retry-After", error.response.headers.get("retry-after") is not None)
+        retried = []
+        patient = openai.OpenAI(base_url=server.url + "/v1", api_key="secret", max_retries=20, timeout=120)
+        thread = threading.Thread(target=lambda: retried.append(
+            patient.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2)))
+        thread.start()
+        time.sleep(0.2)
+        stream.close()
+        thread.join(60)
+        checks.equal("429: the client's retry gets through", len(retried), 1)
+        stream = client.chat.completions.create(**LONG, stream=True)
+        iterator = iter(stream)
+        next(iterator)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        if server.process.poll() is None:
+            checks.equal("drain: /health", server.request("GET", "/health")[0], 503)
+        reasons = [choice.finish_reason for chunk in iterator for choice in chunk.choices]
+        checks.equal("drain: the stream ends whole", reasons[-1], "length")
+        checks.equal("drain: exit status", server.process.wait(40), 0)
+
+
+def second_signal(checks):
+    """One signal waits for the stream, a second one does not."""
+    with Server() as server:
+        stream = client_of(server).chat.completions.create(**LONG, n=8, stream=True)
+        next(iter(stream))
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        checks.equal("second signal: exit status", server.process.wait(10), 130)
+    with Server("--shutdown-timeout", 0) as server:
+        stream = client_of(server).chat.completions.create(**LONG, n=8, stream=True)
+        iterator = iter(stream)
+        next(iterator)
+        server.process.send_signal(signal.SIGTERM)
+        try:
+            for _ in iterator:
+                pass
+            checks.check("no time to drain: the stream ends with an error", False)
+        except openai.APIError as error:
+            checks.check("no time to drain: the stream ends with an error", "shutting down" in str(error), error)
+        checks.equal("no time to drain: exit status", server.process.wait(20), 0)
+
+
+def flags(checks):
+    """The published command word for word, and what is refused by name."""
+    with Server("--quantization", "none", "--max_num_batched_tokens", 8192, "--gpu-memory-utilization", 0.5,
+                "--limit-mm-per-prompt", '{"image": 0, "audio": 0}', "--enable-auto-tool-choice",
+                "--tool-call-parser", "gemma4", "--reasoning-parser=gemma4") as server:
+        log = "".join(server.lines)
+        for word in ("target:", "assistant:", "BF16", "4 draft tokens", "KV cache:", "--gpu-memory-utilization"):
+            checks.check(f"start: the log says {word}", word in log, log)
+        checks.equal("start: exit status", server.stop(), 0)
+    pair = [DEMO_TARGET, *speculative(DEMO_ASSISTANT, 4)]
+    for words, flag in ((("--ssl-keyfile", "x"), "--ssl-keyfile"), (("--tensor-parallel-size", 2), "--tensor-parallel-size"),
+                        (("--max-num-seq", 2), "--max-num-seqs"), (("--max-model-len", "8x"), "--max-model-len"),
+                        (("--limit-mm-per-prompt", '{"image": 1}'), "image"), (("--quantization", "modelopt"), "none")):
+        checks.refused(f"refused: {words}", tandem("serve", *pair, *words), flag)
+
+
+def main():
+    checks = Checks()
+    everything_with_one_server(checks)
+    busy_and_drain(checks)
+    second_signal(checks)
+    flags(checks)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
