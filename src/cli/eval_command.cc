@@ -11,6 +11,7 @@
 #include "io/atomic_file.h"
 #include "quantize/eval_html.h"
 #include "quantize/eval_json.h"
+#include "quantize/eval_refusal.h"
 #include "quantize/eval_run.h"
 #include "quantize/eval_summary.h"
 

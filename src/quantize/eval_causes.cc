@@ -8,7 +8,6 @@
 
 #include "core/e4m3.h"
 #include "quantize/eval_gate.h"
-#include "quantize/modules.h"
 
 namespace tandem::quantize {
 namespace {
@@ -21,8 +20,9 @@ constexpr double kMostClipped = 2.0;
 constexpr double kLeastUsed = 1.0 / 16;
 // Between two positions of draft queries; sampling noise of a few hundred drafts lies below.
 constexpr double kBetterOffset = 1.01;
-// With real weights less than this at the first position is always a bug (speculation.md 6).
-constexpr double kLowFirstRate = 0.05;
+// Working pairs accept half of their first drafts and more; a small vocabulary gives strangers a
+// few percent by chance.
+constexpr double kLowFirstRate = 0.10;
 
 std::string model_name(bool assistant) {
   return assistant ? "assistant" : "target";
@@ -46,10 +46,6 @@ void for_each_model(const EvalResult& result, const std::function<bool(const Mod
 
 bool has_reference(const EvalResult& result, bool assistant) {
   return !(assistant ? result.names.reference_assistant : result.names.reference_target).empty();
-}
-
-bool is_quantized(const ModuleScore& score) {
-  return score.format != io::WeightFormat::kBF16;
 }
 
 bool wrong_factor(const ModuleScore& score) {
@@ -116,20 +112,6 @@ void find_input_scales(const EvalResult& result, std::vector<Cause>& causes) {
         return score.scale_use() > 0 && score.scale_use() < kLeastUsed && !lost_input_scale(score);
       },
       report("is too large: inputs stay below a sixteenth of what it covers"));
-}
-
-void find_wrong_precision(const EvalResult& result, std::vector<Cause>& causes) {
-  for_each_model(
-      result,
-      [](const ModuleScore& score) { return is_quantized(score) && always_bf16(score.module); },
-      [&](bool assistant, const auto& names) {
-        causes.push_back(
-            {"wrong_precision",
-             fmt::format("{}: {} {} FP8 but must stay BF16: its input joins values of different "
-                         "ranges, or its output chooses the token; exclude it from quantization",
-                         model_name(assistant), list_names(names),
-                         names.size() == 1 ? "is" : "are")});
-      });
 }
 
 void find_other_weights(const EvalResult& result, std::vector<Cause>& causes) {
@@ -226,7 +208,6 @@ std::vector<Cause> find_causes(const EvalResult& result) {
   find_lost_scales(result, causes);
   find_factors(result, causes);
   find_other_weights(result, causes);
-  find_wrong_precision(result, causes);
   find_input_scales(result, causes);
   find_kv_scales(result, causes);
   find_offset(result, causes);

@@ -36,6 +36,15 @@ void percent_grid(Svg& svg, double left, double top, double bottom) {
   }
 }
 
+// At most 20 bytes, cut between characters.
+std::string shortened(const std::string& name) {
+  constexpr size_t kMost = 20;
+  if (name.size() <= kMost) return name;
+  size_t end = kMost - 1;
+  while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0U) == 0x80U) --end;
+  return name.substr(0, end) + "…";
+}
+
 // Tasks with enough drafts to say something, the longest answers first.
 std::vector<const TaskScore*> shown_tasks(const PairScore& score) {
   constexpr size_t kMost = 14;
@@ -137,7 +146,7 @@ std::string position_chart(const EvalResult& result) {
 std::string task_chart(const EvalResult& result) {
   if (!result.candidate || result.candidate->all.stats.num_drafts == 0) return {};
   const std::vector<const TaskScore*> tasks = shown_tasks(*result.candidate);
-  constexpr double kLeft = 118, kRight = 40, kRow = 21, kTop = 6;
+  constexpr double kLeft = 124, kRight = 40, kRow = 21, kTop = 6;
   const double longest = result.num_draft_tokens + 1;
   const double scale = (kWidth - kLeft - kRight) / longest;
   const double bottom = kTop + kRow * static_cast<double>(tasks.size());
@@ -151,15 +160,17 @@ std::string task_chart(const EvalResult& result) {
   for (const TaskScore* task : tasks) {
     const TaskScore* other = result.reference ? find_task(*result.reference, task->task) : nullptr;
     const double ours = task->stats.mean_acceptance_length();
-    svg.text(kLeft - 6, y + 13, Anchor::kEnd, "tick", task->task.substr(0, 18));
+    svg.text(kLeft - 6, y + 13, Anchor::kEnd, "tick", shortened(task->task));
+    double end = ours;
     if (other != nullptr) {
       const double theirs = other->stats.mean_acceptance_length();
+      end = std::max(ours, theirs);
       svg.rect(kLeft, y + 3, theirs * scale, 6, "ref",
                fmt::format("{}, reference: {:.2f}", task->task, theirs));
     }
     svg.rect(kLeft, y + 10, ours * scale, 6, "cand",
              fmt::format("{}, candidate: {:.2f}", task->task, ours));
-    svg.text(kLeft + ours * scale + 5, y + 15, Anchor::kStart, "tick", fmt::format("{:.2f}", ours));
+    svg.text(kLeft + end * scale + 5, y + 14, Anchor::kStart, "tick", fmt::format("{:.2f}", ours));
     y += kRow;
   }
   svg.text(kLeft, bottom + 28, Anchor::kStart, "label", "tokens per target pass");

@@ -28,11 +28,11 @@ h2 { font-size: 1rem; margin: 0 0 10px; }
 .causes { border-left: 3px solid var(--bad); padding: 2px 0 2px 14px; margin: 0 0 20px; list-style: none; }
 .causes li { margin: 6px 0; overflow-wrap: anywhere; }
 .tiles { display: grid; gap: 12px; margin: 0 0 28px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 160px), 1fr)); }
 .tile, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 14px 16px; }
 .tile .name { font-size: .8125rem; color: var(--muted); }
-.tile .value { font-size: 1.75rem; font-weight: 650; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.tile .value { font-size: clamp(1.25rem, 5.5vw, 1.75rem); font-weight: 650; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile .note { font-size: .8125rem; color: var(--muted); }
 .plots { display: grid; gap: 16px; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
@@ -61,6 +61,18 @@ struct Tile {
   std::string name, value, note;
 };
 
+// No line break between a number and its percent sign.
+std::string keep_together(std::string text) {
+  for (size_t at = text.find(" %"); at != std::string::npos; at = text.find(" %", at))
+    text.replace(at, 1, "&nbsp;");
+  return text;
+}
+
+// Enough digits to tell a small loss from none.
+std::string kl_text(double kl) {
+  return kl >= 0.001 || kl == 0 ? fmt::format("{:.4f}", kl) : fmt::format("{:.6f}", kl);
+}
+
 std::vector<Tile> make_tiles(const EvalResult& result) {
   std::vector<Tile> tiles;
   const TaskScore* ours = result.candidate ? &result.candidate->all : nullptr;
@@ -80,7 +92,7 @@ std::vector<Tile> make_tiles(const EvalResult& result) {
                                        : std::string("equal to the known answer")});
   if (result.text && result.text->comparison) {
     const TextScore::Comparison& comparison = *result.text->comparison;
-    tiles.push_back({"KL per token", fmt::format("{:.4f}", comparison.kl_mean),
+    tiles.push_back({"KL per token", kl_text(comparison.kl_mean),
                      fmt::format("nats; 99 % below {:.3f}; same first choice {:.1f} %",
                                  comparison.kl_p99, 100 * comparison.same_choice)});
     tiles.push_back({"Perplexity", fmt::format("{:.3f}", result.text->perplexity),
@@ -99,7 +111,7 @@ std::string tiles_html(const EvalResult& result) {
     html += fmt::format(
         "<div class=\"tile\"><div class=\"name\">{}</div><div class=\"value\">{}</div>"
         "<div class=\"note\">{}</div></div>\n",
-        html_escape(tile.name), html_escape(tile.value), html_escape(tile.note));
+        html_escape(tile.name), html_escape(tile.value), keep_together(html_escape(tile.note)));
   return html + "</div>\n";
 }
 
@@ -160,7 +172,8 @@ std::string eval_html(const EvalResult& result, const GateResult* gate) {
   html += fmt::format("<title>Evaluation of {}</title>\n<style>{}</style>\n</head>\n",
                       html_escape(result.names.target), kStyle);
   html += "<body>\n<main>\n" + verdict_html(gate);
-  html += "<h1>" + html_escape(headline) + "</h1>\n" + causes_html(gate) + tiles_html(result);
+  html += "<h1>" + keep_together(html_escape(headline)) + "</h1>\n" + causes_html(gate) +
+          tiles_html(result);
   html += key_html(result) + "<div class=\"plots\">\n";
   html += position_chart(result) + task_chart(result);
   for (const bool assistant : {false, true}) html += layer_error_chart(result, assistant);

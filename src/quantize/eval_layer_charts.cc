@@ -16,13 +16,24 @@ namespace {
 constexpr double kWidth = 360;
 constexpr const char* kKinds[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                   "gate_proj", "up_proj", "down_proj"};
-// Errors from 0.1 % (lightest) to 100 % (full colour), on a logarithmic scale.
-constexpr double kErrorDecades = 3;
+// What the shades of a picture mean: its smallest error is lightest, its largest has the full
+// colour, on a logarithmic scale that spans a factor of four at least.
+struct ErrorScale {
+  double least = 0;
+  double most = 0;
 
-double error_shade(double error) {
-  const double share = 1 + std::log10(std::max(error, 1e-9)) / kErrorDecades;
-  return 0.08 + 0.92 * std::clamp(share, 0.0, 1.0);
-}
+  explicit ErrorScale(const std::vector<const ModuleScore*>& scores) {
+    for (const ModuleScore* score : scores) most = std::max(most, *score->output_error);
+    least = most / 4;
+    for (const ModuleScore* score : scores)
+      if (*score->output_error > 0) least = std::min(least, *score->output_error);
+  }
+  double at(double share) const { return least * std::pow(most / least, share); }
+  double shade(double error) const {
+    if (most <= 0 || error <= 0) return 0.06;
+    return 0.14 + 0.86 * std::clamp(std::log(error / least) / std::log(most / least), 0.0, 1.0);
+  }
+};
 
 std::string percent(double share) {
   return share == 0 ? "0" : fmt::format("{:.2f} %", 100 * share);
@@ -49,14 +60,15 @@ Table worst_table(std::vector<const ModuleScore*> scores) {
   return table;
 }
 
-void error_legend(Svg& svg, double y) {
+void error_legend(Svg& svg, const ErrorScale& scale, double y) {
   constexpr int kSteps = 7;
   constexpr double kCell = 16, kLeft = 128;
-  svg.text(kLeft - 8, y + 9, Anchor::kEnd, "tick", "error 0.1 %");
+  if (scale.most <= 0) return;
+  svg.text(kLeft - 8, y + 9, Anchor::kEnd, "tick", "error " + percent(scale.least));
   for (int i = 0; i < kSteps; ++i)
     svg.rect(kLeft + kCell * i, y, kCell - 1, 10, "cand", {},
-             error_shade(std::pow(10, kErrorDecades * (i / (kSteps - 1.0) - 1))));
-  svg.text(kLeft + kCell * kSteps + 6, y + 9, Anchor::kStart, "tick", "100 %");
+             scale.shade(scale.at(i / (kSteps - 1.0))));
+  svg.text(kLeft + kCell * kSteps + 6, y + 9, Anchor::kStart, "tick", percent(scale.most));
 }
 
 // What scales give to inputs, in powers of two below the largest value that the scale covers.
@@ -127,13 +139,14 @@ void draw_range(Svg& svg, const std::string& name, const RangeCounts& counts, do
 std::string layer_error_chart(const EvalResult& result, bool assistant) {
   const std::vector<const ModuleScore*> scores = with_errors(result, assistant);
   if (scores.empty()) return {};
+  const ErrorScale scale(scores);
   int64_t num_layers = 0;
   std::set<std::string> kinds;
   std::string outside;
   for (const ModuleScore* score : scores) {
     num_layers = std::max(num_layers, layer_of(score->module) + 1);
     kinds.insert(kind_of(score->module));
-    if (layer_of(score->module) < 0)
+    if (layer_of(score->module) < 0 && *score->output_error > 0)
       outside += fmt::format(" {}: {}.", score->module, percent(*score->output_error));
   }
   if (num_layers == 0) return {};
@@ -153,19 +166,20 @@ std::string layer_error_chart(const EvalResult& result, bool assistant) {
     if (row == rows.end()) continue;
     svg.rect(kLeft + cell * static_cast<double>(layer_of(score->module)), row->second, cell - gap,
              kRow - 2, "cand", fmt::format("{}: {}", score->module, percent(*score->output_error)),
-             error_shade(*score->output_error));
+             scale.shade(*score->output_error));
   }
   const int64_t step = num_layers > 16 ? 8 : num_layers > 6 ? 2 : 1;
   for (int64_t layer = 0; layer < num_layers; layer += step)
     svg.text(kLeft + cell * (static_cast<double>(layer) + 0.5), bottom + 12, Anchor::kMiddle,
              "tick", fmt::format("{}", layer));
   svg.text(kLeft - 6, bottom + 12, Anchor::kEnd, "label", "layer");
-  error_legend(svg, bottom + 30);
-  return figure(
-      assistant ? "Error per layer, assistant" : "Error per layer, target", std::move(svg).finish(),
-      fmt::format("Relative error of each projection's output on the reference's own inputs.{}",
-                  outside),
-      worst_table(scores));
+  error_legend(svg, scale, bottom + 30);
+  return figure(assistant ? "Error per layer, assistant" : "Error per layer, target",
+                std::move(svg).finish(),
+                fmt::format("Relative error of each projection's output on the reference's own "
+                            "inputs. No cell: no such projection.{}",
+                            outside),
+                worst_table(scores));
 }
 
 std::string range_chart(const EvalResult& result, bool assistant) {

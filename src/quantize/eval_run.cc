@@ -1,9 +1,7 @@
 #include "quantize/eval_run.h"
 
 #include <algorithm>
-#include <set>
 
-#include "io/safetensors.h"
 #include "quantize/eval_modules.h"
 
 namespace tandem::quantize {
@@ -166,34 +164,6 @@ base::Result<EvalResult> evaluate(const ops::Context& context, EvalInputs& input
   if (inputs.reference)
     TANDEM_RETURN_IF_ERROR(check_comparable(inputs.candidate, *inputs.reference));
   return Evaluation(context, inputs, options, progress).run();
-}
-
-std::string explain_refusal(const std::filesystem::path& dir, std::string_view refusal) {
-  std::error_code ignored;
-  std::set<std::string> names;
-  std::vector<std::string> fp8;  // modules
-  constexpr std::string_view kWeight = ".weight";
-  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
-    if (entry.path().extension() != ".safetensors") continue;
-    const auto file = io::SafetensorsFile::open(entry.path());
-    if (!file) continue;
-    for (const io::SafetensorsEntry& tensor : file->entries()) {
-      names.insert(tensor.name);
-      if (tensor.dtype == core::DType::kF8E4M3 && tensor.name.ends_with(kWeight))
-        fp8.push_back(tensor.name.substr(0, tensor.name.size() - kWeight.size()));
-    }
-  }
-  std::ranges::sort(fp8);
-  for (const char* scale : {"weight_scale", "input_scale"}) {
-    if (refusal.find(scale) == std::string_view::npos) continue;
-    std::vector<std::string> without;
-    for (const std::string& module : fp8)
-      if (!names.contains(module + "." + scale)) without.push_back(module);
-    if (!without.empty())
-      return fmt::format("{}: the export lost its scales: {} of {} FP8 modules have no {} ({})",
-                         dir.string(), without.size(), fp8.size(), scale, list_names(without));
-  }
-  return {};
 }
 
 }  // namespace tandem::quantize

@@ -33,8 +33,4 @@ struct EvalInputs {
 base::Result<EvalResult> evaluate(const ops::Context& context, EvalInputs& inputs,
                                   const EvalOptions& options, const Progress& progress);
 
-// For a folder that the loader refused with this message: the sentence for a user when scales are
-// what is missing, else nothing.
-std::string explain_refusal(const std::filesystem::path& dir, std::string_view refusal);
-
 }  // namespace tandem::quantize

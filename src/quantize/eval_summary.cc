@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace tandem::quantize {
@@ -46,10 +47,28 @@ std::string text_line(const TextScore& text) {
   return line + "\n";
 }
 
-// "lost 0.4 % of", "gained 0.2 % of"; nothing when the two agree to 0.05 %.
-std::string change_text(double loss) {
-  if (std::abs(loss) < 0.0005) return {};
-  return fmt::format("{} {:.1f} %", loss > 0 ? "lost" : "gained", 100 * std::abs(loss));
+// Standard error of the mean acceptance length, rounds taken as independent: P(more than i drafts
+// accepted) is the rate at position i.
+double length_error(const speculation::AcceptanceStats& stats) {
+  double mean = 0;
+  double square = 0;
+  for (int i = 0; i < speculation::kMaxDraftTokens; ++i) {
+    mean += stats.rate_at(i);
+    square += (2 * i + 1) * stats.rate_at(i);
+  }
+  return std::sqrt(std::max(0.0, square - mean * mean) /
+                   static_cast<double>(std::max<int64_t>(1, stats.num_drafts)));
+}
+
+// With the range in which 95 of 100 such measurements fall.
+std::string kept_text(const speculation::AcceptanceStats& ours,
+                      const speculation::AcceptanceStats& theirs) {
+  const double a = ours.mean_acceptance_length();
+  const double b = theirs.mean_acceptance_length();
+  if (std::abs(a - b) < 0.0005 * b) return "No acceptance length was lost";
+  const double spread = 2 * a / b * std::hypot(length_error(ours) / a, length_error(theirs) / b);
+  return fmt::format("The candidate keeps {:.1f} % (± {:.1f} %) of the acceptance length",
+                     100 * a / b, 100 * spread);
 }
 
 }  // namespace
@@ -65,11 +84,7 @@ std::string eval_headline(const EvalResult& result) {
   const TaskScore& theirs = result.reference->all;
   std::string text;
   if (ours.stats.num_drafts > 0 && theirs.stats.num_drafts > 0) {
-    const double ratio =
-        ours.stats.mean_acceptance_length() / theirs.stats.mean_acceptance_length();
-    const std::string change = change_text(1 - ratio);
-    text = change.empty() ? "No acceptance length was lost"
-                          : fmt::format("The candidate {} of the acceptance length", change);
+    text = kept_text(ours.stats, theirs.stats);
   } else {
     text = "The target was compared alone";
   }
@@ -77,7 +92,7 @@ std::string eval_headline(const EvalResult& result) {
     const int64_t lost = theirs.num_exact - ours.num_exact;
     text += lost == 0 ? fmt::format("; exact answers are unchanged ({} of {})", ours.num_exact,
                                     ours.num_scored)
-                      : fmt::format("; {} {} of {} exact answers", lost > 0 ? "lost" : "gained",
+                      : fmt::format("; it {} {} of {} exact answers", lost > 0 ? "lost" : "gained",
                                     std::abs(lost), theirs.num_exact);
   }
   return text + ".";
