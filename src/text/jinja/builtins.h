@@ -42,5 +42,8 @@ Value call_function(Interpreter& interpreter, Function function, const Arguments
 // Arguments in the order of `names`; missing ones are null. Too many or unknown ones are an error.
 std::vector<const Value*> bind_arguments(std::string_view callee, const Arguments& arguments,
                                          std::initializer_list<std::string_view> names);
+// The result points into the arguments, so they must outlive it.
+std::vector<const Value*> bind_arguments(std::string_view, Arguments&&,
+                                         std::initializer_list<std::string_view>) = delete;
 
 }  // namespace tandem::text::jinja

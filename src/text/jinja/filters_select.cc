@@ -29,8 +29,7 @@ Arguments rest_of(const Arguments& arguments, size_t count) {
 }
 
 Value map_attribute(Interpreter& interpreter, const Sequence& items, const Arguments& arguments) {
-  const auto bound =
-      bind_arguments("map", Arguments{{}, arguments.named}, {"attribute", "default"});
+  const auto bound = bind_arguments("map", arguments, {"attribute", "default"});
   std::vector<Value> results;
   for (size_t i = 0; i < items.size(); ++i) {
     interpreter.meter().spend(1);
