@@ -1,4 +1,6 @@
 // /v1/chat/completions: messages through the template to ids.
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
@@ -20,6 +22,19 @@ bool tools_wanted(Fields& fields) {
   return false;
 }
 
+// A misspelt role would be rendered as it is, and the model would make of it what it likes.
+void check_roles(Fields& fields, const json& messages) {
+  constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool"};
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const json role = messages[i].is_object() ? messages[i].value("role", json()) : json();
+    const bool known = std::ranges::any_of(kRoles, [&](const char* name) { return role == name; });
+    if (known) continue;
+    return fields.fail(fmt::format("messages[{}].role", i),
+                       fmt::format("expected one of {}, got {}", fmt::join(kRoles, ", "),
+                                   io::describe_json(role)));
+  }
+}
+
 ordered_json template_kwargs(Fields& fields, const ordered_json& body, const ServedModel& model) {
   ordered_json kwargs = *model.template_kwargs;
   const auto effort = fields.string("reasoning_effort", 64);
@@ -39,6 +54,7 @@ void read_logprobs(Fields& fields, sampling::SamplingParams& params) {
 
 ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const ServedModel& model) {
   const json* messages = fields.array("messages");
+  if (messages != nullptr) check_roles(fields, *messages);
   const bool wanted = tools_wanted(fields);
   const json* tools = fields.array("tools");
   fields.refuse("chat_template", "the server's template is used");

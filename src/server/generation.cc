@@ -241,6 +241,7 @@ void Generation::add_head(ReplyPart& part, int status) {
     part.head->content_type = "text/event-stream; charset=utf-8";
     part.head->headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
   }
+  if (job_.show_request_id) part.head->headers.emplace_back("X-Request-Id", job_.request_id);
   head_sent_ = true;
 }
 

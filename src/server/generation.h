@@ -32,6 +32,7 @@ struct GenerationJob {
   std::shared_ptr<const text::ToolSchemas> tools = {};  // chat
   bool include_reasoning = true;
   std::string request_id = {};
+  bool show_request_id = false;  // X-Request-Id in the reply
 };
 
 class Generation : public ReplySource {

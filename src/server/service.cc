@@ -170,6 +170,7 @@ Reply Service::generate(GenerationJob job, Admission first, const HttpRequest& r
     admissions.push_back(std::move(*admission));
   }
   job.request_id = request_id(request.header("x-request-id"));
+  job.show_request_id = options_.request_id_headers;
   Reply reply;
   reply.source = std::make_shared<Generation>(parts_, std::move(job), std::move(admissions));
   return reply;
