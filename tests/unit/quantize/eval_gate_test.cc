@@ -168,6 +168,9 @@ TEST(EvalGate, PositionOffset) {
   EXPECT_EQ(kinds_of(result), Kinds{"position_offset"});
   result.offset = OffsetProbe{1, 2.6, 2.6};
   EXPECT_TRUE(judge(result, {}).passed);
+  result.offset = OffsetProbe{0, 1.1, 1.2};  // explained by something else
+  result.modules[0].factor = 3;
+  EXPECT_EQ(kinds_of(result), Kinds{"weights_factor"});
 }
 
 TEST(EvalGate, WrongPairOnlyWhenNothingElseExplainsIt) {
