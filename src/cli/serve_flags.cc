@@ -97,6 +97,10 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags) {
   add_network_flags(command, flags);
   add_answer_flags(command, flags);
   add_foreign_flags(command, flags.foreign);
+  // As for vLLM: of a flag that is given twice, the last one counts.
+  for (CLI::Option* option : command.get_options())
+    if (option->get_expected_max() == 1 && option != command.get_help_ptr()) option->take_last();
+  command.get_option("--api-key")->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
 base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>& notes) {

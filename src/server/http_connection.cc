@@ -31,6 +31,18 @@ auto token(beast::error_code& error) {
   return asio::redirect_error(asio::use_awaitable, error);
 }
 
+// Counts a request while it is answered, whatever way that ends.
+class BusyGuard {
+ public:
+  explicit BusyGuard(std::atomic<int64_t>& counter) : counter_(counter) { counter_.fetch_add(1); }
+  ~BusyGuard() { counter_.fetch_sub(1); }
+  BusyGuard(const BusyGuard&) = delete;
+  BusyGuard& operator=(const BusyGuard&) = delete;
+
+ private:
+  std::atomic<int64_t>& counter_;
+};
+
 std::string lower(std::string_view text) {
   std::string result(text);
   for (char& c : result)
@@ -65,12 +77,11 @@ HttpConnection::Awaitable<void> HttpConnection::run() {
     const bool has_request = co_await read_request(request);
     if (!has_request) break;
     const base::Stopwatch watch;
-    shared_.num_busy.fetch_add(1);
+    const BusyGuard busy(shared_.num_busy);
     const bool keep_alive = parser_->get().keep_alive();
     Reply reply;
     co_await call_handler(request, reply);
     const bool goes_on = co_await send(reply, keep_alive);
-    shared_.num_busy.fetch_sub(1);
     shared_.handler.count(request, status_, watch.seconds());
     if (!goes_on || !keep_alive) break;
   }

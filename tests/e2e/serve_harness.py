@@ -17,9 +17,9 @@ MODEL = "demo"
 class Server:
     """with Server("--max-num-seqs", 4) as server: ..."""
 
-    def __init__(self, *flags, drafts=4):
+    def __init__(self, *flags, drafts=4, max_model_len=1024):
         arguments = ["serve", DEMO_TARGET, *speculative(DEMO_ASSISTANT, drafts), "--port", 0,
-                     "--served-model-name", MODEL, "--max-model-len", 1024, *flags]
+                     "--served-model-name", MODEL, "--max-model-len", max_model_len, *flags]
         self.started = time.monotonic()
         self.process = subprocess.Popen([TANDEM, *map(str, arguments)], stdout=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE)

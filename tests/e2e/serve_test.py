@@ -127,11 +127,18 @@ def tools_and_thinking(checks, client):
                 for call in whole.message.tool_calls or []]
     checks.equal("tools: streamed alike", [calls[i] for i in sorted(calls)], expected)
     checks.equal("tools: content streamed alike", content, whole.message.content or "")
-    if expected:
+    if checks.equal("tools: one call", [call["name"] for call in expected], ["get_weather"]):
         checks.equal("tools: finish_reason", whole.finish_reason, "tool_calls")
-        checks.check("tools: the arguments are JSON", isinstance(json.loads(expected[0]["arguments"]), dict), expected)
-    ask = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 96,
-           "extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+        checks.equal("tools: arguments", json.loads(expected[0]["arguments"]), {"city": "Paris"})
+        ask["messages"] = [*ask["messages"], whole.message.model_dump(exclude_none=True),
+                           {"role": "tool", "tool_call_id": whole.message.tool_calls[0].id, "content": "18 degrees"}]
+        after = client.chat.completions.create(**ask).choices[0]
+        checks.check("tools: an answer after the result", after.message.content and not after.message.tool_calls, after)
+    ask["messages"] = ask["messages"][:1]
+    none = client.chat.completions.create(**ask, tool_choice="none").choices[0]
+    checks.check("tools: tool_choice none", not none.message.tool_calls, none)
+    ask = {"model": MODEL, "messages": [{"role": "user", "content": "What is 3 + 4?"}], "temperature": 0,
+           "max_tokens": 96, "extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
     whole = client.chat.completions.create(**ask).choices[0].message
     reasoning, content = "", ""
     for chunk in client.chat.completions.create(**ask, stream=True):
@@ -140,6 +147,7 @@ def tools_and_thinking(checks, client):
             content += choice.delta.content or ""
     checks.equal("thinking: streamed alike", (reasoning, content),
                  (whole.model_extra.get("reasoning") or "", whole.content or ""))
+    checks.check("thinking: there is some", len(reasoning) > 10, reasoning)
     checks.check("thinking: no marker in the text", "<|channel>" not in content + reasoning, content + reasoning)
 
 
@@ -248,6 +256,9 @@ def busy_and_drain(checks):
             checks.check("key: a wrong one", True)
         checks.equal("models", [model.id for model in client.models.list()], [MODEL])
         reply = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0)
+        status, headers, _ = server.request("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1},
+                                            {"Authorization": "Bearer secret", "X-Request-Id": "mine-7"})
+        checks.equal("request id: comes back", (status, headers.get("X-Request-Id")), (200, "mine-7"))
         spec = (reply.model_extra or {}).get("metrics", {}).get("speculative_decoding", {})
         checks.check("statistics of the request", spec.get("num_accepted_tokens", 0) > 0, spec)
         stream = client.chat.completions.create(**LONG, stream=True)
@@ -302,13 +313,44 @@ def second_signal(checks):
         checks.equal("no time to drain: exit status", server.process.wait(20), 0)
 
 
+def many_in_a_tiny_cache(checks):
+    """Twelve streams where the KV cache holds about six: preempted ones go on with the same words."""
+    prompts = [f"Count from {i} to {i + 5} and tell me why." for i in range(12)]
+    ask = {"model": MODEL, "max_tokens": 60, "temperature": 1, "extra_body": {"ignore_eos": True}}
+
+    def answer(client, index):
+        messages = [{"role": "user", "content": prompts[index]}]
+        return joined(client.chat.completions.create(messages=messages, seed=index, stream=True, **ask))[0]
+
+    with Server() as server:
+        client = client_of(server)
+        alone = [answer(client, i) for i in range(len(prompts))]
+        server.stop()
+    with Server("--kv-cache-gib", 0.003, "--block-size", 16, "--max-num-seqs", 12, max_model_len=128) as server:
+        client = client_of(server)
+        together = [None] * len(prompts)
+
+        def run(index):
+            together[index] = answer(client, index)
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(len(prompts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        checks.equal("tiny cache: every answer is the one it gets alone", together, alone)
+        checks.check("tiny cache: everything is free again", server.wait_idle())
+        checks.check("tiny cache: some were preempted", server.metric("vllm:num_preemptions_total") > 0)
+        checks.equal("tiny cache: exit status", server.stop(), 0)
+
+
 def flags(checks):
     """The published command word for word, and what is refused by name."""
     with Server("--quantization", "none", "--max_num_batched_tokens", 8192, "--gpu-memory-utilization", 0.5,
                 "--limit-mm-per-prompt", '{"image": 0, "audio": 0}', "--enable-auto-tool-choice",
-                "--tool-call-parser", "gemma4", "--reasoning-parser=gemma4") as server:
+                "--tool-call-parser", "gemma4", "--reasoning-parser=gemma4", "--max-num-seqs", 3, "--max-num-seqs", 2) as server:
         log = "".join(server.lines)
-        for word in ("target:", "assistant:", "BF16", "4 draft tokens", "KV cache:", "--gpu-memory-utilization"):
+        for word in ("target:", "assistant:", "BF16", "4 draft tokens", "KV cache:", " 2 requests at once", "--gpu-memory-utilization"):
             checks.check(f"start: the log says {word}", word in log, log)
         checks.equal("start: exit status", server.stop(), 0)
     pair = [DEMO_TARGET, *speculative(DEMO_ASSISTANT, 4)]
@@ -323,6 +365,7 @@ def main():
     everything_with_one_server(checks)
     busy_and_drain(checks)
     second_signal(checks)
+    many_in_a_tiny_cache(checks)
     flags(checks)
     checks.finish()
 
