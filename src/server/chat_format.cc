@@ -2,7 +2,6 @@
 #include <nlohmann/json.hpp>
 
 #include "server/format.h"
-#include "server/json_text.h"
 
 namespace tandem::server {
 namespace {
@@ -96,11 +95,7 @@ class ChatFormat : public ReplyFormat {
     add_end(choice, part);
     ordered_json reply = envelope(true);
     reply["choices"] = ordered_json::array({choice});
-    if (usage)
-      reply["usage"] = {{"prompt_tokens", usage->num_prompt_tokens},
-                        {"total_tokens", usage->num_prompt_tokens + usage->num_output_tokens},
-                        {"completion_tokens", usage->num_output_tokens}};
-    return sse_event(reply);
+    return event(std::move(reply), usage);
   }
 
   ordered_json entry(int32_t id, float logprob) const {

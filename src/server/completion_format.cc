@@ -2,7 +2,6 @@
 #include <nlohmann/json.hpp>
 
 #include "server/format.h"
-#include "server/json_text.h"
 
 namespace tandem::server {
 namespace {
@@ -50,11 +49,7 @@ class CompletionFormat : public ReplyFormat {
                        const std::optional<Usage>& usage) const {
     ordered_json reply = envelope(true);
     reply["choices"] = ordered_json::array({choice_of(text, part)});
-    if (usage)
-      reply["usage"] = {{"prompt_tokens", usage->num_prompt_tokens},
-                        {"total_tokens", usage->num_prompt_tokens + usage->num_output_tokens},
-                        {"completion_tokens", usage->num_output_tokens}};
-    return sse_event(reply);
+    return event(std::move(reply), usage);
   }
 
   ordered_json logprobs_json(const ChoicePart& part) const {

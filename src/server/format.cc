@@ -39,7 +39,11 @@ ordered_json ReplyFormat::envelope(bool chunk) const {
 std::string ReplyFormat::usage_chunk(const Usage& usage) const {
   ordered_json reply = envelope(true);
   reply["choices"] = ordered_json::array();
-  reply["usage"] = usage_json(usage);
+  return event(std::move(reply), usage);
+}
+
+std::string ReplyFormat::event(ordered_json reply, const std::optional<Usage>& usage) {
+  if (usage) reply["usage"] = usage_json(*usage);
   return sse_event(reply);
 }
 

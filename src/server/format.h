@@ -54,6 +54,8 @@ class ReplyFormat {
   virtual nlohmann::ordered_json choice_json(const ChoicePart& part) const = 0;
   virtual const char* object_name(bool chunk) const = 0;
   nlohmann::ordered_json envelope(bool chunk) const;
+  // An event of a stream, with usage if it has one.
+  static std::string event(nlohmann::ordered_json reply, const std::optional<Usage>& usage);
   void add_end(nlohmann::ordered_json& choice, const ChoicePart& part) const;
 
   const text::Tokenizer& tokenizer_;

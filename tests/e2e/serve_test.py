@@ -48,6 +48,12 @@ def chat(checks, server, client):
     content, reason, usage, chunks = joined(stream)
     checks.equal("stream: the deltas are the answer", content, text)
     checks.equal("stream: finish_reason", reason, "stop")
+    each = [chunk.usage for chunk in client.chat.completions.create(
+        model=MODEL, messages=QUESTION, temperature=0, stream=True, stream_options={"continuous_usage_stats": True})]
+    checks.equal("stream: usage with every chunk that has text",
+                 [usage.completion_tokens for usage in each[1:]],
+                 sorted(usage.completion_tokens for usage in each[1:]))
+    checks.equal("stream: the last of it", each[-1].completion_tokens, whole.usage.completion_tokens)
     checks.equal("stream: usage", usage and usage.model_dump(), whole.usage.model_dump())
     checks.check("stream: several chunks", chunks > 3, chunks)
     checks.check("stream: fewer chunks than tokens: drafts are accepted", chunks < usage.completion_tokens, chunks)
