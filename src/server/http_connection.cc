@@ -65,6 +65,7 @@ HttpConnection::HttpConnection(HttpShared& shared, asio::ip::tcp::socket socket)
 }
 
 HttpConnection::~HttpConnection() {
+  hold_body(0);
   shared_.num_connections.fetch_sub(1);
 }
 
@@ -73,6 +74,7 @@ HttpConnection::Awaitable<void> HttpConnection::run() {
   stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
   while (true) {
     status_ = 0;
+    hold_body(0);
     HttpRequest request;
     const bool has_request = co_await read_request(request);
     if (!has_request) break;
@@ -97,8 +99,6 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
     co_await refuse(status, fault);
     co_return false;
   }
-  const bool has_body = co_await read_body();
-  if (!has_body) co_return false;
   auto& message = parser_->get();
   http_1_0_ = message.version() == 10;
   request.method = std::string(view(message.method_string()));
@@ -106,6 +106,12 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
   request.path = std::string(target.substr(0, target.find('?')));
   for (const auto& field : message)
     request.headers.emplace_back(lower(view(field.name_string())), view(field.value()));
+  if (!parser_->is_done()) {
+    const bool accepted = co_await accept_body(request);
+    if (!accepted) co_return false;
+    const bool has_body = co_await read_body();
+    if (!has_body) co_return false;
+  }
   request.body = std::move(message.body());
   co_return true;
 }
@@ -162,8 +168,14 @@ std::string HttpConnection::head_fault(int& status) const {
   return {};
 }
 
-HttpConnection::Awaitable<bool> HttpConnection::read_body() {
-  if (parser_->is_done()) co_return true;
+// Says whether the client may send its body, and tells it so when it waits for that.
+HttpConnection::Awaitable<bool> HttpConnection::accept_body(const HttpRequest& request) {
+  std::optional<Reply> refusal = shared_.handler.refuse_head(request);
+  if (refusal) {
+    co_await send(*refusal, false);
+    shared_.handler.count(request, status_, 0);
+    co_return false;
+  }
   const auto expect = parser_->get().find(http::field::expect);
   if (expect != parser_->get().end()) {
     if (lower(view(expect->value())) != "100-continue") {
@@ -173,14 +185,33 @@ HttpConnection::Awaitable<bool> HttpConnection::read_body() {
     }
     const std::string go_on = "HTTP/1.1 100 Continue\r\n\r\n";
     const bool written = co_await write(go_on);
-    if (!written) co_return false;
+    co_return written;
   }
+  co_return true;
+}
+
+HttpConnection::Awaitable<bool> HttpConnection::read_body() {
   beast::error_code error;
   stream_.expires_after(seconds(shared_.options.body_seconds));
-  co_await http::async_read(stream_, buffer_, *parser_, token(error));
-  if (!error) co_return true;
-  co_await refuse_error(error);
-  co_return false;
+  while (!parser_->is_done()) {
+    co_await http::async_read_some(stream_, buffer_, *parser_, token(error));
+    if (error) {
+      co_await refuse_error(error);
+      co_return false;
+    }
+    if (hold_body(parser_->get().body().size())) continue;
+    const std::string message = "body: the server holds too many large requests; try again";
+    co_await refuse(503, message);
+    co_return false;
+  }
+  co_return true;
+}
+
+bool HttpConnection::hold_body(size_t count) {
+  const size_t others = shared_.body_bytes.fetch_add(count - held_body_bytes_) - held_body_bytes_;
+  held_body_bytes_ = count;
+  return count <= shared_.options.max_total_body_bytes &&
+         others <= shared_.options.max_total_body_bytes - count;
 }
 
 HttpConnection::Awaitable<void> HttpConnection::refuse_error(beast::error_code error) {

@@ -26,6 +26,7 @@ struct HttpShared {
   boost::asio::thread_pool workers;  // for handlers that may take a while
   std::atomic<size_t> num_connections{0};
   std::atomic<int64_t> num_busy{0};
+  std::atomic<size_t> body_bytes{0};  // of all requests that are being read or answered
 };
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
@@ -45,6 +46,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   Awaitable<bool> read_request(HttpRequest& request);
   Awaitable<bool> read_head();
   Awaitable<bool> read_body();
+  Awaitable<bool> accept_body(const HttpRequest& request);
+  // Counts the bytes that this connection's body holds now; false when all hold too many.
+  bool hold_body(size_t count);
   // Empty, or why the head is refused; sets `status`.
   std::string head_fault(int& status) const;
   // What is handed to a coroutine is named and outlives the call: g++ 12 destroys aggregates that
@@ -73,6 +77,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool http_1_0_ = false;
   bool streaming_ = false;  // the head of a reply without a length has been sent
   int status_ = 0;
+  size_t held_body_bytes_ = 0;
 };
 
 }  // namespace tandem::server

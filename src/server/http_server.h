@@ -17,6 +17,7 @@ struct HttpServerOptions {
   int num_threads = 2;   // for sockets; as many again for requests
   size_t max_connections = 1024;
   size_t max_body_bytes = size_t{64} << 20;
+  size_t max_total_body_bytes = size_t{1} << 30;  // of all requests that are being read or answered
   size_t max_header_bytes = 8192;
   size_t max_header_fields = 256;
   int keep_alive_seconds = 5;  // idle between two requests

@@ -58,6 +58,8 @@ class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
   virtual Reply handle(const HttpRequest& request) = 0;
+  // Looks at a request whose body has not been read yet; a refusal ends the connection.
+  virtual std::optional<Reply> refuse_head(const HttpRequest& request) = 0;
   // A request that HTTP itself refuses (413, 431, ...): the body of the reply.
   virtual Reply refuse(int status, const std::string& message) = 0;
   // After each reply, for metrics.

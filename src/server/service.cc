@@ -91,12 +91,15 @@ Reply Service::handle(const HttpRequest& request) {
   return reply;
 }
 
+std::optional<Reply> Service::refuse_head(const HttpRequest& request) {
+  if (authorized(request)) return std::nullopt;
+  parts_.metrics.add_refusal("unauthorized");
+  return error_reply(
+      {401, "Authorization: expected \"Bearer KEY\" with a valid key", {}, "invalid_api_key"});
+}
+
 Reply Service::dispatch(const HttpRequest& request) {
-  if (!authorized(request)) {
-    parts_.metrics.add_refusal("unauthorized");
-    return error_reply(
-        {401, "Authorization: expected \"Bearer KEY\" with a valid key", {}, "invalid_api_key"});
-  }
+  if (std::optional<Reply> refusal = refuse_head(request)) return std::move(*refusal);
   const Route* route = find_route(request.path);
   if (route == nullptr)
     return error_reply({404, "path: expected a known route; GET /v1/models is one"});

@@ -21,6 +21,7 @@ class Service : public HttpHandler {
   Service(const ServerParts& parts, ServiceOptions options);
 
   Reply handle(const HttpRequest& request) override;
+  std::optional<Reply> refuse_head(const HttpRequest& request) override;
   Reply refuse(int status, const std::string& message) override;
   void count(const HttpRequest& request, int status, double seconds) override;
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 import time
 
@@ -260,6 +261,9 @@ def busy_and_drain(checks):
             checks.check("key: a wrong one", False)
         except openai.AuthenticationError:
             checks.check("key: a wrong one", True)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+            raw.sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+            checks.check("key: refused before the body is sent", raw.recv(100).startswith(b"HTTP/1.1 401 "))
         checks.equal("models", [model.id for model in client.models.list()], [MODEL])
         reply = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0)
         status, headers, _ = server.request("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1},
