@@ -1,6 +1,7 @@
 """`tandem serve` against raw sockets: broken requests, disconnects at every phase, slow senders, pipelining."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -9,7 +10,7 @@ from harness import Checks
 from serve_harness import MODEL, Server
 
 BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Tell me of the sea."}], "temperature": 0,
-                   "max_tokens": 400, "ignore_eos": True})
+                   "max_tokens": 900, "ignore_eos": True})
 PATH = "/v1/chat/completions"
 
 
@@ -142,7 +143,7 @@ def well_formed(checks, server):
         reply = raw.send(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n" * 20 +
                          b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").read_all()
         checks.equal("21 requests at once: 21 answers", reply.count(b"HTTP/1.1 200 OK"), 21)
-    short = BODY.replace("400", "3")
+    short = BODY.replace("900", "3")
     with Raw(server) as raw:
         reply = raw.send(post(short) + post(short, "Connection: close")).read_all()
         checks.equal("two chats in one write: two answers", reply.count(b'"finish_reason":"length"'), 2)
@@ -156,6 +157,11 @@ def well_formed(checks, server):
         checks.check("HTTP/1.0: no chunks, closed at the end", reply.endswith(b"data: [DONE]\n\n") and b"chunked" not in reply)
 
 
+def num_aborted(server):
+    text = server.request("GET", "/metrics")[2]
+    return int(re.search(r'finished_reason="abort"\} (\d+)', text).group(1))
+
+
 def disconnects(checks, server):
     """The client goes away after each of these; nothing may stay behind."""
     whole, stream = post(BODY), post(BODY, stream=True)
@@ -163,6 +169,7 @@ def disconnects(checks, server):
               ("the request", whole, 0), ("the request of a stream", stream, 0), ("the first bytes", stream, 1),
               ("some kilobytes", stream, 3000)]
     for name, data, read in phases:
+        before = num_aborted(server)
         for _ in range(3):
             with Raw(server) as raw:
                 raw.send(data)
@@ -171,6 +178,9 @@ def disconnects(checks, server):
                 elif data in (whole, stream):
                     time.sleep(0.1)
         checks.check(f"gone after {name}: everything is free again", server.wait_idle())
+        checks.equal(f"gone after {name}: ended before its 900 tokens", num_aborted(server) - before,
+                     3 if data in (whole, stream) else 0)
+    before = num_aborted(server)
     with Raw(server) as raw:
         raw.send(stream).read_some()
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
@@ -179,6 +189,7 @@ def disconnects(checks, server):
         raw.send(post(BODY) + b"GET /version HTTP/1.1\r\n")
         time.sleep(0.1)
     checks.check("gone with more bytes behind the request: everything is free again", server.wait_idle())
+    checks.equal("gone in both ways: ended before its 900 tokens", num_aborted(server) - before, 2)
 
 
 def slow_senders(checks, server):
@@ -187,7 +198,7 @@ def slow_senders(checks, server):
     for index, raw in enumerate(slow):
         raw.send(b"GET /health HTTP/1.1\r\nHost: x\r\n" if index % 2 else post(BODY)[:200])
     with Raw(server) as raw:
-        reply = raw.send(post(BODY.replace("400", "3"), "Connection: close")).read_all()
+        reply = raw.send(post(BODY.replace("900", "3"), "Connection: close")).read_all()
         checks.check("served beside slow senders", b'"finish_reason":"length"' in reply, reply[:200])
     idle = Raw(server)
     start = time.monotonic()
@@ -207,7 +218,7 @@ def overload(checks, server):
 
     def ask():
         start = time.monotonic()
-        status, _, text = server.request("POST", PATH, BODY.replace("400", "20"))
+        status, _, text = server.request("POST", PATH, BODY.replace("900", "20"))
         results.append((status, time.monotonic() - start, text))
 
     threads = [threading.Thread(target=ask) for _ in range(40)]
