@@ -55,11 +55,13 @@ TEST(JinjaGolden, ConversationsThroughEveryTemplate) {
       }
       const auto result = parsed->render(variables, {});
       ++num_checked;
-      const auto& expected = entry["expected"][name];
-      if (expected.is_string()) {
+      // A conversation that jinja2 refuses with this template stands under "error" instead.
+      const auto expected = entry["expected"].find(name);
+      if (expected != entry["expected"].end()) {
         ASSERT_TRUE(result.has_value()) << name << " " << entry["name"] << result.error().message;
-        EXPECT_EQ(result->text(), expected.get<std::string>()) << name << " " << entry["name"];
+        EXPECT_EQ(result->text(), expected->get<std::string>()) << name << " " << entry["name"];
       } else {
+        EXPECT_TRUE(entry["error"].contains(name)) << name << " " << entry["name"];
         EXPECT_FALSE(result.has_value()) << name << " " << entry["name"];
       }
     }
