@@ -75,7 +75,7 @@ std::string plain_message(const std::string& text) {
 
 void report_command_error(const CLI::App& command, const CLI::ParseError& error,
                           const std::vector<std::string>& unknown) {
-  const std::string name = command.get_name();
+  const std::string& name = command.get_name();
   for (const std::string& word : unknown) {
     if (word.size() < 2 || word[0] != '-') continue;
     const std::string flag = word.substr(0, word.find('='));

@@ -79,7 +79,7 @@ void Histogram::write(std::string& out, const std::string& name, const std::stri
   value(out, name + "_count", labels, static_cast<double>(total));
 }
 
-Metrics::Metrics(std::string model_name)
+Metrics::Metrics(const std::string& model_name)
     : labels_(fmt::format("model_name=\"{}\",engine=\"0\"", escape(model_name))),
       finished_({{"stop", 0}, {"length", 0}, {"abort", 0}, {"error", 0}}),
       refused_({{"queue_full", 0}, {"invalid", 0}, {"unauthorized", 0}, {"draining", 0}}),

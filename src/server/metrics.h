@@ -44,7 +44,7 @@ struct MetricsState {
 
 class Metrics {
  public:
-  explicit Metrics(std::string model_name);
+  explicit Metrics(const std::string& model_name);
 
   void add_http(const std::string& method, const std::string& path, int status, double seconds);
   void add_request(int64_t n);

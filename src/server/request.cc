@@ -14,7 +14,6 @@ using nlohmann::json;
 constexpr size_t kMaxJsonValues = 1'000'000;
 constexpr size_t kMaxIds = 100'000;
 constexpr int64_t kMaxTokens = int64_t{1} << 40;
-constexpr int64_t kMaxLogprobs = 20;
 
 void read_logit_bias(Fields& fields, sampling::SamplingParams& params) {
   const json* bias = fields.object("logit_bias");
