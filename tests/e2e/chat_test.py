@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import tempfile
+import termios
 import time
 
 from harness import DEMO_ASSISTANT, DEMO_TARGET, TANDEM, Checks, speculative, tandem
@@ -61,7 +62,15 @@ class Terminal:
         return self.wait_for(pattern, seconds, start)
 
     def prompt(self, start=0):
-        return self.wait_for(r"\n> $", 60, start)
+        """Whether the prompt came and takes single keys: the line editor shows it a moment before it listens."""
+        if not self.wait_for(r"\n> $", 60, start):
+            return False
+        end = time.monotonic() + 20
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+            if time.monotonic() > end:
+                return False
+            self.read(0.01)
+        return True
 
     def exit_status(self, seconds=20):
         end = time.monotonic() + seconds
