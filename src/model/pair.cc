@@ -4,21 +4,11 @@ namespace tandem::model {
 namespace {
 
 base::Status check_kinds(const io::ModelConfig& target, const PairOptions& options) {
-  if (target.kind == io::ModelKind::kAssistant)
-    return base::invalid(
-        "{}: expected a target model, got an assistant ({}): it is no standalone text model. It "
-        "drafts for a target with hidden_size {}; give that target first and this folder in "
-        "--speculative-config '{{\"model\": \"{}\", \"num_speculative_tokens\": 4}}'",
-        options.target.string(), target.model_type, target.backbone_hidden_size,
-        options.target.string());
+  TANDEM_RETURN_IF_ERROR(io::require_target(options.target, target));
   if (!options.assistant) return {};
   TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig assistant,
                           io::read_model_config(*options.assistant));
-  if (assistant.kind == io::ModelKind::kTarget)
-    return base::invalid(
-        "{}: expected an assistant (gemma4_unified_assistant or gemma4_assistant), got a target "
-        "model ({}); the speculative config's \"model\" is the small drafter",
-        options.assistant->string(), assistant.model_type);
+  TANDEM_RETURN_IF_ERROR(io::require_assistant(*options.assistant, assistant));
   return io::check_pair(target, assistant);
 }
 
