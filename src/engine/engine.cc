@@ -24,6 +24,16 @@ int draft_limit(const Sequence& sequence) {
   return static_cast<int>(std::min<int64_t>(sequence.num_draft_tokens, remaining - 1));
 }
 
+// What follows the rows of a chunk of a prompt whose log-probabilities are wanted.
+std::span<const int32_t> scored_tokens(const Sequence& sequence, int64_t num_rows) {
+  if (!sequence.scores_prompt()) return {};
+  const int64_t begin = sequence.num_computed + 1;
+  const int64_t end = std::min(begin + num_rows, sequence.num_prompt_tokens);
+  if (begin >= end) return {};
+  return std::span<const int32_t>(sequence.tokens)
+      .subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+}
+
 SequenceView view_of(const Sequence& sequence) {
   return {.id = sequence.id,
           .num_tokens = sequence.num_tokens(),
@@ -172,7 +182,9 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
                                .samples = planned.samples,
                                .num_draft_tokens = planned.num_draft_tokens,
                                .sampler = &sequence.sampler,
-                               .allowed_tokens = {}});
+                               .allowed_tokens = {},
+                               .scored_tokens = scored_tokens(sequence, planned.num_tokens),
+                               .num_scored_top = sequence.sampler.params().num_prompt_logprobs});
   }
   const int64_t block_size = options_.limits.block_size;
   batch.ring = {ring_table_, static_cast<int64_t>(ring_width), block_size, options_.ring_len};
@@ -183,6 +195,7 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
 // The only place where a sequence grows.
 std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequence& sequence,
                                          speculation::SpecSequenceResult& result) {
+  keep_scores(sequence, result);
   sequence.num_computed += planned.num_tokens;
   if (!planned.samples) {
     TANDEM_CHECK(result.tokens.empty());
@@ -204,7 +217,8 @@ std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequenc
   TokenEvent event{.id = sequence.id,
                    .tokens = std::move(result.tokens),
                    .num_drafted = result.num_drafted,
-                   .num_accepted = std::min(result.num_accepted, static_cast<int>(cut.num_kept))};
+                   .num_accepted = std::min(result.num_accepted, static_cast<int>(cut.num_kept)),
+                   .prompt_scores = std::exchange(sequence.prompt_scores, {})};
   if (cut.reason) {
     event.finish = finish(sequence, *cut.reason);
     event.finish->stop_token = cut.stop_token;
@@ -215,6 +229,18 @@ std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequenc
         "suppressed or banned)";
   }
   return event;
+}
+
+// A chunk that is computed again after a preemption has its scores written again.
+void Engine::keep_scores(Sequence& sequence, speculation::SpecSequenceResult& result) {
+  if (result.scores.empty()) return;
+  TANDEM_CHECK(sequence.scores_prompt());
+  const auto begin = static_cast<size_t>(sequence.num_computed);
+  const size_t end = begin + result.scores.size();
+  TANDEM_CHECK_LT(static_cast<int64_t>(end), sequence.num_prompt_tokens);
+  if (sequence.prompt_scores.size() < end) sequence.prompt_scores.resize(end);
+  std::ranges::move(result.scores,
+                    sequence.prompt_scores.begin() + static_cast<std::ptrdiff_t>(begin));
 }
 
 void Engine::count_round(Sequence& sequence, const speculation::SpecSequenceResult& result) {

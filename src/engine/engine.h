@@ -84,6 +84,7 @@ class Engine {
   speculation::SpecBatch make_batch(const StepPlan& plan, std::span<Sequence* const> scheduled);
   std::optional<TokenEvent> commit(const PlannedSequence& planned, Sequence& sequence,
                                    speculation::SpecSequenceResult& result);
+  static void keep_scores(Sequence& sequence, speculation::SpecSequenceResult& result);
   void count_round(Sequence& sequence, const speculation::SpecSequenceResult& result);
   Finish finish(Sequence& sequence, FinishReason reason);
   void release(Sequence& sequence);

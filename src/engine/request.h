@@ -51,6 +51,8 @@ struct TokenEvent {
   std::vector<sampling::TokenChoice> tokens = {};  // kept, in order
   int num_drafted = 0;                             // in this round
   int num_accepted = 0;                            // of these; the first num_accepted of `tokens`
+  // With the first tokens, for num_prompt_logprobs: of every prompt token but the first.
+  std::vector<sampling::TokenScore> prompt_scores = {};
   std::optional<Finish> finish = std::nullopt;
 };
 

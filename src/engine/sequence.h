@@ -23,6 +23,10 @@ struct Sequence {
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_output_tokens() const { return num_tokens() - num_prompt_tokens; }
+  // Prompt rows are scored once: not when they are computed again after a preemption.
+  bool scores_prompt() const {
+    return sampler.params().num_prompt_logprobs >= 0 && num_output_tokens() == 0;
+  }
 
   uint64_t id;
   uint64_t arrival = 0;         // counts up; earlier ones are served first
@@ -39,6 +43,8 @@ struct Sequence {
   std::vector<int32_t> ring_blocks;
   std::vector<int32_t> page_blocks;
   std::vector<int32_t> state_slot;  // one entry while it runs
+
+  std::vector<sampling::TokenScore> prompt_scores;  // of prompt token i + 1, until they are told
 
   base::Stopwatch age;
   bool was_scheduled = false;

@@ -54,6 +54,9 @@ Status validate(const SamplingParams& params, int64_t vocab_size) {
     return invalid("min_tokens: expected a number >= 0, got {}", params.min_tokens);
   if (params.num_logprobs < -1 || params.num_logprobs > kMaxLogprobs)
     return invalid("logprobs: expected 0 to {}, got {}", kMaxLogprobs, params.num_logprobs);
+  if (params.num_prompt_logprobs < -1 || params.num_prompt_logprobs > kMaxLogprobs)
+    return invalid("prompt_logprobs: expected 0 to {}, got {}", kMaxLogprobs,
+                   params.num_prompt_logprobs);
   return {};
 }
 

@@ -29,6 +29,7 @@ struct SamplingParams {
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   int32_t num_logprobs = -1;  // -1: none; 0: of the chosen token; n: of the n likeliest as well
+  int32_t num_prompt_logprobs = -1;  // likewise, of every prompt token but the first
 
   bool greedy() const { return temperature < kGreedyTemperature; }
 };

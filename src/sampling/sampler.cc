@@ -72,10 +72,7 @@ double gumbel_bound(uint32_t high) {
 
 void fill_logprobs(std::span<const float> logits, float max_logit, int32_t count,
                    TokenChoice& choice) {
-  const auto max = static_cast<double>(max_logit);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - max);
-  const double log_sum = max + std::log(sum);
+  const double log_sum = log_sum_exp(logits, max_logit);
   const auto logprob = [&](float logit) {
     return static_cast<float>(static_cast<double>(logit) - log_sum);
   };

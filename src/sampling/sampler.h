@@ -14,16 +14,12 @@
 
 #include "ops/argmax.h"
 #include "sampling/params.h"
+#include "sampling/score.h"
 
 namespace tandem::sampling {
 
 // The row holds NaN or +inf, or nothing may be chosen (everything is suppressed, banned or masked).
 inline constexpr int32_t kNotFinite = ops::kNotFinite;
-
-struct TokenLogprob {
-  int32_t token = 0;
-  float logprob = 0.0F;
-};
 
 // Log-probabilities are those of the model: before suppression, bias, penalties and temperature.
 struct TokenChoice {

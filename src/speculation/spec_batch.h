@@ -20,6 +20,10 @@ struct SpecSequence {
   int num_draft_tokens = 0;                  // K of this round; 0 for prefill chunks
   sampling::Sampler* sampler = nullptr;      // needed when `samples`; commits every emitted token
   std::span<const uint32_t> allowed_tokens;  // bit mask for the next token; empty: all
+  // Log-probabilities of a prompt: scored_tokens[j] is what follows tokens[j]. At most one for each
+  // token; empty: none are wanted.
+  std::span<const int32_t> scored_tokens = {};
+  int32_t num_scored_top = 0;
 };
 
 struct SpecBatch {
@@ -35,7 +39,8 @@ struct SpecSequenceResult {
   std::vector<sampling::TokenChoice> tokens;
   int num_drafted = 0;
   int num_accepted = 0;
-  bool failed = false;  // NaN or infinite logits: this sequence only
+  bool failed = false;                            // NaN or infinite logits: this sequence only
+  std::vector<sampling::TokenScore> scores = {};  // one for each of scored_tokens
 };
 
 struct SpecResult {

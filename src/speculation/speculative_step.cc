@@ -37,6 +37,7 @@ SpecResult SpeculativeStep::run(const ops::Context& context, const SpecBatch& ba
   if (batch.sequences.empty()) return result;
   draft(context, batch);
   const core::TensorView hidden = verify(context, batch);
+  score(context, batch, hidden, result);
   choose(context, batch, hidden, result);
   return result;
 }
@@ -127,6 +128,30 @@ core::TensorView SpeculativeStep::verify(const ops::Context& context, const Spec
   }
   const model::ForwardBatch rows{tokens, positions, sequences, batch.ring, batch.pages};
   return target_.forward(context, rows, kv_, target_observer_);
+}
+
+void SpeculativeStep::score(const ops::Context& context, const SpecBatch& batch,
+                            const core::TensorView& hidden, SpecResult& result) {
+  const auto vocab = static_cast<size_t>(target_.config().vocab_size);
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const SpecSequence& sequence = batch.sequences[i];
+    TANDEM_CHECK_LE(sequence.scored_tokens.size(), sequence.tokens.size());
+    const auto count = static_cast<int64_t>(sequence.scored_tokens.size());
+    for (int64_t begin = 0; begin < count; begin += kLogitRows) {
+      std::vector<int32_t> rows;
+      while (begin + static_cast<int64_t>(rows.size()) < count &&
+             static_cast<int64_t>(rows.size()) < kLogitRows)
+        rows.push_back(
+            static_cast<int32_t>(first_rows_[i] + begin + static_cast<int64_t>(rows.size())));
+      const auto n = static_cast<int64_t>(rows.size());
+      ops::gather_rows(context, hidden, rows, head_rows_.rows(n));
+      target_.logits(context, head_rows_.rows(n), logits_.rows(n));
+      for (int64_t j = 0; j < n; ++j)
+        result.sequences[i].scores.push_back(sampling::score_token(
+            std::span<const float>(logits_.view().row<float>(j), vocab),
+            sequence.scored_tokens[static_cast<size_t>(begin + j)], sequence.num_scored_top));
+    }
+  }
 }
 
 // Logits in groups of entries, then the choice of tokens; keeps the state row of each entry.

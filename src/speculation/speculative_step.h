@@ -46,6 +46,9 @@ class SpeculativeStep {
   core::TensorView verify(const ops::Context& context, const SpecBatch& batch);
   void choose(const ops::Context& context, const SpecBatch& batch, const core::TensorView& hidden,
               SpecResult& result);
+  // Log-probabilities of known tokens, in groups of rows.
+  void score(const ops::Context& context, const SpecBatch& batch, const core::TensorView& hidden,
+             SpecResult& result);
   // Follows the rows of one entry: emits while drafts agree. Returns the last row that became
   // valid.
   int64_t emit(const SpecSequence& sequence, std::span<const int32_t> drafts, int64_t first_row,

@@ -100,7 +100,11 @@ speculation::SpecResult FakeModel::run(const speculation::SpecBatch& batch) {
     // Row by row, as the sliding layers take their slices: a chunk may be longer than the ring.
     for (const int32_t token : sequence.tokens) {
       write(batch, entry, position, token);
-      read(batch, entry, position++);
+      const std::vector<int32_t> history = read(batch, entry, position);
+      const auto row = static_cast<size_t>(position++ - sequence.start_position);
+      if (row < sequence.scored_tokens.size())
+        result.sequences[i].scores.push_back(sampling::score_token(
+            logits(history), sequence.scored_tokens[row], sequence.num_scored_top));
     }
     rows += static_cast<int64_t>(sequence.tokens.size()) + sequence.num_draft_tokens;
     if (sequence.samples) round(batch, entry, result.sequences[i]);
