@@ -1,0 +1,38 @@
+#include "ops/cuda/device.h"
+
+#include <utility>
+
+namespace tandem::ops::cuda {
+
+DeviceBuffer::DeviceBuffer(size_t size_bytes) : size_bytes_(size_bytes) {
+  if (size_bytes > 0) TANDEM_CUDA_CHECK(cudaMalloc(&data_, size_bytes));
+}
+DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_bytes_(std::exchange(other.size_bytes_, 0)) {}
+DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_bytes_, other.size_bytes_);
+  return *this;
+}
+// Errors of a process that is ending are of no interest.
+DeviceBuffer::~DeviceBuffer() {
+  (void)cudaFree(data_);
+}
+
+PinnedBuffer::PinnedBuffer(size_t size_bytes) : size_bytes_(size_bytes) {
+  if (size_bytes > 0) TANDEM_CUDA_CHECK(cudaMallocHost(&data_, size_bytes));
+}
+PinnedBuffer::PinnedBuffer(PinnedBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_bytes_(std::exchange(other.size_bytes_, 0)) {}
+PinnedBuffer& PinnedBuffer::operator=(PinnedBuffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_bytes_, other.size_bytes_);
+  return *this;
+}
+PinnedBuffer::~PinnedBuffer() {
+  (void)cudaFreeHost(data_);
+}
+
+}  // namespace tandem::ops::cuda

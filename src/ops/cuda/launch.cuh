@@ -1,0 +1,41 @@
+// Launching a kernel so that it may overlap the tail of the one before it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "ops/cuda/device.h"
+
+namespace tandem::ops::cuda {
+
+// Kernel arguments are converted to the kernel's parameter types. Dynamic shared memory above
+// 48 KB needs cudaFuncSetAttribute once before.
+template <typename... Parameters, typename... Arguments>
+void launch(const Stream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+            size_t shared_bytes, Arguments... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream.handle;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = stream.dependent ? 1 : 0;
+  TANDEM_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+// Lets the next kernel of the stream be scheduled. Called first thing by every kernel: what comes
+// after is ordered by wait_for_previous() of the next one, not by this.
+__device__ inline void allow_next() {
+  asm volatile("griddepcontrol.launch_dependents;");
+}
+
+// Returns when every earlier kernel of the stream has finished and its writes are visible. Every
+// thread that touches activations, KV or results calls it first; weights may be read before it.
+// Every block of every kernel must call it, or a later kernel could pass an unfinished one.
+__device__ inline void wait_for_previous() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+}  // namespace tandem::ops::cuda

@@ -1,0 +1,51 @@
+// What a product leaves behind: FP32 partial sums, which the next kernel adds in a fixed order,
+// scales, and turns into whatever it makes of them.
+#pragma once
+
+#include <cstdint>
+
+namespace tandem::ops::cuda {
+
+inline constexpr int kSetColumns = 128;  // output features that one thread block works on at a time
+
+// partial sums [num_sets][max_pieces][num_rows][kSetColumns] FP32. A set's sum over `in` was cut
+// where one thread block's share of the weights ended and the next one's began; the cuts depend on
+// the weight's shape and the number of thread blocks alone.
+struct Partials {
+  const float* data = nullptr;
+  int num_rows = 8;          // rows of the operand, padding included
+  int max_pieces = 1;        // slots per set
+  int set_blocks = 1;        // in / 32
+  int num_shares = 1;        // thread blocks
+  int64_t total_blocks = 1;  // num_sets * set_blocks
+
+  __host__ __device__ int share_of(int64_t block) const {
+    return static_cast<int>(((block + 1) * num_shares - 1) / total_blocks);
+  }
+  __host__ __device__ int num_pieces(int set) const {
+    const int64_t first = static_cast<int64_t>(set) * set_blocks;
+    return share_of(first + set_blocks - 1) - share_of(first) + 1;
+  }
+};
+
+// The unscaled product of row `row` and output features column .. column + 3 (column % 4 == 0),
+// `pieces` = num_pieces(column / kSetColumns).
+__device__ inline float4 load_sum4(const Partials& partials, int row, int column, int pieces) {
+  const int set = column / kSetColumns;
+  const int64_t stride = static_cast<int64_t>(partials.num_rows) * kSetColumns;
+  const float* source =
+      partials.data +
+      (static_cast<int64_t>(set) * partials.max_pieces * partials.num_rows + row) * kSetColumns +
+      column % kSetColumns;
+  float4 sum = *reinterpret_cast<const float4*>(source);
+  for (int i = 1; i < pieces; ++i) {
+    const float4 next = *reinterpret_cast<const float4*>(source + i * stride);
+    sum.x += next.x;
+    sum.y += next.y;
+    sum.z += next.z;
+    sum.w += next.w;
+  }
+  return sum;
+}
+
+}  // namespace tandem::ops::cuda

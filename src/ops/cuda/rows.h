@@ -1,0 +1,42 @@
+// The rows of a step and the KV cache as kernels see them: plain device pointers.
+#pragma once
+
+#include <cstdint>
+
+namespace tandem::ops::cuda {
+
+// Per-row values on the device, [num_rows]. A padding row has sequence -1: it writes no KV, reads
+// no KV, and what it computes is never looked at.
+struct Rows {
+  int num_rows = 0;  // padding included, a multiple of 8
+  const int32_t* tokens = nullptr;
+  const int32_t* positions = nullptr;  // of the row: RoPE, and where its KV goes
+  const int32_t* last_keys = nullptr;  // last visible key: the position in a target, L-2 in a draft
+  const int32_t* sequences = nullptr;  // row of the block tables, -1: padding
+};
+
+// Keys and values of one layer, BF16, [num_blocks][num_kv_heads][block_size][head_dim].
+struct KvLayer {
+  uint16_t* k = nullptr;
+  uint16_t* v = nullptr;
+};
+
+// Position p of sequence s: block table[s * max_blocks + p' / block_size], place p' % block_size,
+// p' = p % ring_len in a ring, p in pages (ring_len 0). ring_len is a multiple of block_size.
+struct KvTable {
+  const int32_t* table = nullptr;
+  int max_blocks = 0;
+  int block_size = 32;
+  int ring_len = 0;
+};
+
+// Query rows that share a sequence, at most kTileRows consecutive rows of the batch: what one
+// thread block of attention works on. num_rows 0: nothing to do.
+inline constexpr int kTileRows = 8;
+struct QueryTiles {
+  int num_tiles = 0;
+  const int32_t* first_rows = nullptr;  // [num_tiles] index into Rows
+  const int32_t* num_rows = nullptr;    // [num_tiles]
+};
+
+}  // namespace tandem::ops::cuda
