@@ -2,7 +2,17 @@
 
 #include <utility>
 
+#include "base/check.h"
+
 namespace tandem::ops::cuda {
+
+void check_cuda(cudaError_t error, const char* call) {
+  TANDEM_CHECK_MSG(error == cudaSuccess, "CUDA: {}: {}", call, cudaGetErrorString(error));
+}
+
+void check_condition(bool holds, const char* what) {
+  TANDEM_CHECK_MSG(holds, "GPU: expected {}", what);
+}
 
 DeviceBuffer::DeviceBuffer(size_t size_bytes) : size_bytes_(size_bytes) {
   if (size_bytes > 0) TANDEM_CUDA_CHECK(cudaMalloc(&data_, size_bytes));

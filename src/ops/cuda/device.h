@@ -6,18 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/check.h"
-
 namespace tandem::ops::cuda {
 
 // A CUDA error is sticky and leaves nothing to save: the process says what failed and ends. Memory
-// is sized before it is taken, so running out of it is a bug too.
-#define TANDEM_CUDA_CHECK(call)                                                      \
-  do {                                                                               \
-    const cudaError_t tandem_cuda_error = (call);                                    \
-    TANDEM_CHECK_MSG(tandem_cuda_error == cudaSuccess, "CUDA: {} failed: {}", #call, \
-                     cudaGetErrorString(tandem_cuda_error));                         \
-  } while (false)
+// is sized before it is taken, so running out of it is a bug too. Functions, not fmt macros: fmt 9
+// does not compile under nvcc.
+void check_cuda(cudaError_t error, const char* call);
+// A bug of ours: `what` is the condition that did not hold.
+void check_condition(bool holds, const char* what);
+
+#define TANDEM_CUDA_CHECK(call) ::tandem::ops::cuda::check_cuda((call), #call)
+#define TANDEM_GPU_CHECK(condition) ::tandem::ops::cuda::check_condition((condition), #condition)
 
 // Owned device memory. Contents are whatever was there.
 class DeviceBuffer {
