@@ -42,6 +42,7 @@ std::vector<AnswerPiece> Answer::push(engine::TokenEvent& event) {
   const bool hide_last = event.finish && event.finish->stop_token && !options_.include_stop;
   for (size_t i = 0; i < event.tokens.size() && !stopped(); ++i) {
     ++num_tokens_;
+    drafted_ = i < static_cast<size_t>(event.num_accepted);
     const int32_t token = event.tokens[i].token;
     tokens_.push_back({std::move(event.tokens[i]), num_chars_});
     // The token that ended the answer is counted, but is no part of its text.
@@ -85,20 +86,21 @@ void Answer::add_content(std::string_view text) {
   if (text.empty()) return;
   text::StopStringMatcher::Output output = matcher_->push(text);
   if (output.stopped) stop_text_ = std::move(output.stop_text);
-  if (!output.text.empty()) pieces_.push_back({Kind::kContent, std::move(output.text), -1, "", ""});
+  if (!output.text.empty())
+    pieces_.push_back({{Kind::kContent, std::move(output.text), -1, "", ""}, drafted_});
 }
 
 void Answer::flush_content() {
   std::string rest = matcher_->finish();
-  if (!rest.empty()) pieces_.push_back({Kind::kContent, std::move(rest), -1, "", ""});
+  if (!rest.empty()) pieces_.push_back({{Kind::kContent, std::move(rest), -1, "", ""}, drafted_});
   matcher_.emplace(options_.stop, options_.include_stop);
 }
 
-void Answer::emit(AnswerPiece piece) {
+void Answer::emit(text::OutputEvent event) {
   flush_content();
-  if (piece.kind == Kind::kToolCallEnd) has_tool_call_ = true;
-  if (piece.kind == Kind::kReasoning && !options_.include_reasoning) return;
-  pieces_.push_back(std::move(piece));
+  if (event.kind == Kind::kToolCallEnd) has_tool_call_ = true;
+  if (event.kind == Kind::kReasoning && !options_.include_reasoning) return;
+  pieces_.push_back({std::move(event), drafted_});
 }
 
 std::vector<AnswerToken> Answer::take_tokens() {

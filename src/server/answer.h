@@ -28,7 +28,9 @@ struct AnswerOptions {
 };
 
 // Text of one kind, or a step of a tool call.
-using AnswerPiece = text::OutputEvent;
+struct AnswerPiece : text::OutputEvent {
+  bool drafted = false;  // an accepted draft completed it, not a token of the target's own
+};
 
 // A token that was taken, where its text begins in the answer's whole text.
 struct AnswerToken {
@@ -60,7 +62,7 @@ class Answer {
   void add_content(std::string_view text);
   // Stop strings watch the content; a call or a thought between two parts of it parts them.
   void flush_content();
-  void emit(AnswerPiece piece);
+  void emit(text::OutputEvent event);
 
   AnswerOptions options_;
   std::optional<text::Detokenizer> detokenizer_;  // not chat
@@ -70,6 +72,7 @@ class Answer {
   std::vector<AnswerToken> tokens_;
   std::optional<std::string> stop_text_;
   bool has_tool_call_ = false;
+  bool drafted_ = false;  // the token that is taken now was drafted
   int64_t num_tokens_ = 0;
   int64_t num_chars_ = 0;
 };

@@ -104,7 +104,7 @@ class ChatFormat : public ReplyFormat {
   }
 
   ordered_json logprobs_json(const ChoicePart& part) const {
-    if (!logprobs_) return nullptr;
+    if (!extras_.logprobs) return nullptr;
     ordered_json content = ordered_json::array();
     for (const AnswerToken& token : part.tokens) {
       ordered_json item = entry(token.choice.token, token.choice.logprob);
@@ -120,8 +120,8 @@ class ChatFormat : public ReplyFormat {
 }  // namespace
 
 std::unique_ptr<ReplyFormat> make_chat_format(const text::Tokenizer& tokenizer, ReplyNames names,
-                                              bool logprobs, bool token_ids) {
-  return std::make_unique<ChatFormat>(tokenizer, std::move(names), logprobs, token_ids);
+                                              ReplyExtras extras) {
+  return std::make_unique<ChatFormat>(tokenizer, std::move(names), extras);
 }
 
 }  // namespace tandem::server

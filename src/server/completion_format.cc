@@ -10,9 +10,9 @@ using nlohmann::ordered_json;
 
 class CompletionFormat : public ReplyFormat {
  public:
-  CompletionFormat(const text::Tokenizer& tokenizer, ReplyNames names, bool logprobs,
-                   bool token_ids, std::vector<std::string> echoes)
-      : ReplyFormat(tokenizer, std::move(names), logprobs, token_ids), echoes_(std::move(echoes)) {}
+  CompletionFormat(const text::Tokenizer& tokenizer, ReplyNames names, ReplyExtras extras,
+                   std::vector<std::string> echoes)
+      : ReplyFormat(tokenizer, std::move(names), extras), echoes_(std::move(echoes)) {}
 
   std::string begin_choice(int64_t index) const override {
     if (echoes_.empty()) return {};
@@ -40,7 +40,7 @@ class CompletionFormat : public ReplyFormat {
 
   ordered_json choice_of(const std::string& text, const ChoicePart& part) const {
     ordered_json choice = {{"index", part.index}, {"text", text}};
-    choice["logprobs"] = logprobs_ ? logprobs_json(part) : nullptr;
+    choice["logprobs"] = extras_.logprobs ? logprobs_json(part) : nullptr;
     add_end(choice, part);
     return choice;
   }
@@ -76,10 +76,9 @@ class CompletionFormat : public ReplyFormat {
 }  // namespace
 
 std::unique_ptr<ReplyFormat> make_completion_format(const text::Tokenizer& tokenizer,
-                                                    ReplyNames names, bool logprobs, bool token_ids,
+                                                    ReplyNames names, ReplyExtras extras,
                                                     std::vector<std::string> echoes) {
-  return std::make_unique<CompletionFormat>(tokenizer, std::move(names), logprobs, token_ids,
-                                            std::move(echoes));
+  return std::make_unique<CompletionFormat>(tokenizer, std::move(names), extras, std::move(echoes));
 }
 
 }  // namespace tandem::server

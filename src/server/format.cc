@@ -27,6 +27,28 @@ ordered_json speculation_json(const speculation::AcceptanceStats& stats) {
           {"accepted_per_position", per_position}};
 }
 
+// The text of one kind, cut where drafted text and the target's own meet.
+ordered_json draft_runs(const ChoicePart& part, text::OutputEvent::Kind kind) {
+  ordered_json runs = ordered_json::array();
+  for (const AnswerPiece& piece : part.pieces) {
+    if (piece.kind != kind || piece.text.empty()) continue;
+    if (!runs.empty() && runs.back()["drafted"] == piece.drafted)
+      runs.back()["text"].get_ref<std::string&>() += piece.text;
+    else
+      runs.push_back({{"text", piece.text}, {"drafted", piece.drafted}});
+  }
+  return runs;
+}
+
+ordered_json draft_info(const ChoicePart& part) {
+  ordered_json info = {{"num_tokens", part.tokens.size()},
+                       {"num_drafted", part.num_drafted},
+                       {"num_accepted", part.num_accepted}};
+  info["reasoning"] = draft_runs(part, text::OutputEvent::Kind::kReasoning);
+  info["content"] = draft_runs(part, text::OutputEvent::Kind::kContent);
+  return info;
+}
+
 }  // namespace
 
 ordered_json ReplyFormat::envelope(bool chunk) const {
@@ -63,7 +85,8 @@ void ReplyFormat::add_end(ordered_json& choice, const ChoicePart& part) const {
   choice["stop_reason"] = nullptr;
   if (part.stop_text) choice["stop_reason"] = *part.stop_text;
   if (part.stop_token) choice["stop_reason"] = *part.stop_token;
-  if (!ids_) return;
+  if (extras_.draft_info) choice["draft_info"] = draft_info(part);
+  if (!extras_.token_ids) return;
   choice["token_ids"] = ordered_json::array();
   for (const AnswerToken& token : part.tokens) choice["token_ids"].push_back(token.choice.token);
 }

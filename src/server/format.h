@@ -28,6 +28,8 @@ struct ChoicePart {
   std::optional<std::string> finish_reason = {};
   std::optional<std::string> stop_text = {};  // the stop string that ended it
   std::optional<int32_t> stop_token = {};     // or the stop id
+  int64_t num_drafted = 0;
+  int64_t num_accepted = 0;  // of these, the ones that were kept
 };
 
 struct Usage {
@@ -35,11 +37,17 @@ struct Usage {
   int64_t num_output_tokens = 0;
 };
 
+// What a request may ask to see of its tokens.
+struct ReplyExtras {
+  bool logprobs = false;
+  bool token_ids = false;
+  bool draft_info = false;  // which text was drafted
+};
+
 class ReplyFormat {
  public:
-  // `logprobs`: those of tokens are shown; `token_ids`: the ids are.
-  ReplyFormat(const text::Tokenizer& tokenizer, ReplyNames names, bool logprobs, bool token_ids)
-      : tokenizer_(tokenizer), names_(std::move(names)), logprobs_(logprobs), ids_(token_ids) {}
+  ReplyFormat(const text::Tokenizer& tokenizer, ReplyNames names, ReplyExtras extras)
+      : tokenizer_(tokenizer), names_(std::move(names)), extras_(extras) {}
   virtual ~ReplyFormat() = default;
 
   // The first chunk of a choice; empty when the route has none.
@@ -60,15 +68,14 @@ class ReplyFormat {
 
   const text::Tokenizer& tokenizer_;
   ReplyNames names_;
-  bool logprobs_;
-  bool ids_;
+  ReplyExtras extras_;
 };
 
 std::unique_ptr<ReplyFormat> make_chat_format(const text::Tokenizer& tokenizer, ReplyNames names,
-                                              bool logprobs, bool token_ids);
+                                              ReplyExtras extras);
 // `echoes`: what each choice's text begins with; empty without echo.
 std::unique_ptr<ReplyFormat> make_completion_format(const text::Tokenizer& tokenizer,
-                                                    ReplyNames names, bool logprobs, bool token_ids,
+                                                    ReplyNames names, ReplyExtras extras,
                                                     std::vector<std::string> echoes);
 
 }  // namespace tandem::server

@@ -28,10 +28,11 @@ std::unique_ptr<ReplyFormat> make_format(const ServedModel& model, const Generat
   ReplyNames names{.id = (job.chat ? "chatcmpl-" : "cmpl-") + job.request_id,
                    .created = static_cast<int64_t>(std::time(nullptr)),
                    .model = model.names.front()};
-  const bool logprobs = job.params.sampling.num_logprobs >= 0;
-  const bool ids = job.params.return_token_ids;
-  if (job.chat) return make_chat_format(model.tokenizer, std::move(names), logprobs, ids);
-  return make_completion_format(model.tokenizer, std::move(names), logprobs, ids, job.echoes);
+  const ReplyExtras extras{.logprobs = job.params.sampling.num_logprobs >= 0,
+                           .token_ids = job.params.return_token_ids,
+                           .draft_info = job.params.return_draft_info};
+  if (job.chat) return make_chat_format(model.tokenizer, std::move(names), extras);
+  return make_completion_format(model.tokenizer, std::move(names), extras, job.echoes);
 }
 
 const char* reason_of(const engine::TokenEvent& event) {
@@ -157,7 +158,9 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
         std::chrono::duration<double>(arrival.time - choice.last_event).count(),
         static_cast<int64_t>(event.tokens.size()));
   choice.last_event = arrival.time;
-  ChoicePart delta{.index = static_cast<int64_t>(arrival.choice)};
+  ChoicePart delta{.index = static_cast<int64_t>(arrival.choice),
+                   .num_drafted = event.num_drafted,
+                   .num_accepted = event.num_accepted};
   delta.pieces = choice.answer.push(event);
   const bool stopped = choice.answer.stopped();
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kError) {
@@ -173,10 +176,13 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   if (!job_.params.stream) {
     std::ranges::move(delta.pieces, std::back_inserter(choice.whole.pieces));
     std::ranges::move(delta.tokens, std::back_inserter(choice.whole.tokens));
+    choice.whole.num_drafted += delta.num_drafted;
+    choice.whole.num_accepted += delta.num_accepted;
     return;
   }
   const bool shows = !delta.pieces.empty() || delta.finish_reason ||
-                     job_.params.sampling.num_logprobs >= 0 || job_.params.return_token_ids;
+                     job_.params.sampling.num_logprobs >= 0 || job_.params.return_token_ids ||
+                     job_.params.return_draft_info;
   if (!shows) return;
   std::optional<Usage> running;
   if (job_.params.continuous_usage) running = usage();

@@ -117,6 +117,7 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.include_stop = fields.boolean("include_stop_str_in_output").value_or(false);
   params.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);
   params.return_token_ids = fields.boolean("return_token_ids").value_or(false);
+  params.return_draft_info = fields.boolean("return_draft_info").value_or(false);
   params.max_tokens = fields.integer("max_tokens", 1, kMaxTokens);
   read_sampling(fields, model, params.sampling);
   refuse_unsupported(fields);

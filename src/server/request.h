@@ -35,6 +35,7 @@ struct GenerationParams {
   bool include_usage = false;
   bool continuous_usage = false;
   bool return_token_ids = false;
+  bool return_draft_info = false;  // which text came from accepted drafts
 };
 
 struct CompletionRequest {

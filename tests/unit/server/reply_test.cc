@@ -102,7 +102,7 @@ TEST(Answer, StopStringsWatchTheContent) {
 
 TEST(Format, StreamsAddUpToTheWhole) {
   const ReplyNames names{"chatcmpl-1", 5, "demo"};
-  const auto format = make_chat_format(demo_model().tokenizer, names, false, false);
+  const auto format = make_chat_format(demo_model().tokenizer, names, {});
   const auto ids =
       ids_of("Hello \xF0\x9F\x98\x80 <|tool_call>call:f{a:1,b:<|\"|>x<|\"|>}<tool_call|>");
   Answer answer(demo_model().tokenizer, chat_options({}, true), {});
@@ -131,6 +131,61 @@ TEST(Format, StreamsAddUpToTheWhole) {
   EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], arguments);
   EXPECT_EQ(json::parse(arguments), json({{"a", 1}, {"b", "x"}}));
   EXPECT_EQ(reply["usage"]["total_tokens"], 7);
+}
+
+// Every step's text is told apart by who wrote it; a character that two tokens share is the last's.
+TEST(Format, DraftInfoTellsWhoWroteTheText) {
+  const auto format =
+      make_chat_format(demo_model().tokenizer, {"chatcmpl-1", 5, "demo"}, {.draft_info = true});
+  const auto ids = ids_of("<|channel>thought\nHm.<channel|>One two three \xF0\x9F\x98\x80 four");
+  Answer answer(demo_model().tokenizer, chat_options({}, false), {});
+  std::string expected, drafted, own, reasoning;
+  ChoicePart whole;
+  for (size_t begin = 0; begin < ids.size(); begin += 3) {
+    const size_t end = std::min(ids.size(), begin + 3);
+    engine::TokenEvent event{.num_drafted = 4, .num_accepted = static_cast<int>(end - begin) - 1};
+    for (size_t i = begin; i < end; ++i)
+      event.tokens.push_back({.token = ids[i], .logprob = 0, .top = {}});
+    ChoicePart part{.num_drafted = 4, .num_accepted = event.num_accepted};
+    part.pieces = answer.push(event);
+    part.tokens = answer.take_tokens();
+    const json choice = json::parse(format->chunk(part, {}).substr(6))["choices"][0];
+    const json info = choice["draft_info"];
+    EXPECT_EQ(info["num_tokens"], end - begin);
+    EXPECT_EQ(info["num_accepted"], end - begin - 1);
+    std::string content;
+    for (const json& run : info["content"]) {
+      content += run["text"].get<std::string>();
+      (run["drafted"] ? drafted : own) += run["text"].get<std::string>();
+    }
+    for (const json& run : info["reasoning"]) reasoning += run["text"].get<std::string>();
+    EXPECT_EQ(content, choice["delta"].value("content", ""));
+    expected += content;
+    std::ranges::move(part.pieces, std::back_inserter(whole.pieces));
+  }
+  EXPECT_EQ(reasoning, "Hm.");
+  EXPECT_FALSE(drafted.empty());
+  EXPECT_FALSE(own.empty());
+  EXPECT_EQ(drafted.size() + own.size(), expected.size());
+  const json reply = json::parse(format->whole({whole}, {3, 4}, nullptr))["choices"][0];
+  std::string drafted_of_whole;
+  for (const json& run : reply["draft_info"]["content"])
+    if (run["drafted"]) drafted_of_whole += run["text"].get<std::string>();
+  EXPECT_EQ(drafted_of_whole, drafted);
+}
+
+TEST(Answer, MarksTheTextOfAcceptedDrafts) {
+  const auto ids = ids_of("a b c d");
+  ASSERT_EQ(ids.size(), 4U);
+  AnswerOptions options;
+  options.stop = {"never"};
+  Answer answer(demo_model().tokenizer, options, {});
+  engine::TokenEvent event{.num_drafted = 4, .num_accepted = 2};
+  for (size_t i = 0; i < 3; ++i) event.tokens.push_back({.token = ids[i], .logprob = 0, .top = {}});
+  std::string marks;
+  for (const AnswerPiece& piece : answer.push(event))
+    marks += fmt::format("[{}{}]", piece.text, piece.drafted ? "+" : "-");
+  EXPECT_EQ(marks, "[a+][ b+][ c-]");
 }
 
 TEST(Format, TextIsAlwaysValidJson) {
