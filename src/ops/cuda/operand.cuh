@@ -41,8 +41,7 @@ __device__ inline void store_operand(const Operand& operand, int row, int column
       reinterpret_cast<uint32_t*>(operand.data + operand_index(operand.num_tiles, row, column));
   if (operand.input_scale > 0.0F) {
     const __nv_fp8x2_storage_t quantized = __nv_cvt_float2_to_fp8x2(
-        make_float2(__fdiv_rn(x0, operand.input_scale), __fdiv_rn(x1, operand.input_scale)),
-        __NV_SATFINITE, __NV_E4M3);
+        make_float2(x0 / operand.input_scale, x1 / operand.input_scale), __NV_SATFINITE, __NV_E4M3);
     const __half2_raw half = __nv_cvt_fp8x2_to_halfraw2(quantized, __NV_E4M3);
     *target = static_cast<uint32_t>(half.x) | (static_cast<uint32_t>(half.y) << 16);
   } else {

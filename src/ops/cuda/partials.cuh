@@ -2,6 +2,8 @@
 // scales, and turns into whatever it makes of them.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <cstdint>
 
 namespace tandem::ops::cuda {
