@@ -16,7 +16,8 @@ constexpr int64_t kDefaultChatLen = 8192;
 base::Status run(const ChatFlags& flags) {
   const InterruptGuard guard;
   TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
-  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config, io::read_model_config(flags.model.target));
+  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config,
+                          io::read_model_config(flags.model.target, flags.model.hf_overrides));
   TANDEM_RETURN_IF_ERROR(io::require_target(flags.model.target, config));
   TANDEM_ASSIGN_OR_RETURN(const io::GenerationConfig defaults,
                           io::read_generation_config(flags.model.target, config.text.vocab_size));

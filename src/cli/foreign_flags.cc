@@ -50,7 +50,6 @@ const std::vector<ForeignFlag>& foreign_flags() {
       {"--enable-auto-tool-choice", Form::kSwitch, {}, "", kAlways},
       {"--tool-call-parser", Form::kValue, {"gemma4"}, "", kAlways},
       {"--reasoning-parser", Form::kValue, {"gemma4"}, "", kAlways},
-      {"--load-format", Form::kValue, {"auto", "safetensors"}, "", kAlways},
       {"--tensor-parallel-size", Form::kValue, {"1"}, "", kOneProcess},
       {"--pipeline-parallel-size", Form::kValue, {"1"}, "", kOneProcess},
       {"--data-parallel-size", Form::kValue, {"1"}, "", kOneProcess},

@@ -96,7 +96,8 @@ void fit_cache(const Prepared& prepared, engine::RuntimeOptions& options) {
 base::Status run(const GenerateFlags& flags) {
   const InterruptGuard guard;
   TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
-  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config, io::read_model_config(flags.model.target));
+  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config,
+                          io::read_model_config(flags.model.target, flags.model.hf_overrides));
   TANDEM_RETURN_IF_ERROR(io::require_target(flags.model.target, config));
   TANDEM_ASSIGN_OR_RETURN(const io::GenerationConfig defaults,
                           io::read_generation_config(flags.model.target, config.text.vocab_size));

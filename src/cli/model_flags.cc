@@ -73,6 +73,13 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
                   "tokens of prompt and answer together; 0: as memory allows")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
       ->capture_default_str();
+  command
+      .add_option("--load-format", flags.load_format,
+                  "dummy: random weights from the configs alone, for measuring")
+      ->check(CLI::IsMember({"auto", "safetensors", "dummy"}))
+      ->capture_default_str();
+  command.add_option("--hf-overrides", flags.hf_overrides,
+                     R"(JSON merged into the target's config.json: {"num_hidden_layers": 6})");
   command.add_option("--kv-cache-gib", flags.kv_cache_gib, "most memory of the KV cache, in GiB")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
@@ -81,6 +88,8 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
 base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
   engine::RuntimeOptions options;
   options.pair.target = flags.target;
+  options.pair.load = {
+      .hf_overrides = flags.hf_overrides, .dummy = flags.load_format == "dummy", .dummy_seed = 0};
   TANDEM_ASSIGN_OR_RETURN(options.pair.model.compute, model::parse_compute(flags.compute));
   TANDEM_ASSIGN_OR_RETURN(options.pair.model.fp8,
                           model::parse_fp8_arithmetic(flags.fp8_arithmetic));

@@ -24,6 +24,8 @@ struct ModelFlags {
   int64_t max_num_batched_tokens = 512;
   int64_t max_model_len = 0;
   double kv_cache_gib = 4.0;
+  std::string load_format = "auto";
+  std::string hf_overrides;  // JSON; empty: none
 };
 
 // Adds the target and the flags of ModelFlags to a command.

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 
+#include "io/dummy_weights.h"
 #include "io/linear_reader.h"
 #include "io/quantization_config.h"
 #include "io/safetensors_index.h"
@@ -46,6 +47,14 @@ base::Status check_is_folder(const fs::path& dir) {
       fmt::format("{}: expected a model folder, got nothing of that name; models are not "
                   "downloaded: give the path of a local folder",
                   dir.string()));
+}
+
+base::Result<TensorTable> read_tensors(const fs::path& dir, const ModelConfig& config,
+                                       const QuantizationConfig& quantization,
+                                       const LoadOptions& options) {
+  if (options.dummy) return make_dummy_weights(dir, config, quantization, options.dummy_seed);
+  TANDEM_ASSIGN_OR_RETURN(std::vector<SafetensorsFile> files, open_model_files(dir));
+  return TensorTable::build(dir, std::move(files), config.kind == ModelKind::kTarget);
 }
 
 }  // namespace
@@ -130,17 +139,17 @@ base::Status Checkpoint::Impl::check_tied_head() const {
       table.where("lm_head.weight"), embedding->stored_name);
 }
 
-base::Result<Checkpoint> Checkpoint::open(const fs::path& dir) {
+base::Result<Checkpoint> Checkpoint::open(const fs::path& dir, const LoadOptions& options) {
   TANDEM_RETURN_IF_ERROR(check_is_folder(dir));
   auto impl = std::make_unique<Impl>();
   impl->dir = dir;
-  TANDEM_ASSIGN_OR_RETURN(impl->config, read_model_config(dir));
+  TANDEM_ASSIGN_OR_RETURN(impl->config, read_model_config(dir, options.hf_overrides));
   TANDEM_ASSIGN_OR_RETURN(impl->generation,
                           read_generation_config(dir, impl->config.text.vocab_size));
-  TANDEM_ASSIGN_OR_RETURN(impl->quantization, read_quantization_config(dir));
-  TANDEM_ASSIGN_OR_RETURN(std::vector<SafetensorsFile> files, open_model_files(dir));
+  TANDEM_ASSIGN_OR_RETURN(impl->quantization, read_quantization_config(dir, options.hf_overrides));
   const bool is_target = impl->config.kind == ModelKind::kTarget;
-  TANDEM_ASSIGN_OR_RETURN(impl->table, TensorTable::build(dir, std::move(files), is_target));
+  TANDEM_ASSIGN_OR_RETURN(impl->table,
+                          read_tensors(dir, impl->config, impl->quantization, options));
   TANDEM_RETURN_IF_ERROR(impl->refuse_misplaced_scales());
   TANDEM_RETURN_IF_ERROR(impl->read_plain_tensors());
   TANDEM_RETURN_IF_ERROR(impl->read_linears());

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "core/tensor_view.h"
+#include "io/load_options.h"
 #include "io/model_config.h"
 #include "io/quantization_config.h"
 
@@ -34,8 +35,10 @@ class Checkpoint {
  public:
   // Opens and checks everything a header, a config and the scales can show: names, dtypes, shapes,
   // scales, exclusions, missing and unexpected tensors. Weight values are checked by
-  // check_values(). Errors: `FILE: tensor NAME: expected X, got Y`.
-  static base::Result<Checkpoint> open(const std::filesystem::path& dir);
+  // check_values(). Errors: `FILE: tensor NAME: expected X, got Y`. Dummy weights need no files but
+  // the configs.
+  static base::Result<Checkpoint> open(const std::filesystem::path& dir,
+                                       const LoadOptions& options = {});
 
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;

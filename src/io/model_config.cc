@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "io/config_json.h"
 #include "io/model_config_reader.h"
 
 namespace tandem::io {
@@ -100,8 +101,9 @@ base::Status read_assistant_keys(const JsonObject& object, ModelConfig& config) 
 
 }  // namespace
 
-base::Result<ModelConfig> read_model_config(const std::filesystem::path& dir) {
-  TANDEM_ASSIGN_OR_RETURN(const json root, read_json_file(dir / "config.json"));
+base::Result<ModelConfig> read_model_config(const std::filesystem::path& dir,
+                                            std::string_view hf_overrides) {
+  TANDEM_ASSIGN_OR_RETURN(const json root, read_config_json(dir, hf_overrides));
   TANDEM_ASSIGN_OR_RETURN(const JsonObject object,
                           JsonObject::of(root, (dir / "config.json").string()));
   ModelConfig config;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -67,9 +68,10 @@ struct ModelConfig {
   std::vector<NamedTokenId> special_token_ids;  // those below vocab_size
 };
 
-// Reads DIR/config.json. Errors name the key: `config.json: text_config: hidden_size: expected
-// ...`.
-base::Result<ModelConfig> read_model_config(const std::filesystem::path& dir);
+// Reads DIR/config.json, changed by `hf_overrides` (config_json.h). Errors name the key:
+// `config.json: text_config: hidden_size: expected ...`.
+base::Result<ModelConfig> read_model_config(const std::filesystem::path& dir,
+                                            std::string_view hf_overrides = {});
 
 // A target where a target is needed: an assistant says that it is no standalone text model and what
 // it needs. `dir` is the folder the user gave.

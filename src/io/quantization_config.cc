@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "io/config_json.h"
 #include "io/quantization_reader.h"
 
 namespace tandem::io {
@@ -63,8 +64,9 @@ base::Result<QuantizationConfig> read_inner(const JsonObject& object) {
 }
 
 // quantization_config at the top level, or inside text_config as some exporters leave it.
-base::Result<std::optional<QuantizationConfig>> read_from_config(const fs::path& dir) {
-  TANDEM_ASSIGN_OR_RETURN(const json root, read_json_file(dir / "config.json"));
+base::Result<std::optional<QuantizationConfig>> read_from_config(const fs::path& dir,
+                                                                 std::string_view hf_overrides) {
+  TANDEM_ASSIGN_OR_RETURN(const json root, read_config_json(dir, hf_overrides));
   TANDEM_ASSIGN_OR_RETURN(const JsonObject top,
                           JsonObject::of(root, (dir / "config.json").string()));
   JsonObject holder = top;
@@ -105,8 +107,9 @@ base::Result<std::vector<std::string>> read_module_list(const JsonObject& object
   return names;
 }
 
-base::Result<QuantizationConfig> read_quantization_config(const fs::path& dir) {
-  TANDEM_ASSIGN_OR_RETURN(auto config, read_from_config(dir));
+base::Result<QuantizationConfig> read_quantization_config(const fs::path& dir,
+                                                          std::string_view hf_overrides) {
+  TANDEM_ASSIGN_OR_RETURN(auto config, read_from_config(dir, hf_overrides));
   TANDEM_ASSIGN_OR_RETURN(auto hf, read_from_hf_file(dir));
   if (config && hf) TANDEM_RETURN_IF_ERROR(check_agreement(*config, *hf));
   // config.json's form says more (whether activations are quantized).

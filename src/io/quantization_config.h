@@ -55,6 +55,8 @@ struct QuantizationConfig {
 
 // Reads config.json's quantization_config and hf_quant_config.json; none, one, or both (which must
 // agree). Formats Tandem does not run are refused with the value and the supported list.
-base::Result<QuantizationConfig> read_quantization_config(const std::filesystem::path& dir);
+// `hf_overrides` changes config.json (config_json.h).
+base::Result<QuantizationConfig> read_quantization_config(const std::filesystem::path& dir,
+                                                          std::string_view hf_overrides = {});
 
 }  // namespace tandem::io

@@ -23,6 +23,23 @@ base::Result<TensorTable> TensorTable::build(const std::filesystem::path& dir,
   return table;
 }
 
+TensorTable TensorTable::of_buffers(const std::filesystem::path& dir,
+                                    std::vector<NamedBuffer> buffers) {
+  TensorTable table;
+  table.dir_ = dir;
+  for (NamedBuffer& named : buffers) {
+    const auto [found, is_new] = table.index_.emplace(named.canonical_name, table.stored_.size());
+    TANDEM_CHECK_MSG(is_new, "tensor {}", named.canonical_name);
+    table.stored_.push_back({.stored_name = named.canonical_name,
+                             .canonical_name = named.canonical_name,
+                             .view = named.buffer.view(),
+                             .file = dir.string()});
+    table.owned_.push_back(std::move(named.buffer));
+  }
+  table.used_.assign(table.stored_.size(), false);
+  return table;
+}
+
 base::Status TensorTable::add(const SafetensorsFile& file, const SafetensorsEntry& entry,
                               bool skip_media) {
   Checkpoint::StoredTensor tensor;
@@ -41,7 +58,7 @@ base::Status TensorTable::add(const SafetensorsFile& file, const SafetensorsEntr
       core::Buffer copy(entry.dtype, entry.shape);
       std::memcpy(copy.data(), tensor.view.data, copy.size_bytes());
       tensor.view = copy.view();
-      aligned_copies_.push_back(std::move(copy));
+      owned_.push_back(std::move(copy));
     }
   }
   stored_.push_back(std::move(tensor));

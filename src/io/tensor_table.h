@@ -16,12 +16,20 @@
 
 namespace tandem::io {
 
+// A tensor that is in no file.
+struct NamedBuffer {
+  std::string canonical_name;
+  core::Buffer buffer;
+};
+
 class TensorTable {
  public:
   // Two stored names for one canonical name are refused. With `skip_media`, vision and audio
   // tensors get no canonical name.
   static base::Result<TensorTable> build(const std::filesystem::path& dir,
                                          std::vector<SafetensorsFile> files, bool skip_media);
+  // Tensors that were made, under their canonical names.
+  static TensorTable of_buffers(const std::filesystem::path& dir, std::vector<NamedBuffer> buffers);
 
   const std::vector<Checkpoint::StoredTensor>& stored() const { return stored_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
@@ -42,7 +50,7 @@ class TensorTable {
   std::vector<Checkpoint::StoredTensor> stored_;
   std::vector<bool> used_;
   std::unordered_map<std::string, size_t> index_;
-  std::vector<core::Buffer> aligned_copies_;
+  std::vector<core::Buffer> owned_;  // copies of unaligned tensors, or all tensors
   std::string prefix_;  // how this checkpoint spells the text tower, for missing tensors
 };
 

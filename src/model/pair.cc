@@ -13,24 +13,29 @@ base::Status check_kinds(const io::ModelConfig& target, const PairOptions& optio
 }
 
 base::Result<std::shared_ptr<const io::Checkpoint>> open(const std::filesystem::path& dir,
+                                                         const io::LoadOptions& load,
                                                          const PairOptions& options) {
-  TANDEM_ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::open(dir));
+  TANDEM_ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::open(dir, load));
   const auto progress = [&](int64_t done_bytes, int64_t total_bytes) {
     if (options.progress) options.progress(dir, done_bytes, total_bytes);
   };
-  if (options.check_values) TANDEM_RETURN_IF_ERROR(checkpoint.check_values(progress));
+  if (options.check_values && !load.dummy)
+    TANDEM_RETURN_IF_ERROR(checkpoint.check_values(progress));
   return std::make_shared<const io::Checkpoint>(std::move(checkpoint));
 }
 
 }  // namespace
 
 base::Result<Pair> load_pair(const PairOptions& options) {
-  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config, io::read_model_config(options.target));
+  TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config,
+                          io::read_model_config(options.target, options.load.hf_overrides));
   TANDEM_RETURN_IF_ERROR(check_kinds(config, options));
   Pair pair;
-  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options));
+  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options.load, options));
   if (options.assistant) {
-    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint, open(*options.assistant, options));
+    io::LoadOptions load = options.load;
+    load.hf_overrides.clear();
+    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint, open(*options.assistant, load, options));
   }
   pair.target = std::make_unique<TargetModel>(pair.target_checkpoint, options.model);
   if (options.assistant)

@@ -16,6 +16,7 @@ namespace tandem::model {
 struct PairOptions {
   std::filesystem::path target;
   std::optional<std::filesystem::path> assistant;
+  io::LoadOptions load;  // hf_overrides are for the target alone
   ModelOptions model;
   bool check_values = true;  // read every weight once and refuse NaN and infinity by name
   // Called now and then while weights are read, and at the end of each folder.
