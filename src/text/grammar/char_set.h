@@ -1,0 +1,48 @@
+// A set of Unicode characters, as ranges. Surrogates are no characters: no set has them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tandem::text {
+
+class CharSet {
+ public:
+  struct Range {
+    uint32_t first = 0;
+    uint32_t last = 0;
+    bool operator==(const Range&) const = default;
+  };
+
+  CharSet() = default;
+  explicit CharSet(std::vector<Range> ranges);
+  static CharSet all();
+  static CharSet of(std::string_view ascii);
+
+  CharSet operator|(const CharSet& other) const;
+  CharSet operator&(const CharSet& other) const;
+  CharSet operator-(const CharSet& other) const;
+
+  bool has(uint32_t c) const;
+  bool empty() const { return ranges_.empty(); }
+  const std::vector<Range>& ranges() const { return ranges_; }  // sorted, apart from each other
+  bool operator==(const CharSet&) const = default;
+
+  // `[...]` of a grammar; the set must not be empty.
+  std::string ebnf() const;
+
+ private:
+  CharSet inverse() const;
+
+  std::vector<Range> ranges_;
+};
+
+// Characters that stand for themselves in a JSON string.
+const CharSet& json_plain();
+
+// One character, and a text, as literals of a grammar.
+std::string ebnf_char(uint32_t c);
+std::string ebnf_literal(std::string_view utf8);
+
+}  // namespace tandem::text
