@@ -11,10 +11,13 @@ if(TANDEM_SANITIZE)
   target_link_options(tandem_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
-# tandem_library(<folder> [DEPENDS <folder>...]): one static library per folder of src/.
+# tandem_library(<folder> [DEPENDS <folder>...] [EXCLUDE <regex>]): one static library per folder of src/.
 function(tandem_library name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE" "DEPENDS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX ${ARG_EXCLUDE})
+  endif()
   if(sources)
     add_library(tandem_${name} STATIC ${sources})
     set(scope PUBLIC)

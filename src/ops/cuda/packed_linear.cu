@@ -1,0 +1,146 @@
+#include "ops/cuda/packed_linear.h"
+
+#include <algorithm>
+
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/operand.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+// Fewer blocks than this are not worth a thread block of their own.
+constexpr int kMinShareBlocks = 4;
+
+// One thread packs the 16 bytes of one lane. A unit is (group of 16 features, block, half, lane);
+// FP8 has one half, BF16 two.
+template <bool kFp8>
+__global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group, int num_rows,
+                            int in_features, int set_blocks, int64_t num_units) {
+  constexpr int kHalves = kFp8 ? 1 : 2;
+  constexpr int kBytes = kFp8 ? 1 : 2;
+  const int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (unit >= num_units) return;
+  const int lane = static_cast<int>(unit % 32);
+  const int half = static_cast<int>(unit / 32 % kHalves);
+  const int block = static_cast<int>(unit / (32 * kHalves) % set_blocks);
+  const int local_group = static_cast<int>(unit / (32 * kHalves) / set_blocks);
+  const int row = local_group * 16 + lane / 4;
+  uint16_t words[8];  // 16 bytes
+  for (int upper = 0; upper < 2; ++upper) {
+    for (int i = 0; i < 4 / kHalves; ++i) {
+      const int pair = half * 2 + i;
+      const int column = block * 32 + pair * 8 + lane % 4 * 2;
+      const bool inside = row + 8 * upper < num_rows;
+      const uint8_t* source =
+          rows + (static_cast<int64_t>(row + 8 * upper) * in_features + column) * kBytes;
+      if constexpr (kFp8) {
+        words[upper * 4 + pair] = inside ? *reinterpret_cast<const uint16_t*>(source) : 0;
+      } else {
+        const uint32_t two = inside ? *reinterpret_cast<const uint32_t*>(source) : 0;
+        words[(i * 2 + upper) * 2] = static_cast<uint16_t>(two);
+        words[(i * 2 + upper) * 2 + 1] = static_cast<uint16_t>(two >> 16);
+      }
+    }
+  }
+  const int group = first_group + local_group;
+  const int64_t target =
+      (((static_cast<int64_t>(group / 8) * set_blocks + block) * 8 + group % 8) * kHalves + half) *
+          32 +
+      lane;
+  reinterpret_cast<uint4*>(data)[target] = *reinterpret_cast<const uint4*>(words);
+}
+
+__device__ uint32_t mix(uint64_t x) {  // splitmix64
+  x += 0x9E3779B97F4A7C15ULL;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+  return static_cast<uint32_t>(x >> 32);
+}
+
+// E4M3: magnitudes 2^-4 .. 1.75 before the scale. BF16: +-[2^-6, 2^-5).
+template <bool kFp8>
+__global__ void fill_kernel(uint32_t* data, int64_t num_words, uint64_t seed) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < num_words;
+       i += stride) {
+    const uint32_t bits = mix(seed ^ static_cast<uint64_t>(i));
+    if constexpr (kFp8) {
+      // Exponent 3..6 of 15, any mantissa and sign.
+      data[i] = (bits & 0x9F9F9F9FU) + 0x18181818U;
+    } else {
+      data[i] = (bits & 0x807F807FU) | 0x3C803C80U;
+    }
+  }
+}
+
+__global__ void rows_to_operand_kernel(const uint16_t* rows, int num_rows, int in_features,
+                                       Operand operand) {
+  allow_next();
+  wait_for_previous();
+  const int pair = blockIdx.x * kThreads + threadIdx.x;
+  const int row = blockIdx.y;
+  if (pair * 2 >= in_features) return;
+  float2 x = make_float2(0.0F, 0.0F);
+  if (row < num_rows)
+    x = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(
+        rows + static_cast<int64_t>(row) * in_features + pair * 2));
+  store_operand(operand, row, pair * 2, x.x, x.y);
+}
+
+unsigned blocks_for(int64_t items) {
+  return static_cast<unsigned>((items + kThreads - 1) / kThreads);
+}
+
+}  // namespace
+
+PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
+                                int num_multiprocessors) {
+  TANDEM_GPU_CHECK(out_features > 0 && in_features > 0 && in_features % 32 == 0);
+  PackedLinear weight;
+  weight.type = type;
+  weight.out_features = out_features;
+  weight.in_features = in_features;
+  weight.num_sets = (out_features + kSetColumns - 1) / kSetColumns;
+  weight.set_blocks = in_features / 32;
+  weight.num_shares = static_cast<int>(
+      std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, num_multiprocessors));
+  const Partials plan = weight.partials(nullptr, 8);
+  for (int set = 0; set < weight.num_sets; ++set)
+    weight.max_pieces = std::max(weight.max_pieces, plan.num_pieces(set));
+  weight.data = DeviceBuffer(static_cast<size_t>(weight.size_bytes()));
+  if (out_features % kSetColumns != 0)
+    TANDEM_CUDA_CHECK(cudaMemset(weight.data.data(), 0, weight.data.size_bytes()));
+  return weight;
+}
+
+void pack_rows(const Stream& stream, const PackedLinear& weight, const void* rows,
+               int first_feature, int num_rows) {
+  TANDEM_GPU_CHECK(first_feature % 16 == 0 && first_feature + num_rows <= weight.out_features);
+  const int halves = weight.type == PackedType::kFp8 ? 1 : 2;
+  const int64_t num_units =
+      static_cast<int64_t>((num_rows + 15) / 16) * weight.set_blocks * halves * 32;
+  const auto kernel = weight.type == PackedType::kFp8 ? pack_kernel<true> : pack_kernel<false>;
+  kernel<<<blocks_for(num_units), kThreads, 0, stream.handle>>>(
+      weight.data.as<uint8_t>(), static_cast<const uint8_t*>(rows), first_feature / 16, num_rows,
+      weight.in_features, weight.set_blocks, num_units);
+  TANDEM_CUDA_CHECK(cudaGetLastError());
+}
+
+void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed) {
+  const int64_t num_words = weight.size_bytes() / 4;
+  const auto kernel = weight.type == PackedType::kFp8 ? fill_kernel<true> : fill_kernel<false>;
+  kernel<<<std::min(blocks_for(num_words), 4096U), kThreads, 0, stream.handle>>>(
+      weight.data.as<uint32_t>(), num_words, seed);
+  TANDEM_CUDA_CHECK(cudaGetLastError());
+}
+
+void rows_to_operand(const Stream& stream, const uint16_t* rows, int num_rows, int in_features,
+                     float input_scale, uint16_t* operand, int num_tiles) {
+  TANDEM_GPU_CHECK(in_features % 32 == 0 && num_rows <= 8 * num_tiles);
+  launch(stream, rows_to_operand_kernel,
+         dim3(blocks_for(in_features / 2), static_cast<unsigned>(8 * num_tiles)), dim3(kThreads), 0,
+         rows, num_rows, in_features, Operand{operand, num_tiles, input_scale});
+}
+
+}  // namespace tandem::ops::cuda

@@ -1,0 +1,68 @@
+// Weights as the product kernel reads them, packed once when they are loaded.
+//
+// A set is 128 output features; a block is 128 features x 32 inputs of it. Blocks lie one after the
+// other, inputs first, and each is in the order in which the tensor cores take its values, so that
+// any share of the weights is one run of bytes:
+//   data[num_sets][in / 32][8 groups of 16 features][32 lanes][16 E4M3 | 16 BF16]
+// Which thread block works on which run depends on the shape and the number of multiprocessors
+// alone, never on the rows: a row's result is the same whatever rides with it.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cuda/device.h"
+#include "ops/cuda/partials.cuh"
+
+namespace tandem::ops::cuda {
+
+enum class PackedType { kFp8, kBF16 };
+
+// The largest number of rows of one product; more rows take several.
+inline constexpr int kMaxProductRows = 64;
+
+struct PackedLinear {
+  PackedType type = PackedType::kFp8;
+  int out_features = 0;
+  int in_features = 0;  // a multiple of 32
+  int num_sets = 0;     // out_features / 128, rounded up; what is beyond out_features is zero
+  int set_blocks = 0;   // in_features / 32
+  int num_shares = 0;   // thread blocks of the product
+  int max_pieces = 1;   // most shares that have a part of one set
+  DeviceBuffer data;
+
+  int64_t total_blocks() const { return static_cast<int64_t>(num_sets) * set_blocks; }
+  int64_t block_bytes() const { return type == PackedType::kFp8 ? 4096 : 8192; }
+  int64_t size_bytes() const { return total_blocks() * block_bytes(); }
+  // FP32 partial sums of a product with num_rows rows (a multiple of 8).
+  int64_t partial_bytes(int num_rows) const {
+    return static_cast<int64_t>(num_sets) * max_pieces * num_rows * kSetColumns * 4;
+  }
+  Partials partials(const float* data_in, int num_rows) const {
+    return {data_in, num_rows, max_pieces, set_blocks, num_shares, total_blocks()};
+  }
+};
+
+// Sizes and the division into shares; takes device memory for the weights.
+PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
+                                int num_multiprocessors);
+
+// Packs `num_rows` rows of a row-major weight [*, in_features] that lie in device memory as
+// features first_feature, first_feature + 1, ... first_feature is a multiple of 16.
+void pack_rows(const Stream& stream, const PackedLinear& weight, const void* rows,
+               int first_feature, int num_rows);
+
+// Random weights of plausible size, made where they lie: for benchmarks.
+void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed);
+
+// Rows [num_rows, in] BF16 as an operand; input_scale as in Operand. For tests and for inputs that
+// no kernel made.
+void rows_to_operand(const Stream& stream, const uint16_t* rows, int num_rows, int in_features,
+                     float input_scale, uint16_t* operand, int num_tiles);
+
+// partial sums of operand x weight^T. operand: `num_tiles` tiles of 8 rows (1, 2, 4 or 8), see
+// operand.cuh; partials: weight.partial_bytes(8 * num_tiles).
+// The sum over `in` runs in index order within a share, FP32 in the tensor cores.
+void product(const Stream& stream, const PackedLinear& weight, const uint16_t* operand,
+             int num_tiles, float* partials);
+
+}  // namespace tandem::ops::cuda

@@ -1,0 +1,157 @@
+// The product against a sum in double, and the promise that a row's bits do not depend on the rows
+// beside it.
+#include <cmath>
+
+#include "core/e4m3.h"
+#include "ops/cuda/packed_linear.h"
+#include "tests/gpu/support.h"
+
+namespace tandem {
+namespace {
+
+using core::BFloat16;
+using ops::cuda::DeviceBuffer;
+using ops::cuda::PackedLinear;
+using ops::cuda::PackedType;
+
+constexpr int kMultiprocessors = 132;
+
+struct Case {
+  PackedType type;
+  int out_features;
+  int in_features;
+  int num_shards;  // packed in pieces of this many
+};
+
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  return (info.param.type == PackedType::kFp8 ? "fp8_" : "bf16_") +
+         std::to_string(info.param.in_features) + "_to_" + std::to_string(info.param.out_features);
+}
+
+class ProductTest : public testing::TestWithParam<Case> {
+ protected:
+  ProductTest() : weight_(make()) {
+    const Case& c = GetParam();
+    const size_t count = static_cast<size_t>(c.out_features) * static_cast<size_t>(c.in_features);
+    values_.resize(count);
+    std::mt19937 random(7);
+    DeviceBuffer rows;
+    if (c.type == PackedType::kFp8) {
+      std::vector<uint8_t> bytes(count);
+      for (size_t i = 0; i < count; ++i) {
+        do bytes[i] = static_cast<uint8_t>(random());
+        while (core::e4m3_is_nan(bytes[i]) || (bytes[i] & 0x7f) > 0x50);
+        values_[i] = core::e4m3_to_float(bytes[i]);
+      }
+      rows = tests::to_device(bytes);
+    } else {
+      const auto bf16 = tests::random_bf16(count, 3, 0.1F);
+      for (size_t i = 0; i < count; ++i) values_[i] = core::to_float(bf16[i]);
+      rows = tests::to_device(bf16);
+    }
+    const int shard = (c.out_features / c.num_shards + 15) / 16 * 16;
+    const int64_t row_bytes = c.in_features * (c.type == PackedType::kFp8 ? 1 : 2);
+    for (int begin = 0; begin < c.out_features; begin += shard)
+      ops::cuda::pack_rows({}, weight_, rows.as<uint8_t>() + begin * row_bytes, begin,
+                           std::min(shard, c.out_features - begin));
+    tests::synchronize();
+  }
+
+  static PackedLinear make() {
+    const Case& c = GetParam();
+    return make_packed_linear(c.type, c.out_features, c.in_features, kMultiprocessors);
+  }
+
+  float input_scale() const { return GetParam().type == PackedType::kFp8 ? 0.037F : 0.0F; }
+
+  // Sums [num_rows, out_features] of the first num_rows of x.
+  std::vector<float> run(const std::vector<BFloat16>& x, int num_rows, int num_tiles) {
+    const int in = GetParam().in_features;
+    const auto rows = tests::to_device(x);
+    auto operand = tests::poisoned(static_cast<size_t>(num_tiles) * 8 * static_cast<size_t>(in) * 2);
+    const auto partials = tests::poisoned(
+        static_cast<size_t>(weight_.partial_bytes(num_tiles * 8)));
+    ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), num_rows, in, input_scale(),
+                               operand.as<uint16_t>(), num_tiles);
+    ops::cuda::product({}, weight_, operand.as<uint16_t>(), num_tiles, partials.as<float>());
+    tests::synchronize();
+    const auto pieces = tests::to_host<float>(partials, partials.size_bytes() / 4);
+    const auto plan = weight_.partials(nullptr, num_tiles * 8);
+    std::vector<float> sums;
+    for (int row = 0; row < num_rows; ++row) {
+      for (int column = 0; column < GetParam().out_features; ++column) {
+        const int set = column / ops::cuda::kSetColumns;
+        float sum = 0;
+        for (int piece = 0; piece < plan.num_pieces(set); ++piece) {
+          const int64_t line = (int64_t{set} * plan.max_pieces + piece) * plan.num_rows + row;
+          const float part = pieces[static_cast<size_t>(line * ops::cuda::kSetColumns +
+                                                        column % ops::cuda::kSetColumns)];
+          sum = piece == 0 ? part : sum + part;
+        }
+        sums.push_back(sum);
+      }
+    }
+    return sums;
+  }
+
+  PackedLinear weight_;
+  std::vector<float> values_;  // [out, in]
+};
+
+TEST_P(ProductTest, MatchesASumInDouble) {
+  const Case& c = GetParam();
+  constexpr int kRows = 5;
+  const auto x = tests::random_bf16(static_cast<size_t>(kRows * c.in_features), 11);
+  const auto sums = run(x, kRows, 1);
+  int failures = 0;
+  for (int row = 0; row < kRows; ++row) {
+    for (int column = 0; column < c.out_features && failures < 5; ++column) {
+      double expected = 0;
+      double magnitude = 0;
+      for (int k = 0; k < c.in_features; ++k) {
+        float input = core::to_float(x[static_cast<size_t>(row * c.in_features + k)]);
+        if (input_scale() > 0) input = core::e4m3_to_float(core::float_to_e4m3(input / input_scale()));
+        const double term =
+            double{input} * double{values_[static_cast<size_t>(column * c.in_features + k)]};
+        expected += term;
+        magnitude += std::abs(term);
+      }
+      // FP32 accumulation that may truncate: one part in 2^23 of the running magnitude per step of
+      // 16 terms; 2^-18 of the sum of magnitudes is far above that and far below one wrong term.
+      const double got = double{sums[static_cast<size_t>(row * c.out_features + column)]};
+      if (std::abs(got - expected) <= magnitude * 0x1p-18) continue;
+      ++failures;
+      ADD_FAILURE() << "row " << row << " feature " << column << ": expected " << expected
+                    << ", got " << got;
+    }
+  }
+}
+
+TEST_P(ProductTest, ARowHasTheSameBitsInEveryCompany) {
+  const int in = GetParam().in_features;
+  const auto out = static_cast<size_t>(GetParam().out_features);
+  const auto x = tests::random_bf16(static_cast<size_t>(64 * in), 5);
+  const auto all = run(x, 64, 8);
+  for (const int tiles : {1, 2, 4}) {
+    const auto some = run(x, tiles * 8, tiles);
+    const std::vector<float> same(all.begin(), all.begin() + static_cast<int64_t>(some.size()));
+    EXPECT_EQ(some, same) << tiles << " tiles";
+  }
+  // The last row alone, as row 0.
+  const std::vector<BFloat16> last(x.end() - in, x.end());
+  const auto alone = run(last, 1, 1);
+  const std::vector<float> in_company(all.end() - static_cast<int64_t>(out), all.end());
+  EXPECT_EQ(alone, in_company);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, ProductTest,
+    testing::Values(Case{PackedType::kFp8, 256, 256, 1}, Case{PackedType::kFp8, 576, 256, 2},
+                    Case{PackedType::kFp8, 256, 896, 1}, Case{PackedType::kFp8, 32, 32, 1},
+                    Case{PackedType::kFp8, 3840, 4096, 1}, Case{PackedType::kFp8, 2048, 3840, 3},
+                    Case{PackedType::kBF16, 128, 512, 1}, Case{PackedType::kBF16, 4096, 128, 1},
+                    Case{PackedType::kBF16, 1024, 7680, 1}),
+    name_of);
+
+}  // namespace
+}  // namespace tandem
