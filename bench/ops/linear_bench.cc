@@ -1,16 +1,21 @@
-// Times ops::linear beside the read bandwidth of the same process: `bench_linear [threads]`.
-// Every block: one projection of one model. Copies of its weight are used in turn, as many as the
-// model has bytes of weights, so that a weight comes from where it comes from in the model: memory
-// for the 12B, a large cache for the demo pair. Times are the best of many calls, the bandwidth the
-// best of three readings just before. One thread is timed by its own CPU clock, which a busy
-// machine does not stretch; several threads by the wall clock.
+// Times ops::linear beside the read bandwidth of the same process. One projection of one model at a
+// time: copies of its weight are used in turn, as many as the model has bytes of weights, so that a
+// weight comes from where it comes from in the model: memory for the 12B, a large cache for the
+// demo pair. Instruction sets and numbers of rows take turns, round by round, so that what else the
+// machine does meets all alike; times are medians and, beside them, the best. The bandwidth is the
+// best reading of the rounds: other work can only lower it. One thread is timed by its own CPU
+// clock, which a busy machine does not stretch; several threads by the wall clock.
 #include <fmt/format.h>
-
+#include <fmt/ranges.h>
 #include <time.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "core/buffer.h"
 #include "ops/cpu/isa.h"
@@ -23,6 +28,21 @@ namespace {
 using core::DType;
 using core::Shape;
 using core::TensorView;
+using nlohmann::json;
+using ops::cpu::Isa;
+
+struct Options {
+  int threads = 0;
+  std::vector<std::string> isas = {"auto"};
+  std::vector<std::string> formats = {"bf16", "fp8"};
+  std::vector<int64_t> rows = {1, 5, 16, 64};
+  std::string only;
+  int rounds = 5;
+  double seconds = 0.15;
+  size_t memory_mib = 1024;
+  std::string commit;
+  std::string json_file;
+};
 
 class Watch {
  public:
@@ -48,12 +68,13 @@ struct Projection {
   size_t model_bytes;  // of weights between two uses of this one
 };
 constexpr size_t kDemoBytes = size_t{24} << 20;
-constexpr size_t kLargeBytes = size_t{1} << 30;
+constexpr size_t kLargeBytes = size_t{1} << 40;
 constexpr Projection kProjections[] = {
     {"demo gate", 256, 1024, kDemoBytes},       {"demo down", 1024, 256, kDemoBytes},
     {"demo q", 256, 256, kDemoBytes},           {"demo head", 256, 4096, kDemoBytes},
     {"12B gate", 3840, 15360, kLargeBytes},     {"12B down", 15360, 3840, kLargeBytes},
-    {"12B sliding q", 3840, 4096, kLargeBytes}, {"12B sliding o", 4096, 3840, kLargeBytes}};
+    {"12B sliding q", 3840, 4096, kLargeBytes}, {"12B sliding o", 4096, 3840, kLargeBytes},
+    {"12B global o", 8192, 3840, kLargeBytes}};
 
 __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t sum_of(const uint64_t* words,
                                                                              int64_t count) {
@@ -65,90 +86,172 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t sum_of(con
   return total;
 }
 
-// GB/s of adding up a buffer, best of several.
+// GB/s of adding up a buffer, once.
 double read_bandwidth(const ops::Context& context, const core::Buffer& memory) {
   const auto* const words = static_cast<const uint64_t*>(memory.data());
   constexpr int64_t kPiece = 1 << 15;
   const auto pieces = static_cast<int64_t>(memory.size_bytes() / sizeof(uint64_t)) / kPiece;
-  double best = 0.0;
-  for (int repeat = 0; repeat < 3; ++repeat) {
-    const Watch watch(context);
-    ops::parallel_for(context, pieces, 1, [&](int64_t begin, int64_t end) {
-      volatile uint64_t sink = sum_of(words + begin * kPiece, (end - begin) * kPiece);
-      (void)sink;
-    });
-    best = std::max(best, static_cast<double>(memory.size_bytes()) / watch.seconds() * 1e-9);
-  }
-  return best;
+  const Watch watch(context);
+  ops::parallel_for(context, pieces, 1, [&](int64_t begin, int64_t end) {
+    volatile uint64_t sink = sum_of(words + begin * kPiece, (end - begin) * kPiece);
+    (void)sink;
+  });
+  return static_cast<double>(memory.size_bytes()) / watch.seconds() * 1e-9;
 }
 
-ops::LinearWeight make_weight(ops::LinearFormat format, void* data, const Projection& p) {
-  const bool fp8 = format == ops::LinearFormat::kFp8Tensor;
+ops::LinearWeight make_weight(bool fp8, void* data, const Projection& p) {
   ops::LinearWeight weight;
-  weight.format = format;
+  weight.format = fp8 ? ops::LinearFormat::kFp8Tensor : ops::LinearFormat::kBF16;
   weight.activation =
       fp8 ? ops::ActivationQuantization::kStatic : ops::ActivationQuantization::kNone;
   weight.weight = TensorView(data, fp8 ? DType::kF8E4M3 : DType::kBF16, Shape{p.out, p.in});
   return weight;
 }
 
-// Seconds of one call: the best of many, on copies of the weight taken in turn.
-double time_linear(const ops::Context& context, const Projection& p, ops::LinearFormat format,
-                   int64_t n, const core::Buffer& memory) {
-  const size_t bytes =
-      static_cast<size_t>(p.in * p.out) * (format == ops::LinearFormat::kFp8Tensor ? 1U : 2U);
+// Seconds of calls of one variant, on copies of the weight taken in turn.
+void time_linear(const ops::Context& context, const Projection& p, bool fp8, int64_t n,
+                 const core::Buffer& memory, double wanted_seconds, std::vector<double>& seconds) {
+  const size_t bytes = static_cast<size_t>(p.in * p.out) * (fp8 ? 1U : 2U);
   const size_t copies = std::max<size_t>(1, std::min(memory.size_bytes(), p.model_bytes) / bytes);
   core::Buffer x(DType::kBF16, Shape{n, p.in});
   core::Buffer y(DType::kBF16, Shape{n, p.out});
   for (int64_t i = 0; i < n * p.in; ++i)
     x.view().ptr<core::BFloat16>()[i] = core::to_bf16(static_cast<float>(i % 7) - 3.0F);
-  double best = 1e9;
   const Watch all(context);
-  for (size_t call = 0; call < 12 || all.seconds() < 0.2; ++call) {
+  for (size_t call = 0; call < 4 || all.seconds() < wanted_seconds; ++call) {
     void* const data = static_cast<char*>(memory.data()) + call % copies * bytes;
-    const ops::LinearWeight weights[] = {make_weight(format, data, p)};
+    const ops::LinearWeight weights[] = {make_weight(fp8, data, p)};
     const TensorView outputs[] = {y.view()};
     const Watch watch(context);
     ops::linear(context, x.view(), weights, outputs);
-    best = std::min(best, watch.seconds());
+    if (call > 0) seconds.push_back(watch.seconds());
   }
-  return best;
 }
 
-void print_projection(const ops::Context& context, const Projection& p, ops::LinearFormat format,
-                      const core::Buffer& memory) {
-  const bool fp8 = format == ops::LinearFormat::kFp8Tensor;
+struct Variant {
+  Isa isa;
+  int64_t rows;
+  std::vector<double> seconds = {};
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+json report_of(const Projection& p, bool fp8, double bandwidth,
+               const std::vector<Variant>& variants) {
   const double bytes = static_cast<double>(p.in * p.out) * (fp8 ? 1.0 : 2.0);
-  const double bandwidth = read_bandwidth(context, memory);
   fmt::print("{} {} -> {} {}: {:.2f} MB, reading memory {:.1f} GB/s\n", p.name, p.in, p.out,
              fp8 ? "fp8" : "bf16", bytes * 1e-6, bandwidth);
-  double one_row = 0.0;
-  for (const int64_t n : {1, 5, 16, 64}) {
-    const double seconds = time_linear(context, p, format, n, memory);
-    if (n == 1) one_row = seconds;
+  json results = json::array();
+  std::map<Isa, double> one_row;
+  for (const Variant& variant : variants) {
+    const double seconds = median(variant.seconds);
+    const double best = *std::min_element(variant.seconds.begin(), variant.seconds.end());
+    const double flops = 2.0 * static_cast<double>(variant.rows * p.in * p.out);
+    one_row.try_emplace(variant.isa, seconds);
     fmt::print(
-        "  n = {:<3} {:>10.1f} us {:>7.2f} GB/s ({:>3.0f} % of read) {:>7.1f} GFLOP/s"
-        " {:>7.2f} x n = 1\n",
-        n, seconds * 1e6, bytes / seconds * 1e-9, bytes / seconds * 1e-7 / bandwidth,
-        2e-9 * static_cast<double>(n * p.in * p.out) / seconds, seconds / one_row);
-    std::fflush(stdout);
+        "  {:<12} n = {:<4} {:>10.1f} us (best {:>10.1f}) {:>6.2f} GB/s ({:>3.0f} % of read) "
+        "{:>7.1f} GFLOP/s {:>6.2f} x\n",
+        ops::cpu::isa_name(variant.isa), variant.rows, seconds * 1e6, best * 1e6,
+        bytes / seconds * 1e-9, bytes / seconds * 1e-7 / bandwidth, flops / seconds * 1e-9,
+        seconds / one_row[variant.isa]);
+    results.push_back({{"isa", ops::cpu::isa_name(variant.isa)},
+                       {"rows", variant.rows},
+                       {"us_median", seconds * 1e6},
+                       {"us_best", best * 1e6},
+                       {"share_of_read_bandwidth", bytes / seconds * 1e-9 / bandwidth},
+                       {"gflop_per_s", flops / seconds * 1e-9},
+                       {"times_of_first", seconds / one_row[variant.isa]}});
   }
+  std::fflush(stdout);
+  return {{"projection", p.name},
+          {"in", p.in},
+          {"out", p.out},
+          {"format", fp8 ? "fp8 static" : "bf16"},
+          {"read_bandwidth_gb_per_s", bandwidth},
+          {"results", results}};
+}
+
+json measure(const ops::Context& context, const Projection& p, bool fp8, const Options& options,
+             const core::Buffer& memory) {
+  std::vector<Variant> variants;
+  for (const std::string& name : options.isas)
+    for (const int64_t rows : options.rows) variants.push_back({*ops::cpu::parse_isa(name), rows});
+  double bandwidth = 0.0;
+  for (int round = 0; round < options.rounds; ++round) {
+    bandwidth = std::max(bandwidth, read_bandwidth(context, memory));
+    for (Variant& variant : variants) {
+      const ops::cpu::ScopedIsa scope(variant.isa);
+      time_linear(context, p, fp8, variant.rows, memory, options.seconds, variant.seconds);
+    }
+  }
+  return report_of(p, fp8, bandwidth, variants);
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
+
+json load_average() {
+  double loads[3] = {};
+  getloadavg(loads, 3);
+  return {loads[0], loads[1], loads[2]};
+}
+
+int run(const Options& options) {
+  for (const std::string& name : options.isas)
+    if (const auto isa = ops::cpu::parse_isa(name); !isa) {
+      fmt::print(stderr, "--isas: {}\n", isa.error().message);
+      return 2;
+    }
+  core::ThreadPool pool(options.threads);
+  const ops::Context context{ops::Backend::kCpu, &pool};
+  // More than the last-level cache of most machines. Bytes of 0x3c are small finite BF16 and E4M3.
+  core::Buffer memory(DType::kU8, Shape{static_cast<int64_t>(options.memory_mib << 20)});
+  memory.fill_bytes(0x3c);
+  const char* const clock = pool.num_threads() == 1 ? "CPU" : "wall";
+  fmt::print("{} threads ({} clock), {}\n", pool.num_threads(), clock, options.isas);
+  json report = {{"what", "ops::linear, one projection at a time"},
+                 {"cpu", cpu_name()},
+                 {"commit", options.commit},
+                 {"threads", pool.num_threads()},
+                 {"clock", clock},
+                 {"rounds", options.rounds},
+                 {"memory_mib", options.memory_mib},
+                 {"load_average_before", load_average()},
+                 {"projections", json::array()}};
+  for (const std::string& format : options.formats)
+    for (const Projection& p : kProjections)
+      if (std::string_view(p.name).find(options.only) != std::string_view::npos)
+        report["projections"].push_back(measure(context, p, format == "fp8", options, memory));
+  report["load_average_after"] = load_average();
+  if (!options.json_file.empty()) std::ofstream(options.json_file) << report.dump(1) << "\n";
+  return 0;
 }
 
 }  // namespace
 }  // namespace tandem
 
 int main(int argc, char** argv) {
-  using namespace tandem;
-  core::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 0);
-  const ops::Context context{ops::Backend::kCpu, &pool};
-  // More than the last-level cache of most machines. Bytes of 0x3c are small finite BF16 and E4M3.
-  core::Buffer memory(core::DType::kU8, core::Shape{int64_t{1} << 30});
-  memory.fill_bytes(0x3c);
-  const char* const isas[] = {"reference", "avx2", "avx512"};
-  fmt::print("{} threads ({} clock), {}\n", pool.num_threads(),
-             pool.num_threads() == 1 ? "CPU" : "wall", isas[static_cast<size_t>(ops::cpu::isa())]);
-  for (const auto format : {ops::LinearFormat::kBF16, ops::LinearFormat::kFp8Tensor})
-    for (const Projection& p : kProjections) print_projection(context, p, format, memory);
-  return 0;
+  tandem::Options options;
+  CLI::App app("times ops::linear beside the read bandwidth");
+  app.add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 1024));
+  app.add_option("--isas", options.isas, "auto, avx2, avx512, amx, ...")->delimiter(',');
+  app.add_option("--formats", options.formats)
+      ->delimiter(',')
+      ->check(CLI::IsMember({"bf16", "fp8"}));
+  app.add_option("--rows", options.rows)->delimiter(',')->check(CLI::Range(1, 4096));
+  app.add_option("--only", options.only, "projections whose name holds this: 12B, demo, gate, ...");
+  app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 1000));
+  app.add_option("--seconds", options.seconds, "of each variant in each round");
+  app.add_option("--memory-mib", options.memory_mib)->check(CLI::Range(128, 1 << 17));
+  app.add_option("--commit", options.commit, "for the report");
+  app.add_option("--json", options.json_file, "report as JSON");
+  CLI11_PARSE(app, argc, argv);
+  return tandem::run(options);
 }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "ops/cpu/tiles.h"
+
 namespace tandem::ops::cpu {
 
 inline constexpr int64_t kLanes = 16;  // of a Vec
@@ -37,6 +39,7 @@ struct LinearJob {
   int64_t out = 0;
   int64_t in = 0;
   const float* x = nullptr;  // [n, padded(in)] in the order of halves_of(element)
+  TileRows tiles;            // linear_tiles takes x from here
   int64_t n = 0;
   const float* row_scales = nullptr;      // [n]; input scales, 1 without quantization
   float scale = 1.0F;                     // kFp8Tensor
@@ -112,6 +115,8 @@ struct Kernels {
                        float* row_scales);
   // Outputs [begin, end); begin is a multiple of kOutTile. scratch: linear_scratch(n) floats.
   void (*linear)(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
+  // The same on a tile unit (tiles.h), null without one: for x that BF16 holds.
+  void (*linear_tiles)(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
   void (*rms_norm)(const Rows& x, const Rows& weight, float eps, int64_t dim, int64_t begin,
                    int64_t end, const Rows& out);
   void (*add_rms_norm)(const Rows& branch, const Rows& weight, float eps, float scale, int64_t dim,

@@ -9,6 +9,7 @@ namespace tandem::ops::cpu::avx2 {
 const Kernels kKernels = {
     .prepare_rows = prepare_rows,
     .linear = linear_entry,
+    .linear_tiles = nullptr,
     .rms_norm = rms_norm,
     .add_rms_norm = add_rms_norm,
     .gelu_mul = gelu_mul,

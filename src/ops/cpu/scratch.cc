@@ -8,7 +8,7 @@
 namespace tandem::ops::cpu {
 
 float* scratch(ScratchUse use, int64_t count) {
-  thread_local std::array<core::Buffer, 4> areas;
+  thread_local std::array<core::Buffer, 5> areas;
   core::Buffer& area = areas[static_cast<size_t>(use)];
   const auto bytes = static_cast<size_t>(count) * sizeof(float);
   if (area.empty() || area.size_bytes() < bytes) {

@@ -8,7 +8,7 @@
 
 namespace tandem::ops::cpu {
 
-enum class ScratchUse { kRows, kRowScales, kPanel, kAttention };
+enum class ScratchUse { kRows, kRowScales, kPairs, kPanel, kAttention };
 
 // At least `count` floats of this thread, one area per use; holds until the next call with the same
 // use. Contents are not defined.

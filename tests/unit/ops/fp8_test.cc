@@ -60,25 +60,30 @@ TEST(Fp8, EveryWeightByteIsDecodedExactly) {
       static_cast<uint8_t*>(weight.view().data)[byte * 20 + i] =
           chosen ? static_cast<uint8_t>(byte) : uint8_t{0};
     }
-  const Tensor x(DType::kF32, {1, 19});
-  for (int64_t i = 0; i < 19; ++i) store(x, 0, i, 1.0F);
   LinearWeight w;
   w.format = LinearFormat::kFp8Tensor;
   w.weight = weight;
   const LinearWeight weights[] = {w};
-  const auto check = [&](const Context& context) {
-    const Tensor y(DType::kF32, {1, 256});
-    const TensorView outputs[] = {y};
-    linear(context, x, weights, outputs);
-    for (int64_t byte = 0; byte < 256; ++byte) {
-      const float truth = core::e4m3_is_nan(static_cast<uint8_t>(byte))
-                              ? 0.0F
-                              : core::e4m3_to_float(static_cast<uint8_t>(byte));
-      ASSERT_EQ(y.at(0, byte), truth) << byte;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {  // tiles take BF16 only
+    for (const int64_t n : {1, 33}) {
+      const Tensor x(dtype, {n, 19});
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t i = 0; i < 19; ++i) store(x, r, i, 1.0F);
+      const auto check = [&](const Context& context) {
+        const Tensor y(DType::kF32, {n, 256});
+        const TensorView outputs[] = {y};
+        linear(context, x, weights, outputs);
+        for (int64_t byte = 0; byte < 256; ++byte) {
+          const float truth = core::e4m3_is_nan(static_cast<uint8_t>(byte))
+                                  ? 0.0F
+                                  : core::e4m3_to_float(static_cast<uint8_t>(byte));
+          ASSERT_EQ(y.at(n - 1, byte), truth) << byte;
+        }
+      };
+      check(kReferenceContext);
+      for_all_ways(check);
     }
-  };
-  check(kReferenceContext);
-  for_all_ways(check);
+  }
 }
 
 // One key: its value comes out with weight one. NaN bytes come out as NaN.

@@ -151,26 +151,65 @@ TEST_P(LinearTest, EveryBackendIsNearTheExactSum) {
   }
 }
 
-// The promise of ops/context.h, held bit by bit.
+// Rows [first, first + n) of x alone, against the same rows of `expected`.
+void expect_same_rows(const Context& context, const Tensor& x, const Weight& w,
+                      const Tensor& expected, int64_t first, int64_t n) {
+  const Tensor part(x.view().dtype, {n, x.cols()}, 9);
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t i = 0; i < x.cols(); ++i) store(part, r, i, x.at(first + r, i));
+  const Tensor y(DType::kF32, {n, expected.cols()}, 2);
+  run(context, part, w, y);
+  for (int64_t r = 0; r < n; ++r) ASSERT_TRUE(same_bits(y, r, expected, first + r)) << n;
+}
+
+constexpr std::pair<int64_t, int64_t> kInOut[] = {
+    {72, 197}, {136, 72}, {24, 33}, {520, 40}, {2100, 35}};
+
+// The promise of ops/context.h, held bit by bit: speculation rests on it.
 TEST_P(LinearTest, ARowHasTheSameBitsHoweverManyRideAlong) {
-  for (const auto& [in, out] :
-       {std::pair<int64_t, int64_t>{72, 197}, {136, 72}, {24, 33}, {520, 40}, {2100, 35}}) {
-    SCOPED_TRACE(::testing::Message() << "in " << in << ", out " << out);
-    const Weight w(GetParam(), out, in, 4);
-    const Tensor x = std::move(Tensor(DType::kF32, {64, in}).fill_normal(11, 2.0F));
-    const Tensor expected(DType::kF32, {64, out});
-    run(Context{}, x, w, expected);
-    for_all_ways([&](const Context& context) {
-      for (const int64_t n : {1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 17, 33, 64}) {
-        const int64_t first = n == 64 ? 0 : 29 - n / 2;
-        Tensor part(DType::kF32, {n, in}, 9);
-        for (int64_t r = 0; r < n; ++r)
-          for (int64_t i = 0; i < in; ++i) store(part, r, i, x.at(first + r, i));
-        const Tensor y(DType::kF32, {n, out}, 2);
-        run(context, part, w, y);
-        for (int64_t r = 0; r < n; ++r) ASSERT_TRUE(same_bits(y, r, expected, first + r)) << n;
+  for (const DType dtype : {DType::kF32, DType::kBF16})
+    for (const auto& [in, out] : kInOut) {
+      SCOPED_TRACE(::testing::Message() << "in " << in << ", out " << out);
+      const Weight w(GetParam(), out, in, 4);
+      const Tensor x = std::move(Tensor(dtype, {64, in}).fill_normal(11, 2.0F));
+      for (const cpu::Isa isa : vector_isas()) {
+        const cpu::ScopedIsa scope(isa);
+        SCOPED_TRACE(cpu::isa_name(isa));
+        const Tensor expected(DType::kF32, {64, out});
+        run(Context{}, x, w, expected);
+        for_all_threads([&](const Context& context) {
+          for (const int64_t n : {1, 2, 3, 5, 6, 7, 8, 11, 16, 17, 33, 64})
+            expect_same_rows(context, x, w, expected, n == 64 ? 0 : 29 - n / 2, n);
+        });
       }
-    });
+    }
+}
+
+TEST_P(LinearTest, EveryNumberOfRowsUpTo32) {
+  const int64_t in = 169;
+  const Weight w(GetParam(), 41, in, 6);
+  const Tensor x = std::move(Tensor(DType::kBF16, {32, in}).fill_normal(12, 2.0F));
+  for (const cpu::Isa isa : vector_isas()) {
+    const cpu::ScopedIsa scope(isa);
+    SCOPED_TRACE(cpu::isa_name(isa));
+    const Tensor expected(DType::kF32, {32, 41});
+    run(Context{}, x, w, expected);
+    for (int64_t n = 1; n <= 32; ++n) expect_same_rows(Context{}, x, w, expected, 32 - n, n);
+  }
+}
+
+TEST_P(LinearTest, InstructionSetsAgreeWhereTheySay) {
+  for (const auto& [in, out] : kInOut) {
+    const Weight w(GetParam(), out, in, 4);
+    const Tensor x = std::move(Tensor(DType::kBF16, {5, in}).fill_normal(11, 2.0F));
+    std::vector<Tensor> lanes;
+    std::vector<Tensor> tiles;
+    for (const cpu::Isa isa : vector_isas()) {
+      const cpu::ScopedIsa scope(isa);
+      std::vector<Tensor>& family = on_tiles(isa) ? tiles : lanes;
+      run(Context{}, x, w, family.emplace_back(DType::kF32, std::vector<int64_t>{5, out}));
+      EXPECT_TRUE(same_bits(family.front(), family.back())) << cpu::isa_name(isa);
+    }
   }
 }
 
@@ -264,9 +303,9 @@ TEST(Linear, ANaNStaysInItsRow) {
   for (const Format& format : kFormats) {
     SCOPED_TRACE(format.name);
     const Weight w(format, 19, 40, 3);
-    const Tensor x = std::move(Tensor(DType::kF32, {3, 40}).fill_normal(1, 1.0F));
+    const Tensor x = std::move(Tensor(DType::kBF16, {3, 40}).fill_normal(1, 1.0F));
     store(x, 1, 17, std::nanf(""));
-    for (const Context& context : {kReferenceContext, Context{}}) {
+    const auto check = [&](const Context& context) {
       const Tensor y(DType::kF32, {3, 19});
       run(context, x, w, y);
       for (int64_t o = 0; o < 19; ++o) {
@@ -274,7 +313,9 @@ TEST(Linear, ANaNStaysInItsRow) {
         EXPECT_TRUE(std::isnan(y.at(1, o)));
         EXPECT_TRUE(std::isfinite(y.at(2, o)));
       }
-    }
+    };
+    check(kReferenceContext);
+    for_all_ways(check);
   }
 }
 

@@ -113,9 +113,25 @@ inline double half_ulp(DType dtype) {
 // Every vector instruction set of this machine.
 inline std::vector<cpu::Isa> vector_isas() {
   std::vector<cpu::Isa> isas;
-  if (cpu::best_isa() >= cpu::Isa::kAvx2) isas.push_back(cpu::Isa::kAvx2);
-  if (cpu::best_isa() >= cpu::Isa::kAvx512) isas.push_back(cpu::Isa::kAvx512);
+  for (const cpu::Isa isa :
+       {cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmxEmulated, cpu::Isa::kAmx})
+    if (cpu::has_isa(isa)) isas.push_back(isa);
   return isas;
+}
+
+// Whether linear runs on tiles: another order of summation, so other last bits.
+inline bool on_tiles(cpu::Isa isa) {
+  return isa == cpu::Isa::kAmx || isa == cpu::Isa::kAmxEmulated;
+}
+
+// Runs body(context) with 1, 2, 3 and 7 threads.
+template <typename Body>
+void for_all_threads(const Body& body) {
+  for (const int threads : {1, 2, 3, 7}) {
+    SCOPED_TRACE(::testing::Message() << threads << " threads");
+    core::ThreadPool pool(threads);
+    body(Context{Backend::kCpu, &pool});
+  }
 }
 
 // Runs body(context) with every instruction set and with 1, 2, 3 and 7 threads.
@@ -123,12 +139,8 @@ template <typename Body>
 void for_all_ways(const Body& body) {
   for (const cpu::Isa isa : vector_isas()) {
     const cpu::ScopedIsa scope(isa);
-    for (const int threads : {1, 2, 3, 7}) {
-      SCOPED_TRACE(::testing::Message()
-                   << "isa " << static_cast<int>(isa) << ", " << threads << " threads");
-      core::ThreadPool pool(threads);
-      body(Context{Backend::kCpu, &pool});
-    }
+    SCOPED_TRACE(cpu::isa_name(isa));
+    for_all_threads(body);
   }
 }
 

@@ -1,0 +1,56 @@
+// Linear on a unit that multiplies matrix tiles: what its kernels read, beyond a LinearJob. A tile
+// of sums has 16 outputs and up to 16 rows. One product adds 32 elements of each: the weights are
+// the left factor as they lie in memory, the rows of x are the right one, packed as the unit wants
+// it.
+#pragma once
+
+#include <cstdint>
+
+namespace tandem::ops::cpu {
+
+struct LinearJob;
+
+inline constexpr int64_t kTileOuts = 16;
+inline constexpr int64_t kTileRows = 16;   // at most
+inline constexpr int64_t kTileDepth = 32;  // elements of one product
+inline constexpr int64_t kTileSums = kTileOuts * kTileRows;
+// Outputs are taken in groups of two tiles, and given to threads so.
+inline constexpr int64_t kTileGroup = 2 * kTileOuts;
+// Beyond two tiles of rows a panel of weights is decoded once: 32 outputs, this many elements.
+inline constexpr int64_t kTilePanelDepth = 2048;
+
+// x as BF16, in tiles of rows of one width: a row stands in one column of its tile.
+struct TileRows {
+  uint32_t* pairs = nullptr;  // [num_tiles, depth / 32, 16, width] pairs of neighbours in a row
+  int64_t num_tiles = 0;
+  int64_t width = 0;
+};
+
+constexpr TileRows tile_rows(uint32_t* pairs, int64_t n) {
+  const int64_t num_tiles = (n + kTileRows - 1) / kTileRows;
+  return {pairs, num_tiles, (n + num_tiles - 1) / num_tiles};
+}
+
+// Pairs of one row tile and one product.
+constexpr int64_t tile_pairs(const TileRows& rows) {
+  return kTileDepth / 2 * rows.width;
+}
+
+// Floats of scratch that linear_tiles needs: the panel, every tile of sums twice (block scales add
+// scaled sums to totals).
+constexpr int64_t tiles_scratch(int64_t num_tiles) {
+  return kTileGroup * kTilePanelDepth / 2 + (num_tiles + 1) / 2 * 2 * 4 * kTileSums;
+}
+
+namespace avx512 {
+// Row tiles' products [begin, end) of rows.pairs, in its order, from x [n, depth]; zeros where a
+// tile has no row.
+void pack_tiles(const float* x, int64_t depth, int64_t n, const TileRows& rows, int64_t begin,
+                int64_t end);
+// Both: outputs [begin, end); begin is a multiple of kTileGroup. The second does with AVX-512 what
+// the first does on AMX, with the same bits, and shows on every machine that the tiling is right.
+void linear_amx(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
+void linear_emulated(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
+}  // namespace avx512
+
+}  // namespace tandem::ops::cpu

@@ -1,0 +1,167 @@
+// y = x W^T on tiles. `Tiles` is the unit: eight registers, 0 to 3 for sums, 4 and 5 for the two
+// tiles of outputs, 6 and 7 for two tiles of rows. A sum takes 32 elements at a time in order,
+// inside as the unit does (emulated_tiles.h says how), so its bits depend on its own two vectors
+// only.
+#pragma once
+
+#include "ops/cpu/linear_tiles.h"
+#include "ops/cpu/rows_kernel.h"
+#include "ops/cpu/tiles.h"
+#include "ops/cpu/tiles_stage.h"
+
+#if defined(__AVX512F__)
+namespace tandem::ops::cpu::avx512 {
+
+// One group of outputs: its tiles of sums are [row tile][output tile][16][width].
+struct TileGroup {
+  int64_t first;  // output
+  int64_t last;   // output behind those of the job; what lies there is worth fetching early
+  uint16_t* panel;
+  float* sums;
+  float* totals;  // with block scales
+
+  TANDEM_INLINE float* sums_of(int64_t row_tile, int64_t out_tile) const {
+    return sums + (row_tile * 2 + out_tile) * kTileSums;
+  }
+};
+
+// Asks for weights some lines ahead of product k, of this group or of the next.
+template <typename E, int kOuts>
+TANDEM_INLINE void fetch_ahead(const LinearJob& job, const TileGroup& group, int64_t k) {
+  constexpr int64_t kSize = sizeof(typename E::Storage);
+  constexpr int64_t kLine = 64 / kSize;
+  constexpr int64_t kAhead = 8 * kLine;
+  const int64_t at = k * kTileDepth;
+  if (at % kLine != 0) return;
+  const bool next = at + kAhead >= job.in;
+  const int64_t column = next ? at + kAhead - job.in : at + kAhead;
+  const int64_t out = next ? group.first + kTileGroup : group.first;
+  if (out + kOuts * kTileOuts > group.last) return;
+  const auto* from =
+      static_cast<const typename E::Storage*>(job.weight) + out * job.weight_stride + column;
+  for (int64_t o = 0; o < kOuts * kTileOuts; ++o, from += job.weight_stride)
+    _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
+}
+
+// sums += weights x over products [begin, end) for kOuts tiles of outputs and kRows tiles of rows.
+template <typename E, int kOuts, int kRows, typename Tiles>
+void multiply(const LinearJob& job, const TileGroup& group, Tiles& tiles, int64_t row_tile,
+              int64_t begin, int64_t end, bool fresh, bool in_panel) {
+  const int64_t row_bytes = job.tiles.width * 4;
+  for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
+    if (fresh)
+      tiles.template zero<2 * o + r>();
+    else
+      tiles.template load<2 * o + r>(group.sums_of(row_tile + r, o), row_bytes);
+  });
+  const int64_t products = padded(job.in) / kTileDepth;
+  const uint32_t* x = job.tiles.pairs + (row_tile * products + begin) * tile_pairs(job.tiles);
+  for (int64_t k = begin; k < end; ++k, x += tile_pairs(job.tiles)) {
+    if (!in_panel) fetch_ahead<E, kOuts>(job, group, k);
+    unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
+      const int64_t out = group.first + o * kTileOuts;
+      if (!in_panel && lies_ready<E>(job, out, k)) {
+        const auto* const from = static_cast<const typename E::Storage*>(job.weight) +
+                                 out * job.weight_stride + k * kTileDepth;
+        tiles.template load<4 + o>(from, job.weight_stride * 2);
+        return;
+      }
+      // Without a panel four tiles take turns, so that a store is well past when its tile is
+      // loaded.
+      const int64_t place = in_panel ? k - begin : k % 2;
+      uint16_t* const staged = group.panel + (place * 2 + o) * kTileOuts * kTileDepth;
+      if (!in_panel) stage<E>(job, out, k, staged);
+      tiles.template load<4 + o>(staged, kTileDepth * 2);
+    });
+    unroll<kRows>([&](auto r) TANDEM_LAMBDA {
+      tiles.template load<6 + r>(x + r * products * tile_pairs(job.tiles), row_bytes);
+    });
+    for_tile<kOuts, kRows>([&](auto o, auto r)
+                               TANDEM_LAMBDA { tiles.template dot<2 * o + r, 4 + o, 6 + r>(); });
+  }
+  for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
+    tiles.template store<2 * o + r>(group.sums_of(row_tile + r, o), row_bytes);
+  });
+}
+
+// The FP8 block format: the sums of 128 elements are scaled, then added.
+inline void add_scaled(const LinearJob& job, const TileGroup& group, int64_t begin) {
+  const float scale = job.block_scales[group.first / kScaleBlock * job.block_stride +
+                                       begin * kTileDepth / kScaleBlock];
+  for (int64_t i = 0; i < job.tiles.num_tiles * 2 * kTileSums; i += kLanes) {
+    const Vec before = begin == 0 ? zero() : load(group.totals + i);
+    store(group.totals + i, fma(load(group.sums + i), set1(scale), before));
+  }
+}
+
+// Scales the sums and stores the outputs that exist.
+inline void store_group(const LinearJob& job, const TileGroup& group, int64_t out_tiles) {
+  const float* const sums = job.block_scales == nullptr ? group.sums : group.totals;
+  const auto width = static_cast<int32_t>(job.tiles.width);
+  const __m512i lanes = _mm512_mullo_epi32(lane_index().v, _mm512_set1_epi32(width));
+  for (int64_t o = 0; o < out_tiles; ++o) {
+    const int64_t out = group.first + o * kTileOuts;
+    const int count = static_cast<int>(job.out - out < kTileOuts ? job.out - out : kTileOuts);
+    const Vec scales =
+        job.channel_scales == nullptr ? set1(job.scale) : load(job.channel_scales + out, count);
+    for (int64_t row = 0; row < job.n; ++row) {
+      const float* const from = sums + (row / width * 2 + o) * kTileSums + row % width;
+      const Vec sum{_mm512_i32gather_ps(lanes, from, sizeof(float))};
+      store_lanes(job.y, row, out, count, mul(sum, mul(set1(job.row_scales[row]), scales)));
+    }
+  }
+}
+
+template <typename E, int kOuts, typename Tiles>
+void linear_group(const LinearJob& job, const TileGroup& group, Tiles& tiles) {
+  const int64_t products = padded(job.in) / kTileDepth;
+  const bool blocks = job.block_scales != nullptr;
+  const bool in_panel = job.tiles.num_tiles > 2;
+  int64_t step = in_panel ? kTilePanelDepth / kTileDepth : products;
+  if (blocks) step = kScaleBlock / kTileDepth;
+  for (int64_t begin = 0; begin < products; begin += step) {
+    const int64_t end = begin + step < products ? begin + step : products;
+    if (in_panel)
+      unroll<kOuts>([&](auto o) {
+        stage_panel<E>(job, group.first + o * kTileOuts, begin, end,
+                       group.panel + o * kTileOuts * kTileDepth);
+      });
+    const bool fresh = begin == 0 || blocks;
+    for (int64_t tile = 0; tile < job.tiles.num_tiles; tile += 2) {
+      if (tile + 1 < job.tiles.num_tiles)
+        multiply<E, kOuts, 2>(job, group, tiles, tile, begin, end, fresh, in_panel);
+      else
+        multiply<E, kOuts, 1>(job, group, tiles, tile, begin, end, fresh, in_panel);
+    }
+    if (blocks) add_scaled(job, group, begin);
+  }
+  store_group(job, group, kOuts);
+}
+
+template <typename E, typename Tiles>
+void linear_on_tiles(const LinearJob& job, int64_t begin, int64_t end, float* scratch,
+                     Tiles& tiles) {
+  TileGroup group;
+  group.last = end;
+  group.panel = reinterpret_cast<uint16_t*>(scratch);
+  group.sums = scratch + kTileGroup * kTilePanelDepth / 2;
+  group.totals = group.sums + (job.tiles.num_tiles + 1) / 2 * 2 * 2 * kTileSums;
+  for (group.first = begin; group.first < end; group.first += kTileGroup) {
+    if (group.first + kTileOuts < end)
+      linear_group<E, 2>(job, group, tiles);
+    else
+      linear_group<E, 1>(job, group, tiles);
+  }
+}
+
+template <typename Tiles>
+void linear_on(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
+  Tiles tiles(job.tiles.width);
+  if (job.element == Element::kBF16)
+    linear_on_tiles<Bf16Element>(job, begin, end, scratch, tiles);
+  else
+    linear_on_tiles<Fp8Element>(job, begin, end, scratch, tiles);
+}
+
+}  // namespace tandem::ops::cpu::avx512
+#endif

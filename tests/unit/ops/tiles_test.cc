@@ -1,0 +1,86 @@
+// Linear on matrix tiles against the unit's definition, bit by bit.
+#include <cmath>
+
+#include "ops/linear.h"
+#include "tests/unit/ops/tensors.h"
+
+namespace tandem::ops::test {
+namespace {
+
+std::vector<cpu::Isa> tile_isas() {
+  std::vector<cpu::Isa> isas;
+  for (const cpu::Isa isa : vector_isas())
+    if (on_tiles(isa)) isas.push_back(isa);
+  return isas;
+}
+
+// TDPBF16PS once more, from Intel's manual (SDM, volume 2), one element at a time. None of the
+// values of these tests is a denormal number.
+float sum_of_tiles(const Tensor& w, int64_t out, const Tensor& x, int64_t row) {
+  float sum = 0.0F;
+  for (int64_t begin = 0; begin < x.cols(); begin += 32) {
+    float even = 0.0F;
+    float odd = 0.0F;
+    for (int64_t i = begin; i < std::min(begin + 32, x.cols()); ++i) {
+      float& half = (i - begin) % 2 == 0 ? even : odd;
+      half = std::fma(w.at(out, i), x.at(row, i), half);
+    }
+    sum += even + odd;
+  }
+  return sum;
+}
+
+TEST(Tiles, SumsHaveTheBitsOfTheUnit) {
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3})
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{96, 32}, {77, 19}, {2200, 50}})
+      for (const int64_t n : {1, 5, 16, 17, 40}) {
+        SCOPED_TRACE(::testing::Message() << "in " << in << ", out " << out << ", n " << n);
+        const Tensor w = std::move(Tensor(dtype, {out, in}, 4).fill_normal(3, 0.5F));
+        const Tensor x = std::move(Tensor(DType::kBF16, {n, in}, 2).fill_normal(5, 1.0F));
+        LinearWeight weight;
+        weight.format = dtype == DType::kBF16 ? LinearFormat::kBF16 : LinearFormat::kFp8Tensor;
+        weight.weight = w;
+        for (const cpu::Isa isa : tile_isas()) {
+          const cpu::ScopedIsa scope(isa);
+          const Tensor y(DType::kF32, {n, out}, 1);
+          const LinearWeight weights[] = {weight};
+          const TensorView outputs[] = {y};
+          linear(Context{}, x, weights, outputs);
+          for (int64_t r = 0; r < n; ++r)
+            for (int64_t o = 0; o < out; ++o)
+              ASSERT_EQ(y.at(r, o), sum_of_tiles(w, o, x, r)) << cpu::isa_name(isa);
+        }
+      }
+}
+
+// As the manual says: a BF16 weight below 2^-126 counts as zero.
+TEST(Tiles, DenormalBf16WeightsAreZero) {
+  const Tensor w(DType::kBF16, {1, 2});
+  store(w, 0, 0, std::ldexp(1.0F, -130));
+  store(w, 0, 1, std::ldexp(1.0F, -126));
+  const Tensor x(DType::kBF16, {1, 2});
+  for (int64_t i = 0; i < 2; ++i) store(x, 0, i, std::ldexp(1.0F, 100));
+  LinearWeight weight;
+  weight.weight = w;
+  const LinearWeight weights[] = {weight};
+  for (const cpu::Isa isa : tile_isas()) {
+    const cpu::ScopedIsa scope(isa);
+    const Tensor y(DType::kF32, {1, 1});
+    const TensorView outputs[] = {y};
+    linear(Context{}, x, weights, outputs);
+    EXPECT_EQ(y.at(0, 0), std::ldexp(1.0F, -26)) << cpu::isa_name(isa);
+  }
+}
+
+TEST(Isa, NamesAreReadBackAndOthersRefused) {
+  for (const cpu::Isa isa : vector_isas()) EXPECT_EQ(cpu::parse_isa(cpu::isa_name(isa)), isa);
+  EXPECT_EQ(cpu::parse_isa("auto"), cpu::best_isa());
+  for (const char* name : {"", "AVX2", "amx2", "sse"}) {
+    const auto isa = cpu::parse_isa(name);
+    ASSERT_FALSE(isa) << name;
+    EXPECT_NE(isa.error().message.find("auto, reference"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace tandem::ops::test
