@@ -9,7 +9,8 @@ namespace tandem::engine {
 
 class BlockPool {
  public:
-  explicit BlockPool(int64_t num_blocks);
+  // Blocks first_block .. first_block + num_blocks - 1 of a store.
+  explicit BlockPool(int64_t num_blocks, int32_t first_block = 0);
 
   int64_t num_blocks() const { return static_cast<int64_t>(held_.size()); }
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
@@ -19,14 +20,16 @@ class BlockPool {
   void allocate(int64_t count, std::vector<int32_t>& blocks);
   // Returns all of `blocks` and empties it. A block that is not held is a bug.
   void release(std::vector<int32_t>& blocks);
+  void release(int32_t block);
 
   // Empty when the free list and the marks agree and `holders` hold exactly the held blocks, each
   // once; else what is wrong.
   std::string find_fault(const std::vector<const std::vector<int32_t>*>& holders) const;
 
  private:
+  int32_t first_block_;
   std::vector<int32_t> free_;  // last in, first out: recently used blocks are warm in the caches
-  std::vector<uint8_t> held_;  // [num_blocks]
+  std::vector<uint8_t> held_;  // [num_blocks] by block - first_block
 };
 
 // Blocks that `num_positions` positions need.

@@ -17,13 +17,6 @@ int64_t ring_blocks_per_sequence(const EngineOptions& options) {
   return options.ring_len / options.limits.block_size;
 }
 
-// K of the next round: what may still come out is the drafts and one more token, and the last
-// token that can come out needs no place.
-int draft_limit(const Sequence& sequence) {
-  const int64_t remaining = sequence.stop.max_tokens - sequence.num_output_tokens();
-  return static_cast<int>(std::min<int64_t>(sequence.num_draft_tokens, remaining - 1));
-}
-
 // What follows the rows of a chunk of a prompt whose log-probabilities are wanted.
 std::span<const int32_t> scored_tokens(const Sequence& sequence, int64_t num_rows) {
   if (!sequence.scores_prompt()) return {};
@@ -34,15 +27,6 @@ std::span<const int32_t> scored_tokens(const Sequence& sequence, int64_t num_row
       .subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
 }
 
-SequenceView view_of(const Sequence& sequence) {
-  return {.id = sequence.id,
-          .num_tokens = sequence.num_tokens(),
-          .num_computed = sequence.num_computed,
-          .has_state = sequence.has_state,
-          .num_pages = static_cast<int64_t>(sequence.page_blocks.size()),
-          .max_draft_tokens = draft_limit(sequence)};
-}
-
 }  // namespace
 
 Engine::Engine(EngineOptions options, StepFunction run_step)
@@ -50,7 +34,12 @@ Engine::Engine(EngineOptions options, StepFunction run_step)
       run_step_(std::move(run_step)),
       rings_(options_.num_ring_blocks),
       pages_(options_.limits.num_page_blocks),
-      state_slots_(options_.limits.max_num_seqs) {
+      state_slots_(options_.limits.max_num_seqs),
+      prefixes_(
+          options_.limits.block_size,
+          blocks_for(options_.sliding_window - 1, options_.limits.block_size), pages_,
+          BlockPool(options_.num_snapshot_blocks, static_cast<int32_t>(options_.num_ring_blocks)),
+          options_.prefix_hash) {
   const base::Status status = validate(options_);
   TANDEM_CHECK_MSG(status.has_value(), "{}", status.error().message);
   totals_.num_pages = options_.limits.num_page_blocks;
@@ -91,6 +80,7 @@ std::vector<TokenEvent> Engine::step() {
   preempt(plan);
   const std::vector<Sequence*> scheduled = reserve(plan);
   speculation::SpecResult result = run_step_(make_batch(plan, scheduled));
+  ring_copies_.clear();
   TANDEM_CHECK_EQ(result.sequences.size(), scheduled.size());
   for (size_t i = 0; i < scheduled.size(); ++i) {
     auto event = commit(plan.sequences[i], *scheduled[i], result.sequences[i]);
@@ -105,18 +95,18 @@ std::vector<TokenEvent> Engine::step() {
 }
 
 StepPlan Engine::plan() const {
-  std::vector<SequenceView> running, waiting;
-  for (const Sequence* sequence : running_) running.push_back(view_of(*sequence));
+  const std::vector<SequenceView> running = view_running();
+  std::vector<SequenceView> waiting;
   // No more than the seats can be admitted: a long queue costs nothing.
   const int64_t seats =
       std::min(state_slots_.num_free(), rings_.num_free() / ring_blocks_per_sequence(options_));
-  for (const Sequence* sequence : waiting_) {
+  for (Sequence* sequence : waiting_) {
     if (static_cast<int64_t>(waiting.size()) > seats) break;
-    waiting.push_back(view_of(*sequence));
+    waiting.push_back(view_waiting(*sequence));
   }
   return plan_step(options_.limits, {.running = running,
                                      .waiting = waiting,
-                                     .num_free_pages = pages_.num_free(),
+                                     .num_free_pages = prefixes_.num_available(),
                                      .num_free_seats = seats});
 }
 
@@ -139,22 +129,27 @@ std::vector<Sequence*> Engine::reserve(const StepPlan& plan) {
   std::vector<Sequence*> scheduled;
   for (const PlannedSequence& planned : plan.sequences) {
     Sequence& sequence = *sequences_.at(planned.id);
-    if (planned.admitted) {
-      TANDEM_CHECK_EQ(waiting_.front()->id, planned.id);
-      waiting_.pop_front();
-      running_.push_back(&sequence);
-      rings_.allocate(ring_blocks_per_sequence(options_), sequence.ring_blocks);
-      state_slots_.allocate(1, sequence.state_slot);
-      if (!sequence.was_scheduled) {
-        sequence.was_scheduled = true;
-        sequence.stats.queue_seconds = sequence.age.seconds();
-        totals_.num_prompt_tokens += sequence.num_prompt_tokens;
-      }
-    }
-    pages_.allocate(planned.num_new_pages, sequence.page_blocks);
+    if (planned.admitted) admit(sequence);
+    TANDEM_CHECK_EQ(sequence.num_computed, planned.num_computed);
     scheduled.push_back(&sequence);
   }
+  // Only now, as it may give up cached pages: those that were found are in use.
+  for (size_t i = 0; i < scheduled.size(); ++i)
+    prefixes_.allocate(plan.sequences[i].num_new_pages, scheduled[i]->page_blocks);
   return scheduled;
+}
+
+void Engine::admit(Sequence& sequence) {
+  TANDEM_CHECK_EQ(waiting_.front()->id, sequence.id);
+  waiting_.pop_front();
+  running_.push_back(&sequence);
+  rings_.allocate(ring_blocks_per_sequence(options_), sequence.ring_blocks);
+  state_slots_.allocate(1, sequence.state_slot);
+  start_behind_prefix(sequence);
+  if (sequence.was_scheduled) return;
+  sequence.was_scheduled = true;
+  sequence.stats.queue_seconds = sequence.age.seconds();
+  totals_.num_prompt_tokens += sequence.num_prompt_tokens;
 }
 
 speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
@@ -189,6 +184,7 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
   const int64_t block_size = options_.limits.block_size;
   batch.ring = {ring_table_, static_cast<int64_t>(ring_width), block_size, options_.ring_len};
   batch.pages = {page_table_, static_cast<int64_t>(page_width), block_size, 0};
+  batch.ring_copies = ring_copies_;
   return batch;
 }
 
@@ -197,8 +193,10 @@ std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequenc
                                          speculation::SpecSequenceResult& result) {
   keep_scores(sequence, result);
   sequence.num_computed += planned.num_tokens;
+  sequence.num_written = sequence.num_computed + planned.num_draft_tokens;
   if (!planned.samples) {
     TANDEM_CHECK(result.tokens.empty());
+    share_pages(sequence);
     return std::nullopt;
   }
   TANDEM_CHECK_LE(result.num_drafted, planned.num_draft_tokens);
@@ -213,6 +211,7 @@ std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequenc
     sequence.stats.first_token_seconds = sequence.age.seconds();
   // Rejected drafts left KV behind these positions; the next rows write over it.
   sequence.num_computed += result.num_accepted;
+  if (!result.failed) share_pages(sequence);
   sequence.has_state = true;
   TokenEvent event{.id = sequence.id,
                    .tokens = std::move(result.tokens),
@@ -256,6 +255,8 @@ Finish Engine::finish(Sequence& sequence, FinishReason reason) {
   Finish finish{.reason = reason, .stop_token = {}, .error = {}, .stats = sequence.stats};
   finish.stats.num_output_tokens = sequence.num_output_tokens();
   finish.stats.total_seconds = sequence.age.seconds();
+  // The next turn of a chat starts with this one.
+  leave_snapshot(sequence, sequence.num_shared_pages());
   release(sequence);
   std::erase(running_, &sequence);
   std::erase(waiting_, &sequence);
@@ -266,9 +267,14 @@ Finish Engine::finish(Sequence& sequence, FinishReason reason) {
 
 void Engine::release(Sequence& sequence) {
   rings_.release(sequence.ring_blocks);
-  pages_.release(sequence.page_blocks);
+  auto& pages = sequence.page_blocks;
+  pages.erase(pages.begin(), pages.begin() + sequence.num_shared_pages());
+  pages_.release(pages);
+  prefixes_.release(std::exchange(sequence.prefix_tail, nullptr));
   state_slots_.release(sequence.state_slot);
   sequence.num_computed = 0;
+  sequence.num_written = 0;
+  sequence.snapshot_at = 0;
   sequence.has_state = false;
 }
 
@@ -276,7 +282,7 @@ EngineStats Engine::stats() const {
   EngineStats stats = totals_;
   stats.num_running = static_cast<int64_t>(running_.size());
   stats.num_waiting = static_cast<int64_t>(waiting_.size());
-  stats.num_held_pages = pages_.num_held();
+  stats.num_held_pages = pages_.num_held() - prefixes_.num_unused();
   return stats;
 }
 

@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "engine/acceptance_watch.h"
 #include "engine/block_pool.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -27,7 +28,11 @@ struct EngineOptions {
   SchedulerLimits limits;  // block_size and num_page_blocks as in the KV store
   int64_t ring_len = 0;    // positions in a sequence's ring
   int64_t num_ring_blocks = 0;
-  int64_t max_model_len = 0;  // prompt and output of a request
+  bool prefix_caching = false;
+  int64_t sliding_window = 0;       // keys that a row of a sliding layer sees
+  int64_t num_snapshot_blocks = 0;  // ring blocks behind the others, for the prefix cache
+  PrefixHash prefix_hash = {};      // tests give a bad one
+  int64_t max_model_len = 0;        // prompt and output of a request
   int64_t vocab_size = 0;
   int num_draft_tokens = 0;    // K of requests that name none, and the most they may name
   int64_t max_num_queued = 0;  // requests waiting for their first step; 0: no bound
@@ -42,11 +47,13 @@ struct EngineStats {
   int64_t num_running = 0;
   int64_t num_waiting = 0;
   int64_t num_pages = 0;
-  int64_t num_held_pages = 0;
+  int64_t num_held_pages = 0;  // by requests
   int64_t num_preemptions = 0;
   int64_t num_finished = 0;
   int64_t num_prompt_tokens = 0;  // of requests that began; each once, however often preempted
   int64_t num_output_tokens = 0;
+  int64_t num_prefix_queries = 0;  // prompt tokens looked up in the prefix cache
+  int64_t num_prefix_hits = 0;     // and found: they were not computed again
   speculation::AcceptanceStats acceptance;
 };
 
@@ -81,6 +88,7 @@ class Engine {
   StepPlan plan() const;
   void preempt(const StepPlan& plan);
   std::vector<Sequence*> reserve(const StepPlan& plan);
+  void admit(Sequence& sequence);
   speculation::SpecBatch make_batch(const StepPlan& plan, std::span<Sequence* const> scheduled);
   std::optional<TokenEvent> commit(const PlannedSequence& planned, Sequence& sequence,
                                    speculation::SpecSequenceResult& result);
@@ -88,6 +96,16 @@ class Engine {
   void count_round(Sequence& sequence, const speculation::SpecSequenceResult& result);
   Finish finish(Sequence& sequence, FinishReason reason);
   void release(Sequence& sequence);
+
+  // engine_prefix.cc
+  std::vector<SequenceView> view_running() const;
+  SequenceView view_waiting(Sequence& sequence) const;
+  PrefixMatch match_prefix(Sequence& sequence) const;
+  void start_behind_prefix(Sequence& sequence);
+  void share_pages(Sequence& sequence);
+  void leave_snapshot(const Sequence& sequence, int64_t num_pages);
+  bool ring_still_has(const Sequence& sequence, int64_t num_pages) const;
+  int32_t ring_block_of(const Sequence& sequence, int64_t position_block) const;
 
   EngineOptions options_;
   StepFunction run_step_;
@@ -97,8 +115,11 @@ class Engine {
   BlockPool rings_;
   BlockPool pages_;
   BlockPool state_slots_;
-  std::vector<int32_t> ring_table_;  // [batch, ring blocks per sequence]
-  std::vector<int32_t> page_table_;  // [batch, most pages of one sequence]
+  PrefixCache prefixes_;                           // owns some of pages_
+  std::vector<model::RingBlockCopy> ring_copies_;  // in order, before the next step's rows
+  mutable uint64_t num_visits_ = 0;                // of PrefixCache::count_unvisited
+  std::vector<int32_t> ring_table_;                // [batch, ring blocks per sequence]
+  std::vector<int32_t> page_table_;                // [batch, most pages of one sequence]
   AcceptanceWatch watch_;
   EngineStats totals_;
   uint64_t num_requests_ = 0;

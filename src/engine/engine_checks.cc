@@ -23,7 +23,8 @@ std::string sequence_fault(const Sequence& sequence, const EngineOptions& option
   };
   if (!running) {
     const bool empty = pages == 0 && rings == 0 && sequence.state_slot.empty() &&
-                       sequence.num_computed == 0 && !sequence.has_state;
+                       sequence.num_computed == 0 && !sequence.has_state &&
+                       sequence.prefix_tail == nullptr;
     return empty ? std::string() : fault("waits but holds something");
   }
   if (rings != options.ring_len / block_size) return fault("has no whole ring");
@@ -32,6 +33,9 @@ std::string sequence_fault(const Sequence& sequence, const EngineOptions& option
   if (sequence.has_state && sequence.num_computed != sequence.num_tokens() - 1)
     return fault("its state is not that of its last computed token");
   if (pages * block_size < sequence.num_computed) return fault("has too few pages");
+  const int64_t full_pages = sequence.num_computed / block_size;
+  if (sequence.num_shared_pages() != (options.prefix_caching ? full_pages : 0))
+    return fault("does not share its full pages");
   if (sequence.num_output_tokens() >= sequence.stop.max_tokens) return fault("is past max_tokens");
   return {};
 }
@@ -58,6 +62,10 @@ Status Engine::validate(const EngineOptions& options) {
       options.ring_len % limits.block_size != 0)
     return invalid("ring_len: expected a multiple of block_size ({}), got {}", limits.block_size,
                    options.ring_len);
+  if (options.prefix_caching &&
+      (options.sliding_window < 1 || options.sliding_window > options.ring_len))
+    return invalid("sliding_window: expected 1 to ring_len ({}), got {}", options.ring_len,
+                   options.sliding_window);
   if (options.num_ring_blocks < options.ring_len / limits.block_size || limits.num_page_blocks < 1)
     return invalid(
         "KV cache: expected room for one sequence ({} ring blocks and a page), got {} ring blocks "
@@ -119,13 +127,21 @@ std::string Engine::find_fault() const {
     return fmt::format("{} requests run, at most {} may", running_.size(),
                        options_.limits.max_num_seqs);
   std::vector<const std::vector<int32_t>*> rings, pages, slots;
+  std::deque<std::vector<int32_t>> own_pages;
+  std::vector<PrefixNode*> tails;
   uint64_t next_arrival = 0;
   const auto visit = [&](const Sequence& sequence, bool running) {
     if (sequence.arrival < next_arrival)
       return fmt::format("request {} is served after a younger one", sequence.id);
     next_arrival = sequence.arrival + 1;
     rings.push_back(&sequence.ring_blocks);
-    pages.push_back(&sequence.page_blocks);
+    const auto& blocks = sequence.page_blocks;
+    own_pages.emplace_back(blocks.begin() + sequence.num_shared_pages(), blocks.end());
+    pages.push_back(&own_pages.back());
+    tails.push_back(sequence.prefix_tail);
+    for (const PrefixNode* node = sequence.prefix_tail; node != nullptr; node = node->parent)
+      if (blocks[static_cast<size_t>(node->depth - 1)] != node->page)
+        return fmt::format("request {}: page {} is not the cache's", sequence.id, node->depth - 1);
     slots.push_back(&sequence.state_slot);
     return sequence_fault(sequence, options_, running);
   };
@@ -133,6 +149,9 @@ std::string Engine::find_fault() const {
     if (std::string fault = visit(*sequence, true); !fault.empty()) return fault;
   for (const Sequence* sequence : waiting_)
     if (std::string fault = visit(*sequence, false); !fault.empty()) return fault;
+  own_pages.push_back(prefixes_.owned_pages());
+  pages.push_back(&own_pages.back());
+  if (std::string fault = prefixes_.find_fault(tails); !fault.empty()) return "prefixes: " + fault;
   if (std::string fault = rings_.find_fault(rings); !fault.empty()) return "rings: " + fault;
   if (std::string fault = pages_.find_fault(pages); !fault.empty()) return "pages: " + fault;
   if (std::string fault = state_slots_.find_fault(slots); !fault.empty())

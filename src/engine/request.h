@@ -18,6 +18,7 @@ struct EngineRequest {
   sampling::SamplingParams sampling;
   int64_t max_tokens = 0;               // most output tokens
   std::optional<int> num_draft_tokens;  // K; absent: the engine's
+  std::string cache_salt = {};          // requests of different salts share no cached prefix
 };
 
 enum class FinishReason {
@@ -31,6 +32,7 @@ struct RequestStats {
   int64_t num_prompt_tokens = 0;
   int64_t num_output_tokens = 0;  // kept ones: what a stop cut off is not counted
   int64_t num_preemptions = 0;
+  int64_t num_cached_tokens = 0;  // of the prompt, found in the prefix cache at the first step
   // Counts the drafter's work: accepted tokens that a stop cut off are accepted here.
   speculation::AcceptanceStats acceptance;
   double queue_seconds = 0;        // until first scheduled

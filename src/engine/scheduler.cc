@@ -44,7 +44,7 @@ class Planner {
       while (needed > free_pages_ && num_kept_ > i) {
         TANDEM_CHECK_MSG(num_kept_ > 1, "sequence {} does not fit alone", sequence.id);
         const SequenceView& newest = input_.running[--num_kept_];
-        free_pages_ += newest.num_pages;
+        free_pages_ += newest.num_pages - newest.num_kept_pages;
         plan_.preempted.push_back(newest.id);
       }
       if (i < num_kept_) free_pages_ -= needed;
@@ -98,7 +98,9 @@ class Planner {
   }
 
   int64_t chunk(const SequenceView& sequence) const {
-    return std::min({sequence.num_pending(), budget_, limits_.max_chunk_tokens});
+    const int64_t longest = std::min({sequence.num_pending(), budget_, limits_.max_chunk_tokens});
+    const int64_t to_end = sequence.chunk_end - sequence.num_computed;
+    return to_end > 0 ? std::min(longest, to_end) : longest;
   }
 
   void plan_prefills() {
@@ -114,10 +116,11 @@ class Planner {
     auto num_running = static_cast<int64_t>(num_kept_);
     int64_t seats = std::min(input_.num_free_seats, limits_.max_num_seqs - num_running);
     for (const SequenceView& sequence : input_.waiting) {
-      const int64_t pages = missing_pages(sequence, sequence.num_tokens);
+      const int64_t new_pages = missing_pages(sequence, sequence.num_tokens);
+      const int64_t pages = new_pages + sequence.num_unused_pages;
       const int64_t headroom = num_running == 0 ? 0 : num_running + 1;
       if (seats == 0 || budget_ == 0 || pages + headroom > free_pages_) return;
-      add(sequence, chunk(sequence), pages);
+      add(sequence, chunk(sequence), new_pages);
       plan_.sequences.back().admitted = true;
       free_pages_ -= pages;
       ++num_running;
@@ -128,6 +131,7 @@ class Planner {
   void add(const SequenceView& sequence, int64_t num_tokens, int64_t num_new_pages) {
     TANDEM_CHECK_GT(num_tokens, 0);
     plan_.sequences.push_back({.id = sequence.id,
+                               .num_computed = sequence.num_computed,
                                .num_tokens = num_tokens,
                                .samples = num_tokens == sequence.num_pending(),
                                .num_new_pages = num_new_pages});

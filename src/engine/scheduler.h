@@ -26,10 +26,13 @@ struct SchedulerLimits {
 struct SequenceView {
   uint64_t id = 0;
   int64_t num_tokens = 0;
-  int64_t num_computed = 0;  // 0 when waiting
-  bool has_state = false;    // may draft; then num_computed == num_tokens - 1
-  int64_t num_pages = 0;     // held; 0 when waiting
-  int max_draft_tokens = 0;  // K, already cut to what the request may still emit
+  int64_t num_computed = 0;      // when waiting: what the prefix cache has
+  bool has_state = false;        // may draft; then num_computed == num_tokens - 1
+  int64_t num_pages = 0;         // held; when waiting: those that the prefix cache has
+  int64_t num_kept_pages = 0;    // of these: not free when it goes, as others before it hold them
+  int64_t num_unused_pages = 0;  // when waiting: of num_pages, those that now count as free
+  int64_t chunk_end = 0;         // no prefill chunk crosses this position; 0: none such
+  int max_draft_tokens = 0;      // K, already cut to what the request may still emit
 
   int64_t num_pending() const { return num_tokens - num_computed; }
 };
@@ -37,12 +40,13 @@ struct SequenceView {
 struct SchedulerInput {
   std::span<const SequenceView> running;  // oldest first
   std::span<const SequenceView> waiting;  // in order of arrival, preempted ones included
-  int64_t num_free_pages = 0;
-  int64_t num_free_seats = 0;  // sequences for which there is a ring and a state row
+  int64_t num_free_pages = 0;             // cached ones that nobody uses included
+  int64_t num_free_seats = 0;             // sequences for which there is a ring and a state row
 };
 
 struct PlannedSequence {
   uint64_t id = 0;
+  int64_t num_computed = 0;  // as in its view
   int64_t num_tokens = 0;    // rows of known tokens, from num_computed on
   int num_draft_tokens = 0;  // further rows, drafted in this step
   bool samples = false;      // the known tokens end here

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/stop.h"
 #include "sampling/sampler.h"
@@ -19,10 +20,13 @@ struct Sequence {
         num_prompt_tokens(static_cast<int64_t>(tokens.size())),
         stop(std::move(stop_rules)),
         sampler(std::move(token_sampler)),
-        num_draft_tokens(draft_tokens) {}
+        num_draft_tokens(draft_tokens) {
+    prefix_key.salt = std::move(request.cache_salt);
+  }
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_output_tokens() const { return num_tokens() - num_prompt_tokens; }
+  int64_t num_shared_pages() const { return prefix_tail == nullptr ? 0 : prefix_tail->depth; }
   // Prompt rows are scored once: not when they are computed again after a preemption.
   bool scores_prompt() const {
     return sampler.params().num_prompt_logprobs >= 0 && num_output_tokens() == 0;
@@ -35,6 +39,7 @@ struct Sequence {
   StopRules stop;
   sampling::Sampler sampler;
   int num_draft_tokens;  // K asked for
+  PrefixKey prefix_key;
 
   // While it runs; all empty and 0 while it waits. Preemption gives everything back: the tokens
   // are run again later and, a row's result being a function of its tokens, give the same text.
@@ -42,7 +47,11 @@ struct Sequence {
   bool has_state = false;    // the state row belongs to position num_computed-1: it can draft
   std::vector<int32_t> ring_blocks;
   std::vector<int32_t> page_blocks;
-  std::vector<int32_t> state_slot;  // one entry while it runs
+  std::vector<int32_t> state_slot;    // one entry while it runs
+  PrefixNode* prefix_tail = nullptr;  // the last of page_blocks that the prefix cache owns, and all
+                                      // before it; null: none
+  int64_t num_written = 0;            // positions that have been written, rejected drafts included
+  int64_t snapshot_at = 0;            // a prefill chunk ends here, to leave a snapshot; 0: nowhere
 
   std::vector<sampling::TokenScore> prompt_scores;  // of prompt token i + 1, until they are told
 

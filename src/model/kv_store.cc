@@ -1,6 +1,7 @@
 #include "model/kv_store.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace tandem::model {
 namespace {
@@ -35,8 +36,8 @@ KvStore::KvStore(const io::TextConfig& target, const KvStoreConfig& config,
   TANDEM_CHECK_EQ(config.ring_len % config.block_size, 0);
   for (size_t i = 0; i < target.layers.size(); ++i) {
     const io::LayerConfig& layer = target.layers[i];
-    const int64_t num_blocks =
-        layer.type == io::LayerType::kSliding ? config.num_ring_blocks : config.num_page_blocks;
+    const bool ring = layer.type == io::LayerType::kSliding;
+    const int64_t num_blocks = ring ? config.num_ring_blocks : config.num_page_blocks;
     const core::Shape shape{num_blocks * config.block_size, layer.num_key_value_heads,
                             layer.head_dim};
     core::Buffer k(config.dtype, shape);
@@ -46,8 +47,23 @@ KvStore::KvStore(const io::TextConfig& target, const KvStoreConfig& config,
     if (!v_scales.empty()) view.v_scale = v_scales[i];
     views_.push_back(view);
     size_bytes_ += static_cast<int64_t>(k.size_bytes() + v.size_bytes());
+    if (ring) ring_buffers_.insert(ring_buffers_.end(), {buffers_.size(), buffers_.size() + 1});
     buffers_.push_back(std::move(k));
     buffers_.push_back(std::move(v));
+  }
+}
+
+void KvStore::copy_ring_blocks(std::span<const RingBlockCopy> copies) {
+  for (const size_t index : ring_buffers_) {
+    const core::Buffer& buffer = buffers_[index];
+    const size_t block_bytes = buffer.size_bytes() / static_cast<size_t>(config_.num_ring_blocks);
+    auto* bytes = static_cast<uint8_t*>(buffer.data());
+    for (const RingBlockCopy& copy : copies) {
+      TANDEM_CHECK_NE(copy.from, copy.to);
+      TANDEM_CHECK_LT(std::max(copy.from, copy.to), config_.num_ring_blocks);
+      std::memcpy(bytes + static_cast<size_t>(copy.to) * block_bytes,
+                  bytes + static_cast<size_t>(copy.from) * block_bytes, block_bytes);
+    }
   }
 }
 

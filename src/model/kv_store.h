@@ -1,6 +1,7 @@
 // The bytes of the KV cache. Which block belongs to whom is the engine's business.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "core/buffer.h"
@@ -28,6 +29,12 @@ struct KvBlockBytes {
 };
 KvBlockBytes kv_block_bytes(const io::TextConfig& target, int64_t block_size, core::DType dtype);
 
+// A copy of one block of all sliding layers.
+struct RingBlockCopy {
+  int32_t from = 0;
+  int32_t to = 0;
+};
+
 class KvStore {
  public:
   // k_scales, v_scales: one per layer for FP8 stores, empty otherwise.
@@ -39,6 +46,9 @@ class KvStore {
   const KvStoreConfig& config() const { return config_; }
   int64_t size_bytes() const { return size_bytes_; }
 
+  // In order; the blocks of one copy are not the same.
+  void copy_ring_blocks(std::span<const RingBlockCopy> copies);
+
   // Fills every slot with NaN: tests show that nothing unwritten is ever read.
   void poison();
 
@@ -46,6 +56,7 @@ class KvStore {
   KvStoreConfig config_;
   std::vector<core::Buffer> buffers_;  // k, v of each layer
   std::vector<ops::KvView> views_;
+  std::vector<size_t> ring_buffers_;  // of buffers_: those of sliding layers
   int64_t size_bytes_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "model/kv_store.h"
 #include "ops/attention.h"
 #include "sampling/sampler.h"
 
@@ -30,6 +31,8 @@ struct SpecBatch {
   std::vector<SpecSequence> sequences;
   ops::KvPlaces ring;  // block tables, one row per entry of `sequences`
   ops::KvPlaces pages;
+  // Before any row: rings of sequences that start behind a cached prefix, and copies for the cache.
+  std::span<const model::RingBlockCopy> ring_copies = {};
 };
 
 struct SpecSequenceResult {

@@ -34,6 +34,7 @@ SpeculativeStep::SpeculativeStep(model::TargetModel& target, model::Drafter* ass
 SpecResult SpeculativeStep::run(const ops::Context& context, const SpecBatch& batch) {
   SpecResult result;
   result.sequences.resize(batch.sequences.size());
+  kv_.copy_ring_blocks(batch.ring_copies);
   if (batch.sequences.empty()) return result;
   draft(context, batch);
   const core::TensorView hidden = verify(context, batch);

@@ -11,7 +11,9 @@ FakeModel::FakeModel(const EngineOptions& engine, const FakeModelOptions& option
     : options_(options),
       page_store_(static_cast<size_t>(engine.limits.num_page_blocks * engine.limits.block_size),
                   -1),
-      ring_store_(static_cast<size_t>(engine.num_ring_blocks * engine.limits.block_size), -1) {}
+      ring_store_(static_cast<size_t>((engine.num_ring_blocks + engine.num_snapshot_blocks) *
+                                      engine.limits.block_size),
+                  -1) {}
 
 void FakeModel::write(const speculation::SpecBatch& batch, int64_t entry, int64_t position,
                       int32_t token) {
@@ -92,6 +94,10 @@ void FakeModel::round(const speculation::SpecBatch& batch, int64_t entry,
 speculation::SpecResult FakeModel::run(const speculation::SpecBatch& batch) {
   speculation::SpecResult result;
   result.sequences.resize(batch.sequences.size());
+  for (const model::RingBlockCopy& copy : batch.ring_copies)
+    for (int64_t i = 0; i < batch.ring.block_size; ++i)
+      ring_store_.at(static_cast<size_t>(copy.to * batch.ring.block_size + i)) =
+          ring_store_.at(static_cast<size_t>(copy.from * batch.ring.block_size + i));
   int64_t rows = 0;
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const speculation::SpecSequence& sequence = batch.sequences[i];
@@ -125,6 +131,9 @@ EngineOptions tiny_options(const TinyEngine& tiny, const FakeModelOptions& model
   options.ring_len = ring_blocks * tiny.block_size;
   options.num_ring_blocks = ring_blocks * tiny.max_num_seqs;
   options.max_model_len = tiny.max_model_len;
+  options.prefix_caching = tiny.prefix_caching;
+  options.sliding_window = model.window;
+  options.num_snapshot_blocks = tiny.num_snapshot_blocks;
   options.vocab_size = model.vocab_size;
   options.num_draft_tokens = tiny.num_draft_tokens;
   options.eos_token_ids = {1};

@@ -58,6 +58,8 @@ struct TinyEngine {
   int64_t block_size = 4;
   int64_t max_model_len = 80;
   int num_draft_tokens = 4;
+  bool prefix_caching = true;
+  int64_t num_snapshot_blocks = 9;
 };
 EngineOptions tiny_options(const TinyEngine& tiny, const FakeModelOptions& model);
 
