@@ -8,21 +8,37 @@
 namespace tandem::ops::cuda {
 
 // Kernel arguments are converted to the kernel's parameter types. Dynamic shared memory above
-// 48 KB needs cudaFuncSetAttribute once before.
+// 48 KB needs cudaFuncSetAttribute once before. `cluster` neighbouring blocks (at most 8, a divisor
+// of grid.x) run together and reach each other's shared memory.
 template <typename... Parameters, typename... Arguments>
-void launch(const Stream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-            size_t shared_bytes, Arguments... arguments) {
+void launch_clusters(const Stream& stream, unsigned cluster, void (*kernel)(Parameters...),
+                     dim3 grid, dim3 block, size_t shared_bytes, Arguments... arguments) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream.handle;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = stream.dependent ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  if (stream.dependent) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = cluster;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+  }
+  config.attrs = attributes;
   TANDEM_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(const Stream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+            size_t shared_bytes, Arguments... arguments) {
+  launch_clusters(stream, 1, kernel, grid, block, shared_bytes, arguments...);
 }
 
 // Lets the next kernel of the stream be scheduled. Called first thing by every kernel: what comes

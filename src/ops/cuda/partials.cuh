@@ -30,24 +30,49 @@ struct Partials {
   }
 };
 
+#ifdef __CUDACC__
+// The value at `source`, or zeros without reading it. Not a branch: several of them in a row are
+// under way together.
+__device__ inline float4 load4_if(bool condition, const float* source) {
+  float4 value = {0.0F, 0.0F, 0.0F, 0.0F};
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.s32 p, %5, 0;\n"
+      "@p ld.global.v4.f32 {%0, %1, %2, %3}, [%4];\n"
+      "}"
+      : "+f"(value.x), "+f"(value.y), "+f"(value.z), "+f"(value.w)
+      : "l"(source), "r"(static_cast<int>(condition)));
+  return value;
+}
+
 // The unscaled product of row `row` and output features column .. column + 3 (column % 4 == 0),
-// `pieces` = num_pieces(column / kSetColumns).
+// `pieces` = num_pieces(column / kSetColumns). Pieces are added in order.
 __device__ inline float4 load_sum4(const Partials& partials, int row, int column, int pieces) {
+  constexpr int kTogether = 8;
   const int set = column / kSetColumns;
   const int64_t stride = static_cast<int64_t>(partials.num_rows) * kSetColumns;
   const float* source =
       partials.data +
       (static_cast<int64_t>(set) * partials.max_pieces * partials.num_rows + row) * kSetColumns +
       column % kSetColumns;
-  float4 sum = *reinterpret_cast<const float4*>(source);
-  for (int i = 1; i < pieces; ++i) {
-    const float4 next = *reinterpret_cast<const float4*>(source + i * stride);
+  float4 parts[kTogether];
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i) parts[i] = load4_if(i < pieces, source + i * stride);
+  float4 sum = parts[0];
+  const auto add = [&sum](const float4& next) {
     sum.x += next.x;
     sum.y += next.y;
     sum.z += next.z;
     sum.w += next.w;
-  }
+  };
+#pragma unroll
+  for (int i = 1; i < kTogether; ++i)
+    if (i < pieces) add(parts[i]);
+  for (int i = kTogether; i < pieces; ++i)
+    add(*reinterpret_cast<const float4*>(source + i * stride));
   return sum;
 }
+#endif
 
 }  // namespace tandem::ops::cuda

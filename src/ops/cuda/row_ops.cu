@@ -1,0 +1,356 @@
+#include "ops/cuda/row_ops.h"
+
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/packed_linear.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+constexpr int kRowThreads = 256;
+constexpr int kMaxRowWarps = kMaxHidden / 4 / 32;
+static_assert(kMaxRowWarps == 64);                 // row_sum() reads two for each lane
+static_assert(kMaxHidden == 4 * 8 * kRowThreads);  // a cluster has at most 8 blocks
+constexpr int kElementThreads = 256;
+
+// Four neighbouring columns of a row.
+struct Four {
+  float v[4] = {};
+};
+
+__device__ Four unpack(uint2 bits) {
+  return {{__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000U),
+           __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000U)}};
+}
+
+// Values that BF16 can hold.
+__device__ uint2 pack(const Four& x) {
+  const __nv_bfloat162 low = __floats2bfloat162_rn(x.v[0], x.v[1]);
+  const __nv_bfloat162 high = __floats2bfloat162_rn(x.v[2], x.v[3]);
+  return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
+}
+
+__device__ uint2 load_bits(const uint16_t* row, int column) {
+  return *reinterpret_cast<const uint2*>(row + column);
+}
+__device__ void store_bits(uint16_t* row, int column, const Four& x) {
+  *reinterpret_cast<uint2*>(row + column) = pack(x);
+}
+__device__ void store_four(const Operand& operand, int row, int column, const Four& x) {
+  store_operand(operand, row, column, x.v[0], x.v[1]);
+  store_operand(operand, row, column + 2, x.v[2], x.v[3]);
+}
+
+// bf16(sum * scale): what a product with BF16 output gives.
+__device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
+  const float4 sum = load_sum4(sums, row, column, pieces);
+  return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
+           round_bf16(sum.w * scale)}};
+}
+
+__device__ Four load_embedding(const EmbedTable& table, int token, int column) {
+  const float2 a = load_packed_bf16_pair(table.data, table.set_blocks, token, column);
+  const float2 b = load_packed_bf16_pair(table.data, table.set_blocks, token, column + 2);
+  return {{round_bf16(a.x * table.scale), round_bf16(a.y * table.scale),
+           round_bf16(b.x * table.scale), round_bf16(b.y * table.scale)}};
+}
+
+// A row belongs to a cluster of blocks, four columns of it to a thread: one multiprocessor alone
+// would need longer to fetch the row's partial sums than all the rest takes. How the columns are
+// cut depends on `hidden` alone, so the order of a row's sums does too.
+struct RowShape {
+  unsigned cluster;
+  unsigned threads;
+};
+RowShape row_shape(int hidden) {
+  const unsigned fours = static_cast<unsigned>(hidden) / 4;
+  unsigned cluster = 1;
+  while (fours > cluster * kRowThreads) cluster *= 2;
+  return {cluster, ((fours + cluster - 1) / cluster + 31) / 32 * 32};
+}
+
+struct RowPlace {
+  int row;
+  int column;  // the first of four
+  int cluster;
+  int rank;  // in the cluster
+};
+__device__ RowPlace row_place() {
+  int cluster = 0;
+  int rank = 0;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(cluster));
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return {static_cast<int>(blockIdx.x) / cluster,
+          (rank * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * 4, cluster, rank};
+}
+
+// A barrier of all threads of the cluster; what they wrote to each other's shared memory before is
+// there after it.
+__device__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+__device__ void store_remote(const float* target, int rank, float value) {
+  const auto local = static_cast<uint32_t>(__cvta_generic_to_shared(target));
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "st.shared::cluster.f32 [remote], %2;\n"
+      "}" ::"r"(local),
+      "r"(rank), "f"(value)
+      : "memory");
+}
+
+__device__ float warp_sum(float value) {
+  for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffU, value, mask);
+  return value;
+}
+
+// The sum over the cluster, the same bits in every thread: every warp tells every block its sum.
+// Each call needs a scratch of its own. Every block must have started.
+__device__ float row_sum(float value, const RowPlace& place, float (&scratch)[kMaxRowWarps]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int num_warps = static_cast<int>(blockDim.x) / 32;
+  value = warp_sum(value);
+  if (lane < place.cluster)
+    store_remote(&scratch[place.rank * num_warps + static_cast<int>(threadIdx.x) / 32], lane,
+                 value);
+  __syncwarp();
+  cluster_arrive();
+  cluster_wait();
+  const int total = place.cluster * num_warps;
+  const float low = lane < total ? scratch[lane] : 0.0F;
+  const float high = lane + 32 < total ? scratch[lane + 32] : 0.0F;
+  return warp_sum(low + high);
+}
+
+__device__ float inverse_rms(const Four& x, int hidden, float eps, const RowPlace& place,
+                             float (&scratch)[kMaxRowWarps]) {
+  float squares = 0.0F;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) squares += x.v[j] * x.v[j];
+  const float mean = row_sum(squares, place, scratch) / static_cast<float>(hidden);
+  return 1.0F / sqrtf(mean + eps);
+}
+
+__device__ Four normalized(const Four& x, float inverse, uint2 weight_bits) {
+  const Four weight = unpack(weight_bits);
+  Four result;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) result.v[j] = round_bf16(x.v[j] * inverse * weight.v[j]);
+  return result;
+}
+
+// Writes the residual and its norm. x is zero beyond the row.
+__device__ void finish_row(const Four& x, const RowPlace& place, int hidden, uint16_t* residual,
+                           const NextNorm& next, uint2 weight_bits,
+                           float (&scratch)[kMaxRowWarps]) {
+  const bool active = place.column < hidden;
+  const int64_t start = static_cast<int64_t>(place.row) * hidden;
+  if (active) store_bits(residual + start, place.column, x);
+  const float inverse = inverse_rms(x, hidden, next.eps, place, scratch);
+  if (!active) return;
+  const Four n = normalized(x, inverse, weight_bits);
+  if (next.operand.data != nullptr) store_four(next.operand, place.row, place.column, n);
+  if (next.normed != nullptr) store_bits(next.normed + start, place.column, n);
+}
+
+// What the kernels of a row do before they wait: norm weights are in registers, and divisions done,
+// when the results of the kernel before come.
+__device__ uint2 load_weight(const uint16_t* weight, const RowPlace& place, int hidden) {
+  return place.column < hidden ? load_bits(weight, place.column) : make_uint2(0, 0);
+}
+__device__ int pieces_at(const Partials& sums, int column, int num_columns) {
+  return column < num_columns ? sums.num_pieces(column / kSetColumns) : 0;
+}
+
+__global__ void __launch_bounds__(kRowThreads) embed_norm_kernel(const EmbedNorm op) {
+  allow_next();
+  cluster_arrive();
+  __shared__ float scratch[kMaxRowWarps];
+  const RowPlace place = row_place();
+  const uint2 weight = load_weight(op.next.weight, place, op.hidden);
+  cluster_wait();
+  wait_for_previous();
+  Four x;
+  if (place.column < op.hidden) x = load_embedding(op.table, op.tokens[place.row], place.column);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, scratch);
+}
+
+__global__ void __launch_bounds__(kRowThreads) start_layer_kernel(const StartLayer op) {
+  allow_next();
+  cluster_arrive();
+  __shared__ float scratch[kMaxRowWarps];
+  const RowPlace place = row_place();
+  const uint2 weight = load_weight(op.next.weight, place, op.hidden);
+  const int pieces = pieces_at(op.sums, place.column, op.hidden);
+  cluster_wait();
+  wait_for_previous();
+  Four x;
+  if (place.column < op.hidden)
+    x = load_product(op.sums, op.scale, place.row, place.column, pieces);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, scratch);
+}
+
+__global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const ResidualNorm op) {
+  allow_next();
+  cluster_arrive();
+  __shared__ float branch_scratch[kMaxRowWarps];
+  __shared__ float scratch[kMaxRowWarps];
+  const RowPlace place = row_place();
+  const uint2 post_weight = load_weight(op.post_weight, place, op.hidden);
+  const uint2 weight = load_weight(op.next.weight, place, op.hidden);
+  const int pieces = pieces_at(op.sums, place.column, op.hidden);
+  cluster_wait();
+  wait_for_previous();
+  Four old;
+  Four y;
+  if (place.column < op.hidden) {
+    old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden, place.column));
+    y = load_product(op.sums, op.scale, place.row, place.column, pieces);
+  }
+  const float inverse = inverse_rms(y, op.hidden, op.eps, place, branch_scratch);
+  const Four norm = normalized(y, inverse, post_weight);
+  Four x;
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    x.v[j] = round_bf16(round_bf16(old.v[j] + norm.v[j]) * op.layer_scalar);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, scratch);
+}
+
+__device__ float gelu_tanh(float x) {
+  constexpr float kSqrtTwoOverPi = 0.7978845608028654F;
+  const float inner = kSqrtTwoOverPi * (x + 0.044715F * (x * x * x));
+  return 0.5F * x * (1.0F + tanhf(inner));
+}
+
+// A block has a tile of eight rows and 128 columns: it writes whole runs of the operand.
+__global__ void __launch_bounds__(kElementThreads) gelu_operand_kernel(const GeluOperand op) {
+  allow_next();
+  const int row = static_cast<int>(blockIdx.y * 8 + threadIdx.x / 32);
+  const int column = static_cast<int>(blockIdx.x * kSetColumns + threadIdx.x % 32 * 4);
+  const bool active = row < op.num_rows && column < op.intermediate;
+  const int up_column = op.intermediate + column;
+  const int gate_pieces = active ? pieces_at(op.sums, column, up_column) : 0;
+  const int up_pieces = active ? pieces_at(op.sums, up_column, 2 * op.intermediate) : 0;
+  wait_for_previous();
+  if (!active) return;
+  const Four gate = load_product(op.sums, op.gate_scale, row, column, gate_pieces);
+  const Four up = load_product(op.sums, op.up_scale, row, up_column, up_pieces);
+  Four out;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) out.v[j] = round_bf16(round_bf16(gelu_tanh(gate.v[j])) * up.v[j]);
+  store_four(op.operand, row, column, out);
+}
+
+__global__ void __launch_bounds__(kElementThreads) assistant_input_kernel(const AssistantInput op) {
+  allow_next();
+  const int row = static_cast<int>(blockIdx.y);
+  const int column = static_cast<int>(blockIdx.x * kElementThreads + threadIdx.x) * 4;
+  const int state_column = column - op.hidden;
+  const bool from_sums = op.states == nullptr && state_column >= 0 && state_column < op.hidden;
+  const int pieces = from_sums ? op.state_sums.num_pieces(state_column / kSetColumns) : 0;
+  wait_for_previous();
+  if (column >= 2 * op.hidden) return;
+  Four x;
+  if (state_column < 0) {
+    x = load_embedding(op.table, op.tokens[row], column);
+  } else if (from_sums) {
+    x = load_product(op.state_sums, op.state_scale, row, state_column, pieces);
+  } else {
+    const int slot = op.slots == nullptr ? row : op.slots[row];
+    if (slot >= 0)
+      x = unpack(load_bits(op.states + static_cast<int64_t>(slot) * op.hidden, state_column));
+  }
+  store_four(op.operand, row, column, x);
+}
+
+__global__ void __launch_bounds__(kElementThreads) store_state_kernel(const StoreState op) {
+  allow_next();
+  const int row = static_cast<int>(blockIdx.y);
+  const int column = static_cast<int>(blockIdx.x * kElementThreads + threadIdx.x) * 4;
+  const int pieces = pieces_at(op.sums, column, op.hidden);
+  wait_for_previous();
+  if (column >= op.hidden) return;
+  store_bits(op.states + static_cast<int64_t>(row) * op.hidden, column,
+             load_product(op.sums, op.scale, row, column, pieces));
+}
+
+void check_rows(int num_rows, int hidden) {
+  TANDEM_GPU_CHECK(num_rows > 0);
+  TANDEM_GPU_CHECK(hidden > 0 && hidden % 32 == 0 && hidden <= kMaxHidden);
+}
+
+void check_operand(const Operand& operand, int num_rows) {
+  TANDEM_GPU_CHECK(operand.data == nullptr || num_rows <= 8 * operand.num_tiles);
+}
+
+void check_next(const NextNorm& next, int num_rows) {
+  TANDEM_GPU_CHECK(next.weight != nullptr);
+  check_operand(next.operand, num_rows);
+}
+
+template <typename Op>
+void launch_rows(const Stream& stream, const Op& op, void (*kernel)(Op)) {
+  const RowShape shape = row_shape(op.hidden);
+  launch_clusters(stream, shape.cluster, kernel,
+                  dim3(shape.cluster * static_cast<unsigned>(op.num_rows)), dim3(shape.threads), 0,
+                  op);
+}
+
+unsigned element_blocks(int columns) {
+  return static_cast<unsigned>((columns / 4 + kElementThreads - 1) / kElementThreads);
+}
+
+}  // namespace
+
+void embed_norm(const Stream& stream, const EmbedNorm& op) {
+  check_rows(op.num_rows, op.hidden);
+  check_next(op.next, op.num_rows);
+  launch_rows(stream, op, embed_norm_kernel);
+}
+
+void start_layer(const Stream& stream, const StartLayer& op) {
+  check_rows(op.num_rows, op.hidden);
+  check_next(op.next, op.num_rows);
+  TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
+  launch_rows(stream, op, start_layer_kernel);
+}
+
+void residual_norm(const Stream& stream, const ResidualNorm& op) {
+  check_rows(op.num_rows, op.hidden);
+  check_next(op.next, op.num_rows);
+  TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
+  launch_rows(stream, op, residual_norm_kernel);
+}
+
+void gelu_operand(const Stream& stream, const GeluOperand& op) {
+  TANDEM_GPU_CHECK(op.num_rows > 0 && op.num_rows <= op.sums.num_rows);
+  TANDEM_GPU_CHECK(op.intermediate > 0 && op.intermediate % 32 == 0);
+  check_operand(op.operand, op.num_rows);
+  const auto sets = static_cast<unsigned>((op.intermediate + kSetColumns - 1) / kSetColumns);
+  launch(stream, gelu_operand_kernel, dim3(sets, static_cast<unsigned>((op.num_rows + 7) / 8)),
+         dim3(kElementThreads), 0, op);
+}
+
+void assistant_input(const Stream& stream, const AssistantInput& op) {
+  check_rows(op.num_rows, op.hidden);
+  check_operand(op.operand, op.num_rows);
+  TANDEM_GPU_CHECK(op.states != nullptr || op.num_rows <= op.state_sums.num_rows);
+  launch(stream, assistant_input_kernel,
+         dim3(element_blocks(2 * op.hidden), static_cast<unsigned>(op.num_rows)),
+         dim3(kElementThreads), 0, op);
+}
+
+void store_state(const Stream& stream, const StoreState& op) {
+  check_rows(op.num_rows, op.hidden);
+  TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
+  launch(stream, store_state_kernel,
+         dim3(element_blocks(op.hidden), static_cast<unsigned>(op.num_rows)), dim3(kElementThreads),
+         0, op);
+}
+
+}  // namespace tandem::ops::cuda
