@@ -1,0 +1,395 @@
+#include "ops/cuda/head.h"
+
+#include "ops/cuda/accept.cuh"
+#include "ops/cuda/launch.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+constexpr unsigned kAll = 0xffffffffU;
+constexpr int kWarpSets = 8;  // sets of 128 columns that a warp reads at once
+constexpr int kTileWarps = 8;
+constexpr int kMergeThreads = 1024;
+// The 64 likeliest tokens lie in the 64 sets with the largest maxima.
+constexpr int kMergeKeys = kTopTokens * kSetColumns;
+static_assert(kMaxVocab / kSetColumns <= kMergeKeys);
+
+// A candidate as one number: the larger one comes first, likeliest first and then the lower id.
+// 0: none. All ones: the row is not finite.
+using Key = unsigned long long;
+constexpr Key kNoKey = 0;
+constexpr Key kNotFiniteKey = ~0ULL;
+
+// Unsigned order of the result = order of the floats. -0 equals +0.
+__device__ uint32_t ordered(float value) {
+  const uint32_t bits = __float_as_uint(value == 0.0F ? 0.0F : value);
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000U;
+}
+__device__ float from_ordered(uint32_t order) {
+  return __uint_as_float((order >> 31) != 0 ? order & 0x7fffffffU : ~order);
+}
+__device__ Key make_key(float logit, int id) {
+  return (static_cast<Key>(ordered(logit)) << 32) | ~static_cast<uint32_t>(id);
+}
+__device__ int key_id(Key key) {
+  return static_cast<int>(~static_cast<uint32_t>(key));
+}
+__device__ float key_logit(Key key) {
+  return from_ordered(static_cast<uint32_t>(key >> 32));
+}
+
+// x is the uncapped logit, sum * scale.
+__device__ float capped(const HeadLogits& head, float x) {
+  return head.cap > 0.0F ? head.cap * tanhf(x / head.cap) : x;
+}
+
+// The cap makes infinities finite, so that only NaN stays.
+__device__ bool is_finite(const HeadLogits& head, float x) {
+  return head.cap > 0.0F ? x == x : x < __int_as_float(0x7f800000);
+}
+
+// Uncapped logits of one row: value [s][j] is of column (first_set + s) * 128 + lane * 4 + j.
+template <int kSets>
+struct SetLogits {
+  float x[kSets][4];
+};
+
+// Lane s has the number of pieces of set first_set + s. Needs no result of another kernel.
+__device__ int lane_pieces(const HeadLogits& head, int first_set, int lane) {
+  const bool inside = lane < kWarpSets && (first_set + lane) * kSetColumns < head.vocab_size;
+  return inside ? head.sums.num_pieces(first_set + lane) : 0;
+}
+
+template <int kSets>
+__device__ void load_logits(const HeadLogits& head, int row, int first_set, int lane, int pieces,
+                            SetLogits<kSets>& out) {
+  const int64_t set_stride = static_cast<int64_t>(head.sums.max_pieces) * head.sums.num_rows;
+  const int64_t piece_stride = static_cast<int64_t>(head.sums.num_rows) * kSetColumns;
+  const float* source = head.sums.data + (first_set * set_stride + row) * kSetColumns + lane * 4;
+  float4 sums[kSets];
+#pragma unroll
+  for (int s = 0; s < kSets; ++s)
+    sums[s] = load4_if(__shfl_sync(kAll, pieces, s) > 0, source + s * set_stride * kSetColumns);
+#pragma unroll
+  for (int s = 0; s < kSets; ++s) {
+    const int set_pieces = __shfl_sync(kAll, pieces, s);
+    for (int i = 1; i < set_pieces; ++i) {
+      const float4 next = *reinterpret_cast<const float4*>(source + s * set_stride * kSetColumns +
+                                                           i * piece_stride);
+      sums[s].x += next.x;
+      sums[s].y += next.y;
+      sums[s].z += next.z;
+      sums[s].w += next.w;
+    }
+    out.x[s][0] = sums[s].x * head.scale;
+    out.x[s][1] = sums[s].y * head.scale;
+    out.x[s][2] = sums[s].z * head.scale;
+    out.x[s][3] = sums[s].w * head.scale;
+  }
+}
+
+// The suppressed ids, the first 32 of them in the lanes of a warp: they are constants, read before
+// the results of other kernels are there.
+class Suppressed {
+ public:
+  __device__ Suppressed(const HeadLogits& head, int lane)
+      : ids_(head.suppressed),
+        count_(head.num_suppressed),
+        mine_(lane < count_ ? ids_[lane] : -1) {}
+  __device__ int count() const { return count_; }
+  // Called by whole warps.
+  __device__ int id(int i) const { return i < 32 ? __shfl_sync(kAll, mine_, i) : ids_[i]; }
+
+ private:
+  const int32_t* ids_;
+  int count_;
+  int mine_;
+};
+
+// The first candidate of kSets sets, the same in every lane. Leaves NaN where there is none.
+template <int kSets>
+__device__ Key first_key(const HeadLogits& head, const Suppressed& suppressed, int first_set,
+                         int lane, SetLogits<kSets>& logits) {
+  const int first_id = first_set * kSetColumns + lane * 4;
+  const float nan = __int_as_float(0x7fffffff);
+  bool finite = true;
+#pragma unroll
+  for (int s = 0; s < kSets; ++s)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const bool inside = first_id + s * kSetColumns + j < head.vocab_size;
+      finite = finite && (!inside || is_finite(head, logits.x[s][j]));
+      if (!inside) logits.x[s][j] = nan;
+    }
+  if (!__all_sync(kAll, finite)) return kNotFiniteKey;
+  for (int i = 0; i < suppressed.count(); ++i) {
+    const int offset = suppressed.id(i) - first_set * kSetColumns;
+    if (offset < 0 || offset >= kSets * kSetColumns) continue;
+#pragma unroll
+    for (int s = 0; s < kSets; ++s)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if (offset == s * kSetColumns + lane * 4 + j) logits.x[s][j] = nan;
+  }
+  float largest = -__int_as_float(0x7f800000);
+#pragma unroll
+  for (int s = 0; s < kSets; ++s)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) largest = fmaxf(largest, logits.x[s][j]);  // NaN takes no part
+  largest = from_ordered(__reduce_max_sync(kAll, ordered(largest)));
+  // tanh is needed only where it could be the largest. While |x| <= 4 cap, its slope is at least
+  // 1.3e-3: an x that is cap / 256 smaller has a capped logit that is 5e-6 cap smaller, ten times
+  // more than rounding can hide.
+  float floor = largest;
+  if (head.cap > 0.0F)
+    floor = fabsf(largest) <= 4.0F * head.cap ? largest - head.cap / 256.0F
+                                              : -__int_as_float(0x7f800000);
+  Key best = kNoKey;
+#pragma unroll
+  for (int s = 0; s < kSets; ++s)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (!(logits.x[s][j] >= floor)) continue;
+      const float logit = capped(head, logits.x[s][j]);
+      if (logit == -__int_as_float(0x7f800000)) continue;
+      const Key key = make_key(logit, first_id + s * kSetColumns + j);
+      best = key > best ? key : best;
+    }
+  const uint32_t high = __reduce_max_sync(kAll, static_cast<uint32_t>(best >> 32));
+  const bool leads = static_cast<uint32_t>(best >> 32) == high;
+  const uint32_t low = __reduce_max_sync(kAll, leads ? static_cast<uint32_t>(best) : 0U);
+  return (static_cast<Key>(high) << 32) | low;
+}
+
+struct ArgmaxScratch {
+  Key* keys;           // [num_rows] the first candidate so far
+  unsigned* arrivals;  // [num_rows] warps that have told theirs
+};
+
+// Warp w of a block reads kWarpSets sets of row w of a tile. Keys meet in one maximum per row, so
+// that the order in which warps arrive does not matter; the last one of a row passes the token on.
+__global__ void __launch_bounds__(32 * kTileWarps)
+    argmax_kernel(const HeadLogits head, const ArgmaxScratch scratch, int32_t* tokens,
+                  const DraftToken draft) {
+  allow_next();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = static_cast<int>(blockIdx.y * kTileWarps + threadIdx.x / 32);
+  const int first_set = static_cast<int>(blockIdx.x) * kWarpSets;
+  const int pieces = lane_pieces(head, first_set, lane);
+  const Suppressed suppressed(head, lane);
+  wait_for_previous();
+  if (row >= head.num_rows) return;
+  SetLogits<kWarpSets> logits;
+  load_logits(head, row, first_set, lane, pieces, logits);
+  const Key key = first_key(head, suppressed, first_set, lane, logits);
+  if (lane != 0) return;
+  if (key != kNoKey) atomicMax(&scratch.keys[row], key);
+  __threadfence();
+  // Wraps to zero after the last.
+  if (atomicInc(&scratch.arrivals[row], gridDim.x - 1) != gridDim.x - 1) return;
+  __threadfence();
+  const Key first = atomicExch(&scratch.keys[row], kNoKey);
+  const int token = first == kNoKey || first == kNotFiniteKey ? -1 : key_id(first);
+  tokens[row] = token;
+  if (draft.tokens != nullptr) take_draft(draft, row, token);
+}
+
+__global__ void __launch_bounds__(32 * kTileWarps)
+    full_logits_kernel(const HeadLogits head, const int32_t* rows, float* out) {
+  allow_next();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int set = static_cast<int>(blockIdx.x * kTileWarps + threadIdx.x / 32);
+  const int column = set * kSetColumns + lane * 4;
+  const int pieces = column < head.vocab_size ? head.sums.num_pieces(set) : 0;
+  wait_for_previous();
+  if (column >= head.vocab_size) return;
+  const int row = rows == nullptr ? static_cast<int>(blockIdx.y) : rows[blockIdx.y];
+  const float4 sum = load_sum4(head.sums, row, column, pieces);
+  const float4 logits = {capped(head, sum.x * head.scale), capped(head, sum.y * head.scale),
+                         capped(head, sum.z * head.scale), capped(head, sum.w * head.scale)};
+  float* target = out + static_cast<int64_t>(blockIdx.y) * head.vocab_size + column;
+  if (head.vocab_size % 4 == 0) {
+    *reinterpret_cast<float4*>(target) = logits;
+    return;
+  }
+  const float values[4] = {logits.x, logits.y, logits.z, logits.w};
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    if (column + j < head.vocab_size) target[j] = values[j];
+}
+
+// set_keys [num_rows][num_sets]: the first candidate of every set.
+__global__ void __launch_bounds__(32 * kTileWarps)
+    set_keys_kernel(const HeadLogits head, Key* set_keys, int num_sets) {
+  allow_next();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = static_cast<int>(blockIdx.y * kTileWarps + threadIdx.x / 32);
+  const int first_set = static_cast<int>(blockIdx.x) * kWarpSets;
+  const int pieces = lane_pieces(head, first_set, lane);
+  const Suppressed suppressed(head, lane);
+  wait_for_previous();
+  if (row >= head.num_rows) return;
+  SetLogits<kWarpSets> logits;
+  load_logits(head, row, first_set, lane, pieces, logits);
+#pragma unroll
+  for (int s = 0; s < kWarpSets; ++s) {
+    SetLogits<1> one;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) one.x[0][j] = logits.x[s][j];
+    const Key key = first_key(head, suppressed, first_set + s, lane, one);
+    if (lane == 0 && first_set + s < num_sets)
+      set_keys[static_cast<int64_t>(row) * num_sets + first_set + s] = key;
+  }
+}
+
+// Sorts keys[0 .. count), the largest first, by bitonic merging; what lies behind up to the next
+// power of two (at least kTopTokens) is overwritten with kNoKey. Every thread of the block calls
+// it.
+__device__ void sort_keys(Key* keys, int count) {
+  int size = kTopTokens;
+  while (size < count) size *= 2;
+  for (int i = count + static_cast<int>(threadIdx.x); i < size; i += kMergeThreads)
+    keys[i] = kNoKey;
+  __syncthreads();
+  for (int run = 2; run <= size; run *= 2)
+    for (int distance = run / 2; distance > 0; distance /= 2) {
+      for (int i = static_cast<int>(threadIdx.x); i < size / 2; i += kMergeThreads) {
+        const int low = 2 * i - (i & (distance - 1));
+        const int high = low + distance;
+        const bool descending = (low & run) == 0;
+        const Key a = keys[low];
+        const Key b = keys[high];
+        if ((a < b) == descending) {
+          keys[low] = b;
+          keys[high] = a;
+        }
+      }
+      __syncthreads();
+    }
+}
+
+// Tokens of the set that come no later than `bound`, appended to keys in any order. Whole warps.
+__device__ void append_set(const HeadLogits& head, const Suppressed& suppressed, int row, int set,
+                           int lane, Key bound, Key* keys, int* count) {
+  const int column = set * kSetColumns + lane * 4;
+  const int pieces = column < head.vocab_size ? head.sums.num_pieces(set) : 0;
+  const float4 sum = load_sum4(head.sums, row, column, pieces);
+  const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int id = column + j;
+    const float logit = capped(head, values[j] * head.scale);
+    bool candidate = id < head.vocab_size && logit > -__int_as_float(0x7f800000);
+    for (int i = 0; i < suppressed.count(); ++i) {
+      const int hidden_id = suppressed.id(i);  // by every lane
+      candidate = candidate && hidden_id != id;
+    }
+    const Key key = make_key(logit, id);
+    if (candidate && key >= bound) keys[atomicAdd(count, 1)] = key;
+  }
+}
+
+// One block per row. The 64th of the sets' maxima bounds the 64th token from below, so only the
+// sets down to it can hold one of the 64.
+__global__ void __launch_bounds__(kMergeThreads, 1)
+    top_kernel(const HeadLogits head, const Key* set_keys, int num_sets, TopTokens* out) {
+  allow_next();
+  extern __shared__ Key keys[];  // [kMergeKeys]
+  __shared__ int sets[kTopTokens];
+  __shared__ int count;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int row = static_cast<int>(blockIdx.x);
+  const Suppressed suppressed(head, thread % 32);
+  wait_for_previous();
+  for (int i = thread; i < num_sets; i += kMergeThreads)
+    keys[i] = set_keys[static_cast<int64_t>(row) * num_sets + i];
+  sort_keys(keys, num_sets);
+  const Key bound = keys[kTopTokens - 1];
+  const bool finite = keys[0] != kNotFiniteKey;
+  if (thread < kTopTokens)
+    sets[thread] = keys[thread] == kNoKey ? -1 : key_id(keys[thread]) / kSetColumns;
+  if (thread == 0) count = 0;
+  __syncthreads();
+  if (finite)
+    for (int i = thread / 32; i < kTopTokens; i += kMergeThreads / 32)
+      if (sets[i] >= 0)
+        append_set(head, suppressed, row, sets[i], thread % 32, bound, keys, &count);
+  __syncthreads();
+  const int found = count;
+  sort_keys(keys, found);
+  TopTokens& result = out[row];
+  if (thread == 0) {
+    result.finite = finite ? 1 : 0;
+    result.count = found < kTopTokens ? found : kTopTokens;
+  }
+  if (thread >= kTopTokens) return;
+  const bool there = thread < found;
+  result.logits[thread] = there ? key_logit(keys[thread]) : 0.0F;
+  result.ids[thread] = there ? key_id(keys[thread]) : -1;
+}
+
+int num_sets_of(const HeadLogits& head) {
+  return (head.vocab_size + kSetColumns - 1) / kSetColumns;
+}
+
+void check_head(const HeadLogits& head) {
+  TANDEM_GPU_CHECK(head.num_rows > 0 && head.num_rows <= head.sums.num_rows);
+  TANDEM_GPU_CHECK(head.vocab_size > 0 && head.vocab_size <= kMaxVocab);
+  TANDEM_GPU_CHECK(static_cast<int64_t>(num_sets_of(head)) * head.sums.set_blocks <=
+                   head.sums.total_blocks);
+}
+
+dim3 tile_grid(const HeadLogits& head) {
+  return {static_cast<unsigned>((num_sets_of(head) + kWarpSets - 1) / kWarpSets),
+          static_cast<unsigned>((head.num_rows + kTileWarps - 1) / kTileWarps), 1};
+}
+
+}  // namespace
+
+size_t argmax_scratch_bytes(int num_rows) {
+  return static_cast<size_t>(num_rows) * (sizeof(Key) + sizeof(unsigned));
+}
+
+void argmax_rows(const Stream& stream, const HeadLogits& head, void* scratch, int32_t* tokens,
+                 const DraftToken* draft) {
+  check_head(head);
+  TANDEM_GPU_CHECK(draft == nullptr ||
+                   (draft->num_entries <= head.num_rows && draft->step < kMaxDrafts));
+  auto* keys = static_cast<Key*>(scratch);
+  launch(stream, argmax_kernel, tile_grid(head), dim3(32 * kTileWarps), 0, head,
+         ArgmaxScratch{keys, reinterpret_cast<unsigned*>(keys + head.num_rows)}, tokens,
+         draft == nullptr ? DraftToken{} : *draft);
+}
+
+void full_logits(const Stream& stream, const HeadLogits& head, const int32_t* rows, int num_out,
+                 float* out) {
+  check_head(head);
+  TANDEM_GPU_CHECK(num_out > 0 && (rows != nullptr || num_out <= head.num_rows));
+  const dim3 grid(static_cast<unsigned>((num_sets_of(head) + kTileWarps - 1) / kTileWarps),
+                  static_cast<unsigned>(num_out));
+  launch(stream, full_logits_kernel, grid, dim3(32 * kTileWarps), 0, head, rows, out);
+}
+
+size_t top_scratch_bytes(int num_rows, int vocab_size) {
+  return static_cast<size_t>(num_rows) *
+         static_cast<size_t>((vocab_size + kSetColumns - 1) / kSetColumns) * sizeof(Key);
+}
+
+void top_rows(const Stream& stream, const HeadLogits& head, void* scratch, TopTokens* out) {
+  check_head(head);
+  constexpr size_t kShared = kMergeKeys * sizeof(Key);
+  static const bool allowed = [] {
+    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(top_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(kShared)));
+    return true;
+  }();
+  TANDEM_GPU_CHECK(allowed);
+  auto* set_keys = static_cast<Key*>(scratch);
+  const int num_sets = num_sets_of(head);
+  launch(stream, set_keys_kernel, tile_grid(head), dim3(32 * kTileWarps), 0, head, set_keys,
+         num_sets);
+  launch(stream, top_kernel, dim3(static_cast<unsigned>(head.num_rows)), dim3(kMergeThreads),
+         kShared, head, set_keys, num_sets, out);
+}
+
+}  // namespace tandem::ops::cuda
