@@ -10,12 +10,6 @@ namespace {
 
 using Kind = text::OutputEvent::Kind;
 
-int64_t num_characters(std::string_view text) {
-  // Every byte but the continuations begins a character.
-  return std::ranges::count_if(
-      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; });
-}
-
 text::OutputParserOptions parser_options(const AnswerOptions& options) {
   text::OutputParserOptions result;
   result.parse_tools = options.tools != nullptr;
@@ -47,6 +41,7 @@ std::vector<AnswerPiece> Answer::push(engine::TokenEvent& event) {
     tokens_.push_back({std::move(event.tokens[i]), num_chars_});
     // The token that ended the answer is counted, but is no part of its text.
     if (!hide_last || i + 1 < event.tokens.size()) push_token(token);
+    if (parser_ && parser_->in_reasoning()) ++num_reasoning_tokens_;
   }
   return std::exchange(pieces_, {});
 }
@@ -54,7 +49,7 @@ std::vector<AnswerPiece> Answer::push(engine::TokenEvent& event) {
 void Answer::push_token(int32_t token) {
   if (detokenizer_) {
     const std::string text = detokenizer_->push(token);
-    num_chars_ += num_characters(text);
+    num_chars_ += text::num_characters(text);
     return add_content(text);
   }
   for (text::OutputEvent& event : parser_->push(std::span<const int32_t>(&token, 1))) {

@@ -54,6 +54,7 @@ class Answer {
   const std::optional<std::string>& stop_text() const { return stop_text_; }
   bool has_tool_call() const { return has_tool_call_; }
   int64_t num_tokens() const { return num_tokens_; }
+  int64_t num_reasoning_tokens() const { return num_reasoning_tokens_; }
   // Tokens taken since the last call.
   std::vector<AnswerToken> take_tokens();
 
@@ -74,6 +75,7 @@ class Answer {
   bool has_tool_call_ = false;
   bool drafted_ = false;  // the token that is taken now was drafted
   int64_t num_tokens_ = 0;
+  int64_t num_reasoning_tokens_ = 0;
   int64_t num_chars_ = 0;
 };
 

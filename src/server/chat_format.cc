@@ -49,15 +49,15 @@ ordered_json bytes_json(const std::string& bytes) {
   return result;
 }
 
-class ChatFormat : public ReplyFormat {
+class ChatFormat : public OpenAiFormat {
  public:
-  using ReplyFormat::ReplyFormat;
+  using OpenAiFormat::OpenAiFormat;
 
-  std::string begin_choice(int64_t index) const override {
-    return chunk_of({{"role", "assistant"}, {"content", ""}}, {.index = index}, {});
+  std::string begin_choice(int64_t index, const Usage& usage) override {
+    return chunk_of({{"role", "assistant"}, {"content", ""}}, {.index = index}, usage);
   }
 
-  std::string chunk(const ChoicePart& part, const std::optional<Usage>& usage) const override {
+  std::string chunk(const ChoicePart& part, const Usage& usage) override {
     ordered_json delta = ordered_json::object();
     for (const AnswerPiece& piece : part.pieces) add_piece(delta, piece);
     return chunk_of(std::move(delta), part, usage);
@@ -66,6 +66,10 @@ class ChatFormat : public ReplyFormat {
  protected:
   const char* object_name(bool chunk) const override {
     return chunk ? "chat.completion.chunk" : "chat.completion";
+  }
+
+  void add_fields(const std::vector<ChoicePart>& choices, ordered_json& reply) const override {
+    if (extras_.prompt_logprobs) reply["prompt_logprobs"] = prompt_logprobs_json(choices.front());
   }
 
   ordered_json choice_json(const ChoicePart& part) const override {
@@ -88,14 +92,11 @@ class ChatFormat : public ReplyFormat {
   }
 
  private:
-  std::string chunk_of(ordered_json delta, const ChoicePart& part,
-                       const std::optional<Usage>& usage) const {
+  std::string chunk_of(ordered_json delta, const ChoicePart& part, const Usage& usage) const {
     ordered_json choice = {{"index", part.index}, {"delta", std::move(delta)}};
     choice["logprobs"] = part.tokens.empty() ? ordered_json() : logprobs_json(part);
     add_end(choice, part);
-    ordered_json reply = envelope(true);
-    reply["choices"] = ordered_json::array({choice});
-    return event(std::move(reply), usage);
+    return choice_event(std::move(choice), usage);
   }
 
   ordered_json entry(int32_t id, float logprob) const {

@@ -99,6 +99,8 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
   request.params = read_params(fields, model);
   const auto most = fields.integer("max_completion_tokens", 1, int64_t{1} << 40);
   if (most) request.params.max_tokens = most;
+  if (request.params.max_tokens == 0)
+    fields.fail("max_tokens", "expected an integer of at least 1, got 0");
   read_logprobs(fields, request.params.sampling);
   request.include_reasoning = fields.boolean("include_reasoning").value_or(true);
   fields.refuse("echo", "use continue_final_message");

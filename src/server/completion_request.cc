@@ -1,4 +1,5 @@
 // /v1/completions: prompts as text or ids, one or many.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
@@ -48,8 +49,11 @@ class PromptReader {
   }
 
   void add_text(const json& text) {
-    add(encode_text(text.get_ref<const std::string&>(), model_, add_special_tokens_),
-        text.get_ref<const std::string&>());
+    const auto& string = text.get_ref<const std::string&>();
+    const auto bos = model_.tokenizer.bos_id();
+    const bool hides_bos =
+        add_special_tokens_ && bos && !string.starts_with(model_.tokenizer.id_to_token(*bos));
+    add(encode_text(string, model_, add_special_tokens_), string, hides_bos);
   }
 
   void add_ids(const json& list) {
@@ -67,12 +71,12 @@ class PromptReader {
       ids.push_back(element.get<int32_t>());
     }
     std::string text = echo_ ? model_.tokenizer.decode(ids, false) : std::string();
-    add(std::move(ids), std::move(text));
+    add(std::move(ids), std::move(text), false);
   }
 
-  void add(std::vector<int32_t> ids, std::string text) {
+  void add(std::vector<int32_t> ids, std::string text, bool hides_bos) {
+    if (echo_) request_.echoes.push_back({std::move(text), ids, hides_bos});
     request_.prompts.push_back(std::move(ids));
-    if (echo_) request_.prompt_texts.push_back(std::move(text));
   }
 
   Fields& fields_;
@@ -81,6 +85,22 @@ class PromptReader {
   bool echo_;
   CompletionRequest& request_;
 };
+
+// Log-probabilities of an echoed prompt come with those of the answer. A prompt may also be all
+// that is wanted.
+void read_lengths(Fields& fields, bool echo, GenerationParams& params) {
+  sampling::SamplingParams& sampling = params.sampling;
+  const auto logprobs = fields.integer("logprobs", 0, 20);
+  if (logprobs) sampling.num_logprobs = static_cast<int32_t>(*logprobs);
+  if (logprobs && echo)
+    sampling.num_prompt_logprobs = std::max(sampling.num_prompt_logprobs, sampling.num_logprobs);
+  params.max_tokens = params.max_tokens.value_or(kDefaultMaxTokens);
+  if (*params.max_tokens > 0) return;
+  if (!echo && !params.prompt_logprobs)
+    fields.fail("max_tokens", "expected an integer of at least 1 without echo, got 0");
+  params.only_prompt = true;
+  params.max_tokens = 1;
+}
 
 }  // namespace
 
@@ -91,20 +111,14 @@ ApiResult<CompletionRequest> parse_completion(std::string_view body, const Serve
   if (auto error = check_model(fields, model)) return tl::unexpected<ApiError>(*error);
   CompletionRequest request;
   request.params = read_params(fields, model);
-  request.params.max_tokens = request.params.max_tokens.value_or(kDefaultMaxTokens);
-  const auto logprobs = fields.integer("logprobs", 0, 20);
-  if (logprobs) request.params.sampling.num_logprobs = static_cast<int32_t>(*logprobs);
-  request.echo = fields.boolean("echo").value_or(false);
-  if (request.echo && logprobs)
-    fields.fail("echo",
-                "log-probabilities of the prompt are not available; leave out one of "
-                "echo and logprobs");
+  const bool echo = fields.boolean("echo").value_or(false);
+  read_lengths(fields, echo, request.params);
   const bool add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   const json* prompt = fields.any("prompt");
   if (auto error = fields.finish()) return tl::unexpected<ApiError>(*error);
   if (prompt == nullptr)
     return api_error(400, "prompt: expected a string or token ids, got none", "prompt");
-  PromptReader(fields, model, add_special_tokens, request.echo, request).read(*prompt);
+  PromptReader(fields, model, add_special_tokens, echo, request).read(*prompt);
   if (fields.error()) return tl::unexpected<ApiError>(*fields.error());
   for (const auto& ids : request.prompts)
     if (auto error = check_prompt(ids, model, request.params.max_tokens))

@@ -26,6 +26,11 @@ void Fields::fail(const std::string& key, const std::string& message) {
   error_ = ApiError{.message = path + ": " + message, .param = path};
 }
 
+bool Fields::take(const Fields& inner) {
+  if (!error_) error_ = inner.error_;
+  return !error_;
+}
+
 void Fields::mismatch(const std::string& key, const std::string& expected, const json& got) {
   fail(key, fmt::format("expected {}, got {}", expected, io::describe_json(got)));
 }

@@ -37,13 +37,16 @@ class Fields {
   void refuse(const std::string& key, const std::string& why);
   void fail(const std::string& key, const std::string& message);
 
+  // Keeps the first mistake of an inner object; false after any mistake.
+  bool take(const Fields& inner);
+  std::string path_of(const std::string& key) const;
+
   const std::optional<ApiError>& error() const { return error_; }
   // Also refuses whatever nobody asked for.
   std::optional<ApiError> finish();
 
  private:
   const nlohmann::json* find(const std::string& key);
-  std::string path_of(const std::string& key) const;
   void mismatch(const std::string& key, const std::string& expected, const nlohmann::json& got);
 
   const nlohmann::json& object_;

@@ -51,36 +51,65 @@ ordered_json draft_info(const ChoicePart& part) {
 
 }  // namespace
 
-ordered_json ReplyFormat::envelope(bool chunk) const {
+ordered_json OpenAiFormat::envelope(bool chunk) const {
   return {{"id", names_.id},
           {"object", object_name(chunk)},
           {"created", names_.created},
           {"model", names_.model}};
 }
 
-std::string ReplyFormat::usage_chunk(const Usage& usage) const {
+std::string OpenAiFormat::end_stream(const Usage& usage,
+                                     const speculation::AcceptanceStats* speculation) {
+  if (!extras_.usage_chunk) return kSseDone;
   ordered_json reply = envelope(true);
   reply["choices"] = ordered_json::array();
-  return event(std::move(reply), usage);
+  reply["usage"] = usage_json(usage);
+  if (speculation != nullptr)
+    reply["metrics"] = {{"speculative_decoding", speculation_json(*speculation)}};
+  return sse_event(reply) + kSseDone;
 }
 
-std::string ReplyFormat::event(ordered_json reply, const std::optional<Usage>& usage) {
-  if (usage) reply["usage"] = usage_json(*usage);
+std::string OpenAiFormat::stream_error(const ApiError& error) {
+  return "data: " + error_json(error) + "\n\n";
+}
+
+std::string OpenAiFormat::choice_event(ordered_json choice, const Usage& usage) const {
+  ordered_json reply = envelope(true);
+  reply["choices"] = ordered_json::array({std::move(choice)});
+  if (extras_.usage_in_chunks) reply["usage"] = usage_json(usage);
   return sse_event(reply);
 }
 
-std::string ReplyFormat::whole(const std::vector<ChoicePart>& choices, const Usage& usage,
-                               const speculation::AcceptanceStats* speculation) const {
+ordered_json OpenAiFormat::prompt_logprobs_json(const ChoicePart& part) const {
+  ordered_json result = ordered_json::array({nullptr});
+  for (const sampling::TokenScore& score : part.prompt_scores) {
+    ordered_json entries = ordered_json::object();
+    const auto add = [&](int32_t token, float logprob, int64_t rank) {
+      entries[std::to_string(token)] = {{"logprob", logprob},
+                                        {"rank", rank},
+                                        {"decoded_token", token_text(tokenizer_, token).text}};
+    };
+    add(score.token, score.logprob, score.rank);
+    for (size_t i = 0; i < score.top.size(); ++i)
+      add(score.top[i].token, score.top[i].logprob, static_cast<int64_t>(i) + 1);
+    result.push_back(std::move(entries));
+  }
+  return result;
+}
+
+std::string OpenAiFormat::whole(const std::vector<ChoicePart>& choices, const Usage& usage,
+                                const speculation::AcceptanceStats* speculation) {
   ordered_json reply = envelope(false);
   reply["choices"] = ordered_json::array();
   for (const ChoicePart& part : choices) reply["choices"].push_back(choice_json(part));
+  add_fields(choices, reply);
   reply["usage"] = usage_json(usage);
   if (speculation != nullptr)
     reply["metrics"] = {{"speculative_decoding", speculation_json(*speculation)}};
   return json_text(reply);
 }
 
-void ReplyFormat::add_end(ordered_json& choice, const ChoicePart& part) const {
+void OpenAiFormat::add_end(ordered_json& choice, const ChoicePart& part) const {
   choice["finish_reason"] = part.finish_reason ? ordered_json(*part.finish_reason) : nullptr;
   choice["stop_reason"] = nullptr;
   if (part.stop_text) choice["stop_reason"] = *part.stop_text;

@@ -1,4 +1,5 @@
-// The JSON of answers: chat and completions, whole and in chunks.
+// The text of answers, whole and as events of a stream: what all routes share, and OpenAI's chat
+// and completions.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 
 #include "engine/request.h"
 #include "server/answer.h"
+#include "server/api_error.h"
 #include "text/tokenizer.h"
 
 namespace tandem::server {
@@ -25,6 +27,7 @@ struct ChoicePart {
   int64_t index = 0;
   std::vector<AnswerPiece> pieces = {};
   std::vector<AnswerToken> tokens = {};
+  std::vector<sampling::TokenScore> prompt_scores = {};  // of prompt token i + 1, if asked for
   std::optional<std::string> finish_reason = {};
   std::optional<std::string> stop_text = {};  // the stop string that ended it
   std::optional<int32_t> stop_token = {};     // or the stop id
@@ -35,6 +38,27 @@ struct ChoicePart {
 struct Usage {
   int64_t num_prompt_tokens = 0;
   int64_t num_output_tokens = 0;
+  int64_t num_reasoning_tokens = 0;  // of these
+};
+
+// One reply's: it may keep state from one event to the next.
+class ReplyFormat {
+ public:
+  virtual ~ReplyFormat() = default;
+
+  // A stream is, for each choice, its beginning (empty where the route has none), and its parts as
+  // they come; then the end.
+  virtual std::string begin_choice(int64_t index, const Usage& usage) = 0;
+  virtual std::string chunk(const ChoicePart& part, const Usage& usage) = 0;
+  // `speculation` may be null.
+  virtual std::string end_stream(const Usage& usage,
+                                 const speculation::AcceptanceStats* speculation) = 0;
+  // Instead of the end.
+  virtual std::string stream_error(const ApiError& error) = 0;
+
+  virtual std::string whole(const std::vector<ChoicePart>& choices, const Usage& usage,
+                            const speculation::AcceptanceStats* speculation) = 0;
+  virtual Reply error(const ApiError& error) const { return error_reply(error); }
 };
 
 // What a request may ask to see of its tokens.
@@ -42,28 +66,33 @@ struct ReplyExtras {
   bool logprobs = false;
   bool token_ids = false;
   bool draft_info = false;  // which text was drafted
+  bool prompt_logprobs = false;
+  bool usage_chunk = false;      // a last chunk with usage
+  bool usage_in_chunks = false;  // and usage so far in each
 };
 
-class ReplyFormat {
+// Chat and completions.
+class OpenAiFormat : public ReplyFormat {
  public:
-  ReplyFormat(const text::Tokenizer& tokenizer, ReplyNames names, ReplyExtras extras)
+  OpenAiFormat(const text::Tokenizer& tokenizer, ReplyNames names, ReplyExtras extras)
       : tokenizer_(tokenizer), names_(std::move(names)), extras_(extras) {}
-  virtual ~ReplyFormat() = default;
 
-  // The first chunk of a choice; empty when the route has none.
-  virtual std::string begin_choice(int64_t index) const = 0;
-  virtual std::string chunk(const ChoicePart& part, const std::optional<Usage>& usage) const = 0;
-  // The chunk after the last choice when usage is asked for.
-  std::string usage_chunk(const Usage& usage) const;
+  std::string end_stream(const Usage& usage,
+                         const speculation::AcceptanceStats* speculation) override;
+  std::string stream_error(const ApiError& error) override;
   std::string whole(const std::vector<ChoicePart>& choices, const Usage& usage,
-                    const speculation::AcceptanceStats* speculation) const;
+                    const speculation::AcceptanceStats* speculation) override;
 
  protected:
   virtual nlohmann::ordered_json choice_json(const ChoicePart& part) const = 0;
   virtual const char* object_name(bool chunk) const = 0;
+  // Fields of the whole reply beside its choices.
+  virtual void add_fields(const std::vector<ChoicePart>&, nlohmann::ordered_json&) const {}
   nlohmann::ordered_json envelope(bool chunk) const;
-  // An event of a stream, with usage if it has one.
-  static std::string event(nlohmann::ordered_json reply, const std::optional<Usage>& usage);
+  // The chunk of one choice.
+  std::string choice_event(nlohmann::ordered_json choice, const Usage& usage) const;
+  // [null, {"id": {"logprob", "rank", "decoded_token"}, ...}, ...]: one for each prompt token.
+  nlohmann::ordered_json prompt_logprobs_json(const ChoicePart& part) const;
   void add_end(nlohmann::ordered_json& choice, const ChoicePart& part) const;
 
   const text::Tokenizer& tokenizer_;
@@ -71,11 +100,18 @@ class ReplyFormat {
   ReplyExtras extras_;
 };
 
+// A prompt that the answer begins with.
+struct Echo {
+  std::string text;
+  std::vector<int32_t> ids;
+  bool hides_bos = false;  // <bos> is the first id, but no part of the text
+};
+
 std::unique_ptr<ReplyFormat> make_chat_format(const text::Tokenizer& tokenizer, ReplyNames names,
                                               ReplyExtras extras);
 // `echoes`: what each choice's text begins with; empty without echo.
 std::unique_ptr<ReplyFormat> make_completion_format(const text::Tokenizer& tokenizer,
                                                     ReplyNames names, ReplyExtras extras,
-                                                    std::vector<std::string> echoes);
+                                                    std::vector<Echo> echoes);
 
 }  // namespace tandem::server

@@ -20,19 +20,8 @@ AnswerOptions answer_options(const GenerationJob& job, size_t index) {
           .chat = job.chat,
           .ignore_eos = params.sampling.ignore_eos,
           .include_reasoning = job.include_reasoning,
-          .call_id_prefix = fmt::format("call_{}_{}_", job.request_id, index),
+          .call_id_prefix = fmt::format("{}{}_{}_", job.call_id_prefix, job.request_id, index),
           .tools = job.tools};
-}
-
-std::unique_ptr<ReplyFormat> make_format(const ServedModel& model, const GenerationJob& job) {
-  ReplyNames names{.id = (job.chat ? "chatcmpl-" : "cmpl-") + job.request_id,
-                   .created = static_cast<int64_t>(std::time(nullptr)),
-                   .model = model.names.front()};
-  const ReplyExtras extras{.logprobs = job.params.sampling.num_logprobs >= 0,
-                           .token_ids = job.params.return_token_ids,
-                           .draft_info = job.params.return_draft_info};
-  if (job.chat) return make_chat_format(model.tokenizer, std::move(names), extras);
-  return make_completion_format(model.tokenizer, std::move(names), extras, job.echoes);
 }
 
 const char* reason_of(const engine::TokenEvent& event) {
@@ -53,10 +42,7 @@ const char* reason_of(const engine::TokenEvent& event) {
 
 Generation::Generation(const ServerParts& parts, GenerationJob job,
                        std::vector<Admission> admissions)
-    : parts_(parts),
-      job_(std::move(job)),
-      admissions_(std::move(admissions)),
-      format_(make_format(parts.model, job_)) {
+    : parts_(parts), job_(std::move(job)), admissions_(std::move(admissions)) {
   for (size_t i = 0; i < admissions_.size(); ++i) {
     const auto& prompt = job_.prompts[i / static_cast<size_t>(job_.params.n)];
     const int64_t room = parts_.model.max_request_tokens - static_cast<int64_t>(prompt.size());
@@ -130,7 +116,7 @@ ReplyPart Generation::poll() {
   if (job_.params.stream && !head_sent_ && (arrivals.empty() || arrivals.front().event)) {
     add_head(part, 200);
     for (size_t i = 0; i < choices_.size(); ++i)
-      part.data += format_->begin_choice(static_cast<int64_t>(i));
+      part.data += job_.format->begin_choice(static_cast<int64_t>(i), usage());
   }
   if (job_.params.stream && arrivals.size() > kMaxUnreadEvents)
     fail({.status = 503, .message = "stream: the client reads too slowly"}, part);
@@ -161,6 +147,11 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   ChoicePart delta{.index = static_cast<int64_t>(arrival.choice),
                    .num_drafted = event.num_drafted,
                    .num_accepted = event.num_accepted};
+  delta.prompt_scores = std::move(event.prompt_scores);
+  for (const sampling::TokenScore& score : delta.prompt_scores)
+    if (score.token == sampling::kNotFinite)
+      return fail({500, "the model gave no usable logits for a token of the prompt"}, part);
+  if (job_.params.only_prompt) event.tokens.clear();
   delta.pieces = choice.answer.push(event);
   const bool stopped = choice.answer.stopped();
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kError) {
@@ -176,6 +167,7 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   if (!job_.params.stream) {
     std::ranges::move(delta.pieces, std::back_inserter(choice.whole.pieces));
     std::ranges::move(delta.tokens, std::back_inserter(choice.whole.tokens));
+    std::ranges::move(delta.prompt_scores, std::back_inserter(choice.whole.prompt_scores));
     choice.whole.num_drafted += delta.num_drafted;
     choice.whole.num_accepted += delta.num_accepted;
     return;
@@ -184,9 +176,7 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
                      job_.params.sampling.num_logprobs >= 0 || job_.params.return_token_ids ||
                      job_.params.return_draft_info;
   if (!shows) return;
-  std::optional<Usage> running;
-  if (job_.params.continuous_usage) running = usage();
-  part.data += format_->chunk(delta, running);
+  part.data += job_.format->chunk(delta, usage());
 }
 
 void Generation::end_choice(Choice& choice, ChoicePart& delta,
@@ -217,9 +207,9 @@ void Generation::end_choice(Choice& choice, ChoicePart& delta,
 
 void Generation::fail(const ApiError& error, ReplyPart& part) {
   if (head_sent_) {
-    part.data += "data: " + error_json(error) + "\n\n";
+    part.data += job_.format->stream_error(error);
   } else {
-    const Reply reply = error_reply(error);
+    const Reply reply = job_.format->error(error);
     part.head = reply.head;
     part.data = reply.body;
     head_sent_ = true;
@@ -229,14 +219,12 @@ void Generation::fail(const ApiError& error, ReplyPart& part) {
 
 void Generation::finish_reply(ReplyPart& part) {
   if (job_.params.stream) {
-    if (job_.params.include_usage) part.data += format_->usage_chunk(usage());
-    part.data += kSseDone;
+    part.data += job_.format->end_stream(usage(), shown_acceptance());
   } else {
     std::vector<ChoicePart> wholes;
     for (Choice& choice : choices_) wholes.push_back(std::move(choice.whole));
     add_head(part, 200);
-    const bool shows = parts_.model.spec_metrics;
-    part.data = format_->whole(wholes, usage(), shows ? &acceptance_ : nullptr);
+    part.data = job_.format->whole(wholes, usage(), shown_acceptance());
   }
   over_ = true;
 }
@@ -255,8 +243,15 @@ Usage Generation::usage() const {
   Usage usage;
   for (const auto& prompt : job_.prompts)
     usage.num_prompt_tokens += static_cast<int64_t>(prompt.size());
-  for (const Choice& choice : choices_) usage.num_output_tokens += choice.answer.num_tokens();
+  for (const Choice& choice : choices_) {
+    usage.num_output_tokens += choice.answer.num_tokens();
+    usage.num_reasoning_tokens += choice.answer.num_reasoning_tokens();
+  }
   return usage;
+}
+
+const speculation::AcceptanceStats* Generation::shown_acceptance() const {
+  return parts_.model.spec_metrics ? &acceptance_ : nullptr;
 }
 
 }  // namespace tandem::server

@@ -25,13 +25,14 @@ struct ServerParts {
 };
 
 struct GenerationJob {
-  bool chat = false;
+  std::unique_ptr<ReplyFormat> format;
+  bool chat = false;  // split into reasoning, content and tool calls
   GenerationParams params;
   std::vector<std::vector<int32_t>> prompts = {};       // each gives params.n choices
-  std::vector<std::string> echoes = {};                 // per choice; empty without echo
   std::shared_ptr<const text::ToolSchemas> tools = {};  // chat
   bool include_reasoning = true;
   std::string request_id = {};
+  std::string call_id_prefix = "call_";
   bool show_request_id = false;  // X-Request-Id in the reply
 };
 
@@ -76,11 +77,11 @@ class Generation : public ReplySource {
   void finish_reply(ReplyPart& part);
   void add_head(ReplyPart& part, int status);
   Usage usage() const;
+  const speculation::AcceptanceStats* shown_acceptance() const;
 
   ServerParts parts_;
   GenerationJob job_;
   std::vector<Admission> admissions_;
-  std::unique_ptr<ReplyFormat> format_;
   std::vector<Choice> choices_;
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   speculation::AcceptanceStats acceptance_;

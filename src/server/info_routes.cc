@@ -76,22 +76,22 @@ Reply Service::metrics(const HttpRequest&) {
 Reply Service::tokenize(const HttpRequest& request) {
   const ServedModel& model = parts_.model;
   auto parsed = parse_body(request.body);
-  if (!parsed) return refused(parsed.error());
+  if (!parsed) return refused(parsed.error(), request);
   Fields fields(*parsed);
-  if (auto error = check_model(fields, model)) return refused(*error);
+  if (auto error = check_model(fields, model)) return refused(*error, request);
   const bool strings = fields.boolean("return_token_strs").value_or(false);
   const bool special = fields.boolean("add_special_tokens").value_or(true);
   std::vector<int32_t> ids;
   if (parsed->contains("messages")) {
     auto prompt = encode_chat(request.body, fields, model);
-    if (!prompt) return refused(prompt.error());
+    if (!prompt) return refused(prompt.error(), request);
     ids = std::move(prompt->ids);
   } else if (const auto text = fields.string("prompt", kMaxBodyBytes)) {
     ids = encode_text(*text, model, special);
   } else {
     fields.fail("prompt", "expected a string, or messages");
   }
-  if (auto error = fields.finish()) return refused(*error);
+  if (auto error = fields.finish()) return refused(*error, request);
   ordered_json reply = {{"count", ids.size()}, {"max_model_len", model.max_model_len}};
   reply["tokens"] = ids;
   reply["token_strs"] = nullptr;
@@ -104,12 +104,12 @@ Reply Service::tokenize(const HttpRequest& request) {
 
 Reply Service::detokenize(const HttpRequest& request) {
   auto parsed = parse_body(request.body);
-  if (!parsed) return refused(parsed.error());
+  if (!parsed) return refused(parsed.error(), request);
   Fields fields(*parsed);
-  if (auto error = check_model(fields, parts_.model)) return refused(*error);
+  if (auto error = check_model(fields, parts_.model)) return refused(*error, request);
   if (fields.any("tokens") == nullptr) fields.fail("tokens", "expected a list of token ids");
   const std::vector<int32_t> ids = fields.ids("tokens", parts_.model.vocab_size, kMaxIds);
-  if (auto error = fields.finish()) return refused(*error);
+  if (auto error = fields.finish()) return refused(*error, request);
   return json_reply({{"prompt", parts_.model.tokenizer.decode(ids, false)}});
 }
 

@@ -72,6 +72,14 @@ void read_stream(Fields& fields, GenerationParams& params) {
               dot == std::string::npos ? error->message : error->message.substr(dot + 1));
 }
 
+void read_prompt_logprobs(Fields& fields, GenerationParams& params) {
+  const auto count = fields.integer("prompt_logprobs", 0, 20);
+  if (!count) return;
+  if (params.stream) return fields.fail("prompt_logprobs", "expected none with \"stream\": true");
+  params.sampling.num_prompt_logprobs = static_cast<int32_t>(*count);
+  params.prompt_logprobs = true;
+}
+
 // What other servers take and this one does not: named, so that nobody waits for an effect.
 void refuse_unsupported(Fields& fields) {
   const char* const structured = "structured output is not available yet";
@@ -81,10 +89,10 @@ void refuse_unsupported(Fields& fields) {
   if (const json* format = fields.object("response_format");
       format != nullptr && format->value("type", json()) != "text")
     fields.fail("response_format", std::string("expected {\"type\": \"text\"}; ") + structured);
-  for (const char* key : {"use_beam_search", "suffix", "kv_transfer_params", "bad_words",
-                          "logprob_token_ids", "prompt_logprobs", "truncate_prompt_tokens",
-                          "thinking_token_budget", "return_tokens_as_token_ids", "cache_salt",
-                          "request_id", "stream_interval", "prediction", "modalities", "audio"})
+  for (const char* key :
+       {"use_beam_search", "suffix", "kv_transfer_params", "bad_words", "logprob_token_ids",
+        "truncate_prompt_tokens", "thinking_token_budget", "return_tokens_as_token_ids",
+        "cache_salt", "request_id", "stream_interval", "prediction", "modalities", "audio"})
     fields.refuse(key, "leave it out");
   if (fields.integer("best_of", 1, 1) && fields.error()) return;
   fields.integer("priority", 0, 0);
@@ -118,7 +126,8 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);
   params.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   params.return_draft_info = fields.boolean("return_draft_info").value_or(false);
-  params.max_tokens = fields.integer("max_tokens", 1, kMaxTokens);
+  params.max_tokens = fields.integer("max_tokens", 0, kMaxTokens);
+  read_prompt_logprobs(fields, params);
   read_sampling(fields, model, params.sampling);
   refuse_unsupported(fields);
   return params;

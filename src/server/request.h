@@ -12,6 +12,7 @@
 #include "sampling/params.h"
 #include "server/api_error.h"
 #include "server/fields.h"
+#include "server/format.h"
 #include "server/served_model.h"
 #include "text/tool_schema.h"
 
@@ -35,14 +36,15 @@ struct GenerationParams {
   bool include_usage = false;
   bool continuous_usage = false;
   bool return_token_ids = false;
+  bool prompt_logprobs = false;    // are shown
+  bool only_prompt = false;        // max_tokens 0: nothing of the answer is shown
   bool return_draft_info = false;  // which text came from accepted drafts
 };
 
 struct CompletionRequest {
   GenerationParams params;
   std::vector<std::vector<int32_t>> prompts;
-  std::vector<std::string> prompt_texts;  // for echo; empty without it
-  bool echo = false;
+  std::vector<Echo> echoes;  // of each prompt; empty without echo
 };
 
 struct ChatRequest {

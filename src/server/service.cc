@@ -6,12 +6,31 @@
 
 #include "server/api_error.h"
 #include "server/json_text.h"
+#include "server/messages_format.h"
+#include "server/messages_request.h"
 
 namespace tandem::server {
 namespace {
 
 constexpr std::string_view kBearer = "Bearer ";
 constexpr size_t kMaxIdBytes = 128;
+
+GenerationJob chat_job(ChatRequest request, std::unique_ptr<ReplyFormat> format, std::string id) {
+  GenerationJob job{.format = std::move(format),
+                    .chat = true,
+                    .params = std::move(request.params),
+                    .tools = std::move(request.tools),
+                    .include_reasoning = request.include_reasoning,
+                    .request_id = std::move(id)};
+  job.prompts.push_back(std::move(request.prompt));
+  return job;
+}
+
+// In the form that clients of the route know.
+Reply error_reply_for(const HttpRequest& request, const ApiError& error) {
+  const bool anthropic = request.path.starts_with("/v1/messages");
+  return anthropic ? messages_error_reply(error) : error_reply(error);
+}
 
 }  // namespace
 
@@ -33,6 +52,8 @@ const std::vector<Service::Route>& Service::routes() {
       {"/detokenize", {"POST"}, &Service::detokenize},
       {"/v1/completions", {"POST"}, &Service::completions},
       {"/v1/chat/completions", {"POST"}, &Service::chat_completions},
+      {"/v1/messages", {"POST"}, &Service::messages},
+      {"/v1/messages/count_tokens", {"POST"}, &Service::count_tokens},
   };
   return kRoutes;
 }
@@ -80,8 +101,10 @@ Service::Service(const ServerParts& parts, ServiceOptions options)
 bool Service::authorized(const HttpRequest& request) const {
   if (options_.api_keys.empty() || request.path == "/health") return true;
   const std::string_view header = request.header("authorization");
-  return header.starts_with(kBearer) &&
-         matches_key(header.substr(kBearer.size()), options_.api_keys);
+  if (header.starts_with(kBearer))
+    return matches_key(header.substr(kBearer.size()), options_.api_keys);
+  // How Anthropic's clients send it.
+  return matches_key(request.header("x-api-key"), options_.api_keys);
 }
 
 Reply Service::handle(const HttpRequest& request) {
@@ -94,7 +117,8 @@ Reply Service::handle(const HttpRequest& request) {
 std::optional<Reply> Service::refuse_head(const HttpRequest& request) {
   if (authorized(request)) return std::nullopt;
   parts_.metrics.add_refusal("unauthorized");
-  return error_reply(
+  return error_reply_for(
+      request,
       {401, "Authorization: expected \"Bearer KEY\" with a valid key", {}, "invalid_api_key"});
 }
 
@@ -102,21 +126,21 @@ Reply Service::dispatch(const HttpRequest& request) {
   if (std::optional<Reply> refusal = refuse_head(request)) return std::move(*refusal);
   const Route* route = find_route(request.path);
   if (route == nullptr)
-    return error_reply({404, "path: expected a known route; GET /v1/models is one"});
+    return error_reply_for(request, {404, "path: expected a known route; GET /v1/models is one"});
   if (std::ranges::find(route->methods, request.method) == route->methods.end()) {
-    Reply reply = error_reply(
-        {405, fmt::format("{}: expected {}", route->path, fmt::join(route->methods, " or "))});
+    Reply reply = error_reply_for(request, {405, fmt::format("{}: expected {}", route->path,
+                                                             fmt::join(route->methods, " or "))});
     reply.head.headers.emplace_back("Allow", fmt::format("{}", fmt::join(route->methods, ", ")));
     return reply;
   }
   if (request.method == "POST" && route->path != "/ping") {
     const std::string_view encoding = request.header("content-encoding");
     if (!encoding.empty() && encoding != "identity")
-      return error_reply({415, "Content-Encoding: expected none"});
+      return error_reply_for(request, {415, "Content-Encoding: expected none"});
     // Web pages of others can send anything but JSON without asking first.
     const std::string_view type = request.header("content-type");
     if (!type.empty() && !type.starts_with("application/json"))
-      return error_reply({415, "Content-Type: expected \"application/json\""});
+      return error_reply_for(request, {415, "Content-Type: expected \"application/json\""});
   }
   return (this->*route->handler)(request);
 }
@@ -134,11 +158,11 @@ void Service::count(const HttpRequest& request, int status, double seconds) {
                           route != nullptr ? std::string(route->path) : "other", status, seconds);
 }
 
-Reply Service::refused(const ApiError& error) {
+Reply Service::refused(const ApiError& error, const HttpRequest& request) {
   parts_.metrics.add_refusal(error.status == 429   ? "queue_full"
                              : error.status == 503 ? "draining"
                                                    : "invalid");
-  return error_reply(error);
+  return error_reply_for(request, error);
 }
 
 ApiResult<Admission> Service::enter() {
@@ -155,7 +179,8 @@ Reply Service::generate(GenerationJob job, Admission first, const HttpRequest& r
   if (num_choices > most)
     return refused(
         {400, fmt::format("n: expected at most {} answers at once, got {}", most, num_choices),
-         "n"});
+         "n"},
+        request);
   for (const auto& prompt : job.prompts) {
     const int64_t room = parts_.model.max_request_tokens - static_cast<int64_t>(prompt.size());
     const int64_t max_tokens = job.params.max_tokens.value_or(room);
@@ -163,44 +188,84 @@ Reply Service::generate(GenerationJob job, Admission first, const HttpRequest& r
       return refused({400,
                       fmt::format("min_tokens: expected at most {}, got {}", max_tokens,
                                   job.params.sampling.min_tokens),
-                      "min_tokens"});
+                      "min_tokens"},
+                     request);
   }
   std::vector<Admission> admissions;
   admissions.push_back(std::move(first));
   while (static_cast<int64_t>(admissions.size()) < num_choices) {
     auto admission = enter();
-    if (!admission) return refused(admission.error());
+    if (!admission) return refused(admission.error(), request);
     admissions.push_back(std::move(*admission));
   }
-  job.request_id = request_id(request.header("x-request-id"));
   job.show_request_id = options_.request_id_headers;
   Reply reply;
   reply.source = std::make_shared<Generation>(parts_, std::move(job), std::move(admissions));
   return reply;
 }
 
+ReplyNames Service::names(const char* prefix, const std::string& id) const {
+  return {.id = prefix + id,
+          .created = static_cast<int64_t>(std::time(nullptr)),
+          .model = parts_.model.names.front()};
+}
+
+ReplyExtras Service::extras(const GenerationParams& params) {
+  return {.logprobs = params.sampling.num_logprobs >= 0,
+          .token_ids = params.return_token_ids,
+          .draft_info = params.return_draft_info,
+          .prompt_logprobs = params.prompt_logprobs,
+          .usage_chunk = params.include_usage,
+          .usage_in_chunks = params.continuous_usage};
+}
+
 Reply Service::completions(const HttpRequest& request) {
   auto admission = enter();
-  if (!admission) return refused(admission.error());
+  if (!admission) return refused(admission.error(), request);
   auto parsed = parse_completion(request.body, parts_.model);
-  if (!parsed) return refused(parsed.error());
-  GenerationJob job{.params = std::move(parsed->params), .prompts = std::move(parsed->prompts)};
-  for (const std::string& text : parsed->prompt_texts)
-    job.echoes.insert(job.echoes.end(), static_cast<size_t>(job.params.n), text);
+  if (!parsed) return refused(parsed.error(), request);
+  std::string id = request_id(request.header("x-request-id"));
+  std::vector<Echo> echoes;
+  for (const Echo& echo : parsed->echoes)
+    echoes.insert(echoes.end(), static_cast<size_t>(parsed->params.n), echo);
+  GenerationJob job{.format = make_completion_format(parts_.model.tokenizer, names("cmpl-", id),
+                                                     extras(parsed->params), std::move(echoes)),
+                    .params = std::move(parsed->params),
+                    .prompts = std::move(parsed->prompts),
+                    .request_id = std::move(id)};
   return generate(std::move(job), std::move(*admission), request);
 }
 
 Reply Service::chat_completions(const HttpRequest& request) {
   auto admission = enter();
-  if (!admission) return refused(admission.error());
+  if (!admission) return refused(admission.error(), request);
   auto parsed = parse_chat(request.body, parts_.model);
-  if (!parsed) return refused(parsed.error());
-  GenerationJob job{.chat = true,
-                    .params = std::move(parsed->params),
-                    .tools = std::move(parsed->tools),
-                    .include_reasoning = parsed->include_reasoning};
-  job.prompts.push_back(std::move(parsed->prompt));
+  if (!parsed) return refused(parsed.error(), request);
+  std::string id = request_id(request.header("x-request-id"));
+  auto format =
+      make_chat_format(parts_.model.tokenizer, names("chatcmpl-", id), extras(parsed->params));
+  return generate(chat_job(std::move(*parsed), std::move(format), std::move(id)),
+                  std::move(*admission), request);
+}
+
+Reply Service::messages(const HttpRequest& request) {
+  auto admission = enter();
+  if (!admission) return refused(admission.error(), request);
+  auto parsed = parse_messages(request.body, parts_.model);
+  if (!parsed) return refused(parsed.error(), request);
+  std::string id = request_id(request.header("x-request-id"));
+  auto format = make_messages_format(names("msg_", id));
+  GenerationJob job = chat_job(std::move(*parsed), std::move(format), std::move(id));
+  job.call_id_prefix = "toolu_";
   return generate(std::move(job), std::move(*admission), request);
+}
+
+Reply Service::count_tokens(const HttpRequest& request) {
+  const auto count = count_messages(request.body, parts_.model);
+  if (!count) return refused(count.error(), request);
+  Reply reply;
+  reply.body = json_text({{"input_tokens", *count}});
+  return reply;
 }
 
 }  // namespace tandem::server

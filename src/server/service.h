@@ -45,11 +45,15 @@ class Service : public HttpHandler {
   Reply detokenize(const HttpRequest& request);
   Reply completions(const HttpRequest& request);
   Reply chat_completions(const HttpRequest& request);
+  Reply messages(const HttpRequest& request);
+  Reply count_tokens(const HttpRequest& request);
 
   // Refuses before any work: draining, or no place. Else the first place.
   ApiResult<Admission> enter();
   Reply generate(GenerationJob job, Admission first, const HttpRequest& request);
-  Reply refused(const ApiError& error);
+  Reply refused(const ApiError& error, const HttpRequest& request);
+  ReplyNames names(const char* prefix, const std::string& id) const;
+  static ReplyExtras extras(const GenerationParams& params);
 
   ServerParts parts_;
   ServiceOptions options_;

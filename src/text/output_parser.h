@@ -78,6 +78,9 @@ class OutputParser {
   std::vector<OutputEvent> finish();
 
   bool ended() const { return state_ == State::kEnded; }  // later ids are dropped
+  bool in_reasoning() const {
+    return state_ == State::kReasoning || state_ == State::kReasoningHeader;
+  }
 
  private:
   enum class State {

@@ -1,5 +1,7 @@
 #include "text/utf8.h"
 
+#include <algorithm>
+
 #include <cstring>
 
 namespace tandem::text {
@@ -59,6 +61,12 @@ bool is_valid_utf8(std::string_view text) {
     position += scalar.length;
   }
   return true;
+}
+
+int64_t num_characters(std::string_view text) {
+  // Every byte but the continuations begins a character.
+  return std::ranges::count_if(
+      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; });
 }
 
 std::string replace_invalid_utf8(std::string_view text) {

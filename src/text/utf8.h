@@ -21,6 +21,9 @@ Utf8Scalar decode_scalar(std::string_view text, size_t position);
 
 bool is_valid_utf8(std::string_view text);
 
+// Of valid text.
+int64_t num_characters(std::string_view text);
+
 // Invalid sequences become one U+FFFD per maximal subpart: what a Python program would hand to a
 // tokenizer after bytes.decode("utf-8", "replace").
 std::string replace_invalid_utf8(std::string_view text);

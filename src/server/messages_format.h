@@ -1,0 +1,17 @@
+// Replies of /v1/messages, in Anthropic's form.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "server/format.h"
+
+namespace tandem::server {
+
+// {"type": "error", "error": {"type", "message"}}
+std::string messages_error_json(const ApiError& error);
+Reply messages_error_reply(const ApiError& error);
+
+std::unique_ptr<ReplyFormat> make_messages_format(ReplyNames names);
+
+}  // namespace tandem::server
