@@ -105,6 +105,7 @@ PackedLinear make_packed_linear(PackedType type, int out_features, int in_featur
   weight.set_blocks = in_features / 32;
   weight.num_shares = static_cast<int>(
       std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, num_multiprocessors));
+  TANDEM_GPU_CHECK(weight.total_blocks() * (weight.num_shares + 1) < (int64_t{1} << 32));
   const Partials plan = weight.partials(nullptr, 8);
   for (int set = 0; set < weight.num_sets; ++set)
     weight.max_pieces = std::max(weight.max_pieces, plan.num_pieces(set));

@@ -38,7 +38,8 @@ struct PackedLinear {
     return static_cast<int64_t>(num_sets) * max_pieces * num_rows * kSetColumns * 4;
   }
   Partials partials(const float* data_in, int num_rows) const {
-    return {data_in, num_rows, max_pieces, set_blocks, num_shares, total_blocks()};
+    return {data_in,    num_rows,   max_pieces,
+            set_blocks, num_shares, static_cast<int>(total_blocks())};
   }
 };
 

@@ -15,17 +15,24 @@ inline constexpr int kSetColumns = 128;  // output features that one thread bloc
 // the weight's shape and the number of thread blocks alone.
 struct Partials {
   const float* data = nullptr;
-  int num_rows = 8;          // rows of the operand, padding included
-  int max_pieces = 1;        // slots per set
-  int set_blocks = 1;        // in / 32
-  int num_shares = 1;        // thread blocks
-  int64_t total_blocks = 1;  // num_sets * set_blocks
+  int num_rows = 8;      // rows of the operand, padding included
+  int max_pieces = 1;    // slots per set
+  int set_blocks = 1;    // in / 32
+  int num_shares = 1;    // thread blocks
+  int total_blocks = 1;  // num_sets * set_blocks; times num_shares below 2^32
 
-  __host__ __device__ int share_of(int64_t block) const {
-    return static_cast<int>(((block + 1) * num_shares - 1) / total_blocks);
+  // Share i has the blocks share_begin(i) .. share_begin(i + 1) - 1.
+  __host__ __device__ int share_begin(int share) const {
+    return static_cast<int>(static_cast<unsigned>(total_blocks) * static_cast<unsigned>(share) /
+                            static_cast<unsigned>(num_shares));
+  }
+  __host__ __device__ int share_of(int block) const {
+    return static_cast<int>(
+        ((static_cast<unsigned>(block) + 1U) * static_cast<unsigned>(num_shares) - 1U) /
+        static_cast<unsigned>(total_blocks));
   }
   __host__ __device__ int num_pieces(int set) const {
-    const int64_t first = static_cast<int64_t>(set) * set_blocks;
+    const int first = set * set_blocks;
     return share_of(first + set_blocks - 1) - share_of(first) + 1;
   }
 };

@@ -22,83 +22,104 @@ struct Ring {
   static constexpr int kBlockBytes = kFp8 ? 4096 : 8192;
   static constexpr int kRowBytes = kTiles * 512;  // operand of one block
   static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
-  static constexpr int kBudget = kTiles <= 2 ? 108 * 1024 : 200 * 1024;
-  static constexpr int kStages = kBudget / kStageBytes;
+  static constexpr int kBudget = 108 * 1024;
+  static constexpr int kStages = kBudget / kStageBytes > 3 ? kBudget / kStageBytes : 3;
   static constexpr int kBytes = kStages * kStageBytes + 2 * kStages * 8;
 };
 
-struct Share {
+// Walks over the blocks [begin, end) of a share, a stage at a time: up to a multiple of
+// kStageBlocks within the set, so that a stage is one run of weights and one run of the operand.
+struct Walk {
+  int block;   // first of the stage
+  int within;  // its place in its set
+  int count;   // blocks of the stage
+  int end;
   int set_blocks;
-  int num_shares;
-  int64_t total_blocks;
-  int max_pieces;
+
+  __device__ Walk(int begin, int end_in, int set_blocks_in)
+      : block(begin),
+        within(begin % set_blocks_in),
+        count(0),
+        end(end_in),
+        set_blocks(set_blocks_in) {
+    measure();
+  }
+  __device__ bool done() const { return block >= end; }
+  __device__ bool ends_set() const { return within + count == set_blocks; }
+  __device__ void advance() {
+    block += count;
+    within += count;
+    if (within == set_blocks) within = 0;
+    measure();
+  }
+
+ private:
+  __device__ void measure() {
+    count = min(kStageBlocks - within % kStageBlocks, min(set_blocks - within, end - block));
+  }
 };
 
-// The blocks of the stage that begins at `block`: up to a multiple of kStageBlocks within the set,
-// so a stage is one run of weights and one run of the operand.
-__device__ inline int stage_blocks(int64_t block, int64_t end, int set_blocks) {
-  const int within = static_cast<int>(block % set_blocks);
-  int count = kStageBlocks - within % kStageBlocks;
-  count = min(count, set_blocks - within);
-  return static_cast<int>(min(static_cast<int64_t>(count), end - block));
-}
-
-template <int kTiles, bool kFp8>
-__device__ void copy_share(const uint8_t* weights, const uint8_t* operand, const Share& share,
-                           int64_t begin, int64_t end, uint32_t ring) {
-  using R = Ring<kTiles, kFp8>;
-  const uint32_t full = ring + R::kStages * R::kStageBytes;
-  const uint32_t empty = full + R::kStages * 8;
-  const uint64_t policy = ptx::evict_first_policy();
-  const auto copy_weights = [&](int stage, int64_t block, int count) {
-    const uint32_t target = ring + static_cast<uint32_t>(stage) * R::kStageBytes;
-    ptx::barrier_arrive_expect(full + stage * 8,
-                               static_cast<uint32_t>(count) * (R::kBlockBytes + R::kRowBytes));
-    ptx::bulk_copy(target, weights + block * R::kBlockBytes,
-                   static_cast<uint32_t>(count) * R::kBlockBytes, full + stage * 8, policy);
-  };
-  const auto copy_rows = [&](int stage, int64_t block, int count) {
-    const uint32_t target =
-        ring + static_cast<uint32_t>(stage) * R::kStageBytes + kStageBlocks * R::kBlockBytes;
-    ptx::bulk_copy(target, operand + block % share.set_blocks * R::kRowBytes,
-                   static_cast<uint32_t>(count) * R::kRowBytes, full + stage * 8);
-  };
-
-  int64_t block = begin;
-  int filled = 0;
-  for (; filled < R::kStages && block < end; ++filled) {
-    const int count = stage_blocks(block, end, share.set_blocks);
-    copy_weights(filled, block, count);
-    block += count;
-  }
-  wait_for_previous();
-  ptx::fence_async_global();
-  block = begin;
-  for (int stage = 0; stage < filled; ++stage) {
-    const int count = stage_blocks(block, end, share.set_blocks);
-    copy_rows(stage, block, count);
-    block += count;
-  }
+// Which stage of the ring is next, and the parity its barriers then have.
+template <int kStages>
+struct Place {
+  int stage = 0;
   uint32_t parity = 0;
-  for (int stage = 0; block < end;) {
-    const int count = stage_blocks(block, end, share.set_blocks);
-    ptx::barrier_wait(empty + stage * 8, parity);
-    copy_weights(stage, block, count);
-    copy_rows(stage, block, count);
-    block += count;
-    if (++stage == R::kStages) {
+
+  __device__ void advance() {
+    if (++stage == kStages) {
       stage = 0;
       parity ^= 1;
     }
   }
+};
+
+template <int kTiles, bool kFp8>
+__device__ void copy_share(const uint8_t* weights, const uint8_t* operand, int set_blocks,
+                           int begin, int end, uint32_t ring) {
+  using R = Ring<kTiles, kFp8>;
+  const uint32_t full = ring + R::kStages * R::kStageBytes;
+  const uint32_t empty = full + R::kStages * 8;
+  const uint64_t policy = ptx::evict_first_policy();
+  const auto copy_weights = [&](int stage, const Walk& walk) {
+    ptx::barrier_arrive_expect(full + stage * 8, walk.count * (R::kBlockBytes + R::kRowBytes));
+    ptx::bulk_copy(ring + stage * R::kStageBytes,
+                   weights + static_cast<int64_t>(walk.block) * R::kBlockBytes,
+                   walk.count * R::kBlockBytes, full + stage * 8, policy);
+  };
+  const auto copy_rows = [&](int stage, const Walk& walk) {
+    ptx::bulk_copy(ring + stage * R::kStageBytes + kStageBlocks * R::kBlockBytes,
+                   operand + static_cast<int64_t>(walk.within) * R::kRowBytes,
+                   walk.count * R::kRowBytes, full + stage * 8);
+  };
+  Walk walk(begin, end, set_blocks);
+  Walk rows = walk;
+  int filled = 0;
+  for (; filled < R::kStages && !walk.done(); ++filled, walk.advance()) copy_weights(filled, walk);
+  wait_for_previous();
+  ptx::fence_async_global();
+  for (int stage = 0; stage < filled; ++stage, rows.advance()) copy_rows(stage, rows);
+  for (Place<R::kStages> place; !walk.done(); walk.advance(), place.advance()) {
+    ptx::barrier_wait(empty + place.stage * 8, place.parity);
+    copy_weights(place.stage, walk);
+    copy_rows(place.stage, walk);
+  }
 }
 
-// acc += the products of one block: 16 features of this warp, all rows.
-template <int kTiles, bool kFp8>
-__device__ inline void add_block(float (&acc)[kTiles][4], uint32_t weights, uint32_t rows) {
-  uint32_t a[8];  // {g, g + 8} x four pairs of inputs
+// The 16 features x 32 inputs of one lane and block: {g, g + 8} x four pairs of inputs.
+template <bool kFp8>
+struct Fragment {
+  uint4 words[kFp8 ? 1 : 2];
+
+  __device__ void load(uint32_t address) {
+    words[0] = ptx::load_shared(address);
+    if constexpr (!kFp8) words[1] = ptx::load_shared(address + 512);
+  }
+};
+
+template <bool kFp8>
+__device__ inline void unpack(const Fragment<kFp8>& fragment, uint32_t (&a)[8]) {
   if constexpr (kFp8) {
-    const uint4 w = ptx::load_shared(weights);
+    const uint4 w = fragment.words[0];
     a[0] = ptx::e4m3x2_to_half2(w.x);
     a[1] = ptx::e4m3x2_to_half2(w.z);
     a[2] = ptx::e4m3x2_to_half2(w.x >> 16);
@@ -108,20 +129,46 @@ __device__ inline void add_block(float (&acc)[kTiles][4], uint32_t weights, uint
     a[6] = ptx::e4m3x2_to_half2(w.y >> 16);
     a[7] = ptx::e4m3x2_to_half2(w.w >> 16);
   } else {
-    const uint4 low = ptx::load_shared(weights);
-    const uint4 high = ptx::load_shared(weights + 512);
-    a[0] = low.x, a[1] = low.y, a[2] = low.z, a[3] = low.w;
-    a[4] = high.x, a[5] = high.y, a[6] = high.z, a[7] = high.w;
+    a[0] = fragment.words[0].x, a[1] = fragment.words[0].y;
+    a[2] = fragment.words[0].z, a[3] = fragment.words[0].w;
+    a[4] = fragment.words[1].x, a[5] = fragment.words[1].y;
+    a[6] = fragment.words[1].z, a[7] = fragment.words[1].w;
   }
+}
+
+template <bool kFp8>
+__device__ inline void multiply(float (&acc)[4], const uint32_t (&a)[8], const uint4& b) {
+  if constexpr (kFp8) {
+    ptx::mma_f16(acc, a[0], a[1], a[2], a[3], b.x, b.y);
+    ptx::mma_f16(acc, a[4], a[5], a[6], a[7], b.z, b.w);
+  } else {
+    ptx::mma_bf16(acc, a[0], a[1], a[2], a[3], b.x, b.y);
+    ptx::mma_bf16(acc, a[4], a[5], a[6], a[7], b.z, b.w);
+  }
+}
+
+// acc += the products of `kCount` blocks of a stage; every load is issued before the first use.
+template <int kTiles, bool kFp8, int kCount>
+__device__ inline void add_blocks(float (&acc)[kTiles][4], uint32_t weights, uint32_t rows) {
+  using R = Ring<kTiles, kFp8>;
+  constexpr int kAhead = kTiles <= 2 ? kTiles : 1;  // tiles of a block loaded before its products
+  Fragment<kFp8> fragments[kCount];
+  uint4 b[kCount][kAhead];
 #pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    const uint4 b = ptx::load_shared(rows + tile * 512);
-    if constexpr (kFp8) {
-      ptx::mma_f16(acc[tile], a[0], a[1], a[2], a[3], b.x, b.y);
-      ptx::mma_f16(acc[tile], a[4], a[5], a[6], a[7], b.z, b.w);
-    } else {
-      ptx::mma_bf16(acc[tile], a[0], a[1], a[2], a[3], b.x, b.y);
-      ptx::mma_bf16(acc[tile], a[4], a[5], a[6], a[7], b.z, b.w);
+  for (int i = 0; i < kCount; ++i) fragments[i].load(weights + i * R::kBlockBytes);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+#pragma unroll
+    for (int tile = 0; tile < kAhead; ++tile)
+      b[i][tile] = ptx::load_shared(rows + i * R::kRowBytes + tile * 512);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    uint32_t a[8];
+    unpack<kFp8>(fragments[i], a);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if (tile >= kAhead) b[i][0] = ptx::load_shared(rows + i * R::kRowBytes + tile * 512);
+      multiply<kFp8>(acc[tile], a, b[i][tile < kAhead ? tile : 0]);
     }
   }
 }
@@ -142,52 +189,39 @@ __device__ inline void store_piece(float (&acc)[kTiles][4], float* piece, int wa
 }
 
 template <int kTiles, bool kFp8>
-__device__ void compute_share(float* partials, const Partials& plan, int64_t begin, int64_t end,
+__device__ void compute_share(float* partials, const Partials& plan, int begin, int end,
                               uint32_t ring, int warp, int lane) {
   using R = Ring<kTiles, kFp8>;
   const uint32_t full = ring + R::kStages * R::kStageBytes;
   const uint32_t empty = full + R::kStages * 8;
   const uint32_t lane_weights = static_cast<uint32_t>(warp * (R::kBlockBytes / 8) + lane * 16);
-  const uint32_t lane_rows = kStageBlocks * R::kBlockBytes + lane * 16;
+  const uint32_t lane_rows = static_cast<uint32_t>(kStageBlocks * R::kBlockBytes + lane * 16);
   float acc[kTiles][4] = {};
-  int stage = 0;
-  uint32_t parity = 0;
-  for (int64_t block = begin; block < end;) {
-    const int count = stage_blocks(block, end, plan.set_blocks);
-    const uint32_t base = ring + static_cast<uint32_t>(stage) * R::kStageBytes;
-    ptx::barrier_wait(full + stage * 8, parity);
-    if (count == kStageBlocks) {
-#pragma unroll
-      for (int i = 0; i < kStageBlocks; ++i)
-        add_block<kTiles, kFp8>(acc, base + lane_weights + i * R::kBlockBytes,
-                                base + lane_rows + i * R::kRowBytes);
+  int set = begin / plan.set_blocks;
+  Place<R::kStages> place;
+  for (Walk walk(begin, end, plan.set_blocks); !walk.done(); walk.advance(), place.advance()) {
+    const uint32_t base = ring + place.stage * R::kStageBytes;
+    ptx::barrier_wait(full + place.stage * 8, place.parity);
+    if (walk.count == kStageBlocks) {
+      add_blocks<kTiles, kFp8, kStageBlocks>(acc, base + lane_weights, base + lane_rows);
     } else {
-      for (int i = 0; i < count; ++i)
-        add_block<kTiles, kFp8>(acc, base + lane_weights + i * R::kBlockBytes,
-                                base + lane_rows + i * R::kRowBytes);
+      for (int i = 0; i < walk.count; ++i)
+        add_blocks<kTiles, kFp8, 1>(acc, base + lane_weights + i * R::kBlockBytes,
+                                    base + lane_rows + i * R::kRowBytes);
     }
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(empty + stage * 8);
-    if (++stage == R::kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-    block += count;
-    if (block % plan.set_blocks == 0 || block == end) {
-      const int set = static_cast<int>((block - 1) / plan.set_blocks);
-      const int slot =
-          static_cast<int>(blockIdx.x) - plan.share_of(static_cast<int64_t>(set) * plan.set_blocks);
-      store_piece<kTiles>(acc,
-                          partials + (static_cast<int64_t>(set) * plan.max_pieces + slot) *
-                                         (kTiles * 8) * kSetColumns,
-                          warp, lane);
-    }
+    if (lane == 0) ptx::barrier_arrive(empty + place.stage * 8);
+    if (!walk.ends_set() && walk.block + walk.count < end) continue;
+    const int slot = static_cast<int>(blockIdx.x) - plan.share_of(set * plan.set_blocks);
+    const int64_t piece = static_cast<int64_t>(set) * plan.max_pieces + slot;
+    store_piece<kTiles>(acc, partials + piece * (kTiles * 8 * kSetColumns), warp, lane);
+    ++set;
   }
 }
 
 template <int kTiles, bool kFp8>
 __global__ void __launch_bounds__(kThreads)
-    product_kernel(const uint8_t* weights, const uint8_t* operand, float* partials, Share share) {
+    product_kernel(const uint8_t* weights, const uint8_t* operand, float* partials, Partials plan) {
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   using R = Ring<kTiles, kFp8>;
@@ -201,17 +235,15 @@ __global__ void __launch_bounds__(kThreads)
     ptx::fence_barrier_init();
   }
   __syncthreads();
-  const int64_t begin = share.total_blocks * blockIdx.x / share.num_shares;
-  const int64_t end = share.total_blocks * (blockIdx.x + 1) / share.num_shares;
+  const int begin = plan.share_begin(static_cast<int>(blockIdx.x));
+  const int end = plan.share_begin(static_cast<int>(blockIdx.x) + 1);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (warp == kWarps) {
-    if (lane == 0) copy_share<kTiles, kFp8>(weights, operand, share, begin, end, ring);
+    if (lane == 0) copy_share<kTiles, kFp8>(weights, operand, plan.set_blocks, begin, end, ring);
     return;
   }
   wait_for_previous();  // the last product's partial sums have been read
-  const Partials plan{nullptr,          kTiles * 8,       share.max_pieces,
-                      share.set_blocks, share.num_shares, share.total_blocks};
   compute_share<kTiles, kFp8>(partials, plan, begin, end, ring, warp, lane);
 }
 
@@ -225,10 +257,9 @@ void launch_product(const Stream& stream, const PackedLinear& weight, const uint
     return true;
   }();
   (void)configured;
-  const Share share{weight.set_blocks, weight.num_shares, weight.total_blocks(), weight.max_pieces};
   launch(stream, product_kernel<kTiles, kFp8>, dim3(static_cast<unsigned>(weight.num_shares)),
          dim3(kThreads), R::kBytes, weight.data.as<uint8_t>(),
-         reinterpret_cast<const uint8_t*>(operand), partials, share);
+         reinterpret_cast<const uint8_t*>(operand), partials, weight.partials(nullptr, kTiles * 8));
 }
 
 template <bool kFp8>
