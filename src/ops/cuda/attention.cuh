@@ -1,0 +1,104 @@
+// What the kernels around the KV cache share: where a position lies, asynchronous copies, and the
+// exchange between the thread blocks of a cluster.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cuda/ptx.cuh"
+#include "ops/cuda/rows.h"
+
+namespace tandem::ops::cuda {
+
+// The element at which the values of (sequence, position, kv_head) begin in KvLayer::k and ::v.
+__device__ inline int64_t kv_offset(const KvTable& places, int num_kv_heads, int head_dim,
+                                    int sequence, int kv_head, int position) {
+  const int place = places.ring_len > 0 ? position % places.ring_len : position;
+  const int block =
+      places.table[static_cast<int64_t>(sequence) * places.max_blocks + place / places.block_size];
+  const int64_t slot = (static_cast<int64_t>(block) * num_kv_heads + kv_head) * places.block_size +
+                       place % places.block_size;
+  return slot * head_dim;
+}
+
+namespace ptx {
+
+// Starts copying 16 bytes to shared memory; zeros, and nothing is read, unless `valid`.
+__device__ inline void copy_async(uint32_t target, const void* source, bool valid) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ inline void copy_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits until at most `pending` groups of this thread's copies are under way. `pending` is known
+// when compiling: it comes from an unrolled loop.
+__device__ __forceinline__ void copy_wait(int pending) {
+  switch (pending) {
+    case 0:
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      return;
+    case 1:
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      return;
+    case 2:
+      asm volatile("cp.async.wait_group 2;" ::: "memory");
+      return;
+    case 3:
+      asm volatile("cp.async.wait_group 3;" ::: "memory");
+      return;
+    case 4:
+      asm volatile("cp.async.wait_group 4;" ::: "memory");
+      return;
+    case 5:
+      asm volatile("cp.async.wait_group 5;" ::: "memory");
+      return;
+    case 6:
+      asm volatile("cp.async.wait_group 6;" ::: "memory");
+      return;
+    default:
+      asm volatile("cp.async.wait_group 7;" ::: "memory");
+  }
+}
+
+// Four 8 x 8 matrices of 16-bit values, transposed: lane i gives the address of row i % 8 of matrix
+// i / 8 and gets, of each, elements 2t and 2t + 1 of column g (lane = 4 g + t).
+__device__ inline uint4 load_matrices_transposed(uint32_t address) {
+  uint4 m;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m.x), "=r"(m.y), "=r"(m.z), "=r"(m.w)
+               : "r"(address)
+               : "memory");
+  return m;
+}
+
+// All threads of the cluster: arrive, and later wait for the others' arrival and earlier writes.
+__device__ inline void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The same place in the shared memory of another thread block of the cluster.
+__device__ inline uint32_t peer_address(uint32_t address, int rank) {
+  uint32_t peer;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(peer) : "r"(address), "r"(rank));
+  return peer;
+}
+__device__ inline void store_peer(uint32_t address, float value) {
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+__device__ inline void store_peer(uint32_t address, uint2 value) {
+  asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x),
+               "r"(value.y)
+               : "memory");
+}
+
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace ptx
+}  // namespace tandem::ops::cuda

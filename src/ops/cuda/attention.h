@@ -1,0 +1,56 @@
+// Attention of the rows of a step over the KV cache, cut along the keys so that a few rows use the
+// whole device: ops/attention.h for BF16 keys and values.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/cuda/device.h"
+#include "ops/cuda/operand.cuh"
+#include "ops/cuda/rows.h"
+
+namespace tandem::ops::cuda {
+
+// Keys are cut at multiples of this: where depends on positions alone, so a row's sums, which are
+// taken over its segments in order, are the same whatever runs beside it.
+constexpr int attention_segment_keys(int head_dim) {
+  return head_dim == 512 ? 256 : 64;
+}
+
+// Segments that `num_keys` neighbouring positions can touch. A tile sees as many keys as its last
+// row, and in a window up to kTileRows - 1 more.
+constexpr int attention_max_segments(int head_dim, int64_t num_keys) {
+  const int64_t keys = attention_segment_keys(head_dim);
+  return static_cast<int>((num_keys + keys - 2) / keys + 1);
+}
+
+// Room for the partial results of one launch; attention() runs of one stream can share it.
+constexpr size_t attention_workspace_bytes(int num_rows, int num_heads, int head_dim,
+                                           int max_segments) {
+  return static_cast<size_t>(num_rows) * static_cast<size_t>(num_heads) *
+         static_cast<size_t>(max_segments) * (static_cast<size_t>(head_dim) + 2) * sizeof(float);
+}
+
+struct Attention {
+  int num_heads = 0;
+  int num_kv_heads = 0;         // num_heads / num_kv_heads at most 16
+  int head_dim = 0;             // 32, 64, 128, 256 or 512
+  int window = 0;               // 0: every key up to the row's last
+  const uint16_t* q = nullptr;  // [num_rows, num_heads, head_dim] BF16
+  KvLayer kv;                   // holds the keys of these rows already
+  KvTable places;
+  // [num_rows][num_heads][max_segments] of head_dim sums, then as many maxima and totals.
+  float* workspace = nullptr;
+  int max_segments = 0;  // at least what the longest tile needs; a tile that needs more traps
+  Operand out;           // [num_rows, num_heads * head_dim], the operand of o_proj
+};
+
+// out[r] = softmax(q[r] K^T) V over positions max(0, last_keys[r] - window + 1) .. last_keys[r] of
+// the row's sequence. Zeros for padding rows and where last_keys[r] < 0. Every other row belongs to
+// one tile. A row's bits depend on neither the other rows, nor the tiles, nor max_segments. Slots
+// that no row of a tile sees may hold anything, as may their entries of the block table; those
+// another row of the tile sees must hold finite values.
+void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
+               const Attention& job);
+
+}  // namespace tandem::ops::cuda

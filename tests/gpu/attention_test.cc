@@ -1,0 +1,316 @@
+// Attention against ops/reference, with everything that must not be read poisoned, and the promise
+// that a row's bits do not depend on the rows beside it.
+#include "ops/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "core/e4m3.h"
+#include "ops/cuda/attention.h"
+#include "tests/gpu/attention_support.h"
+#include "tests/gpu/support.h"
+
+namespace tandem::ops::test {
+namespace {
+
+std::string name_of(const testing::TestParamInfo<Heads>& info) {
+  return std::to_string(info.param.num_heads) + "_over_" + std::to_string(info.param.num_kv_heads) +
+         "_of_" + std::to_string(info.param.head_dim);
+}
+
+struct Options {
+  int max_tile_rows = cuda::kTileRows;
+  int extra_segments = 0;
+  float input_scale = 0.0F;
+  bool dependent = true;
+};
+
+int segments_needed(const Cache& cache, const Batch& batch) {
+  int most = 1;
+  for (const RowSpec& row : batch.rows) {
+    const int window = cache.layout().window;
+    const int keys = window == 0 ? row.last_key + 1 : std::min(row.last_key + 1, window + 7);
+    most = std::max(most, cuda::attention_max_segments(cache.heads().head_dim, std::max(keys, 1)));
+  }
+  return most;
+}
+
+// The operand's 16-bit values as a matrix [num_rows, num_heads * head_dim] (ops/cuda/operand.cuh).
+std::vector<uint16_t> unpack(const std::vector<uint16_t>& operand, int num_rows, int columns) {
+  std::vector<uint16_t> matrix;
+  for (int row = 0; row < num_rows; ++row)
+    for (int column = 0; column < columns; ++column) {
+      const int within = column % 32;
+      const int lane = row % 8 * 4 + within % 8 / 2;
+      const int tile = column / 32 * (num_rows / 8) + row / 8;
+      matrix.push_back(
+          operand[static_cast<size_t>((tile * 32 + lane) * 8 + within / 8 * 2 + within % 2)]);
+    }
+  return matrix;
+}
+
+// Bits of the result [num_rows, num_heads * head_dim]; padding rows of q are NaN.
+std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs, const Tensor& q,
+                          const Options& options = {}) {
+  const Batch batch(specs, options.max_tile_rows);
+  const Heads& heads = cache.heads();
+  const int columns = heads.num_heads * heads.head_dim;
+  std::vector<uint16_t> q_bits(static_cast<size_t>(batch.num_rows() * columns), 0xffff);
+  std::memcpy(q_bits.data(), q.view().data, specs.size() * static_cast<size_t>(columns) * 2);
+
+  const auto q_device = tests::to_device(q_bits);
+  const auto k = tests::to_device(cache.device_order(cache.k()));
+  const auto v = tests::to_device(cache.device_order(cache.v()));
+  const auto table = tests::to_device(cache.table());
+  const auto sequences = tests::to_device(batch.sequences);
+  const auto last_keys = tests::to_device(batch.last_keys);
+  const auto first_rows = tests::to_device(batch.first_rows);
+  const auto tile_rows = tests::to_device(batch.tile_rows);
+  const int max_segments = segments_needed(cache, batch) + options.extra_segments;
+  const auto workspace = tests::poisoned(cuda::attention_workspace_bytes(
+      batch.num_rows(), heads.num_heads, heads.head_dim, max_segments));
+  const auto out = tests::poisoned(static_cast<size_t>(batch.num_rows() * columns) * 2);
+
+  cuda::Rows rows;
+  rows.num_rows = batch.num_rows();
+  rows.last_keys = last_keys.as<int32_t>();
+  rows.sequences = sequences.as<int32_t>();
+  const cuda::QueryTiles tiles{static_cast<int>(batch.first_rows.size()), first_rows.as<int32_t>(),
+                               tile_rows.as<int32_t>()};
+  cuda::Attention job;
+  job.num_heads = heads.num_heads;
+  job.num_kv_heads = heads.num_kv_heads;
+  job.head_dim = heads.head_dim;
+  job.window = cache.layout().window;
+  job.q = q_device.as<uint16_t>();
+  job.kv = {k.as<uint16_t>(), v.as<uint16_t>()};
+  job.places = {table.as<int32_t>(), static_cast<int>(cache.places().max_blocks),
+                cache.layout().block_size, cache.layout().ring_len};
+  job.workspace = workspace.as<float>();
+  job.max_segments = max_segments;
+  job.out = {out.as<uint16_t>(), batch.num_rows() / 8, options.input_scale};
+  cuda::attention({nullptr, options.dependent}, rows, tiles, job);
+  tests::synchronize();
+  return unpack(tests::to_host<uint16_t>(out, static_cast<size_t>(batch.num_rows() * columns)),
+                batch.num_rows(), columns);
+}
+
+// The reference's result in FP32, with V as it is or with |V|.
+Tensor expected(const Cache& cache, const std::vector<RowSpec>& specs, const Tensor& q,
+                bool absolute_values) {
+  static core::ThreadPool pool(8);
+  const Context context{Backend::kReference, &pool};
+  Tensor v(DType::kBF16, {cache.v().rows(), cache.heads().num_kv_heads, cache.heads().head_dim});
+  for (int64_t r = 0; r < v.rows(); ++r)
+    for (int64_t c = 0; c < v.cols(); ++c)
+      store(v, r, c, absolute_values ? std::fabs(cache.v().at(r, c)) : cache.v().at(r, c));
+  KvView kv;
+  kv.k = cache.k();
+  kv.v = v;
+  std::vector<int32_t> sequences, last_keys;
+  for (const RowSpec& row : specs) {
+    sequences.push_back(row.sequence);
+    last_keys.push_back(row.last_key);
+  }
+  Tensor out(DType::kF32,
+             {static_cast<int64_t>(specs.size()), cache.heads().num_heads, cache.heads().head_dim});
+  attention(context, q, sequences, last_keys, cache.layout().window, cache.places(), kv, out);
+  return out;
+}
+
+// Rounding a weight to BF16 changes it by one part in 2^8 at most, in the sum of values (bounded by
+// the sum of their magnitudes, m) and in the total (bounded by the result); the result is rounded
+// once more. 2^-10 m for sums in FP32 (scores up to 30 with an error of 2^-22 each step) and exp.
+void expect_near(const std::vector<uint16_t>& got, const Cache& cache,
+                 const std::vector<RowSpec>& specs, const Tensor& q) {
+  const Tensor want = expected(cache, specs, q, false);
+  const Tensor magnitudes = expected(cache, specs, q, true);
+  const int dim = cache.heads().head_dim;
+  int failures = 0;
+  for (int64_t r = 0; r < want.rows(); ++r)
+    for (int64_t c = 0; c < want.cols() && failures < 5; ++c) {
+      const float value = core::to_float(BFloat16{got[static_cast<size_t>(r * want.cols() + c)]});
+      const float bound = 0x1p-8F * (magnitudes.at(r, c) + 2.0F * std::fabs(want.at(r, c))) +
+                          0x1p-10F * magnitudes.at(r, c);
+      if (std::fabs(value - want.at(r, c)) <= bound) continue;
+      ++failures;
+      ADD_FAILURE() << "row " << r << " (last key " << specs[static_cast<size_t>(r)].last_key
+                    << ") head " << c / dim << " column " << c % dim << ": expected "
+                    << want.at(r, c) << " +- " << bound << ", got " << value;
+    }
+}
+
+// Queries that give scores of standard deviation 2 with random keys.
+Tensor random_queries(const Heads& heads, size_t num_rows, uint32_t seed) {
+  Tensor q(DType::kBF16, {static_cast<int64_t>(num_rows), heads.num_heads, heads.head_dim});
+  q.fill_normal(seed, 2.0F / std::sqrt(static_cast<float>(heads.head_dim)));
+  return q;
+}
+
+void expect_like_reference(const Cache& cache, const std::vector<RowSpec>& rows) {
+  const Tensor q = random_queries(cache.heads(), rows.size(), 17);
+  expect_near(run(cache, rows, q), cache, rows, q);
+}
+
+std::vector<RowSpec> consecutive(int sequence, int first_last_key, int count) {
+  std::vector<RowSpec> rows;
+  for (int i = 0; i < count; ++i) rows.push_back({sequence, first_last_key + i});
+  return rows;
+}
+
+class GpuAttention : public testing::TestWithParam<Heads> {};
+
+// 12B, 31B and E4B groups, both types; the demo pair's sizes; groups that are no power of two.
+INSTANTIATE_TEST_SUITE_P(Shapes, GpuAttention,
+                         testing::Values(Heads{2, 1, 32}, Heads{4, 4, 32}, Heads{6, 2, 64},
+                                         Heads{8, 1, 64}, Heads{5, 1, 128}, Heads{16, 8, 256},
+                                         Heads{8, 2, 256}, Heads{8, 1, 256}, Heads{16, 1, 512},
+                                         Heads{8, 1, 512}, Heads{4, 2, 512}, Heads{3, 1, 512}),
+                         name_of);
+
+TEST_P(GpuAttention, PagesOfSeveralLengthsAndRowCounts) {
+  Cache cache(GetParam(), {16, 0, 0, {1, 5, 64, 70, 300, 513}});
+  cache.write_random(3);
+  std::vector<RowSpec> rows = {{0, 0}};  // one key
+  for (const RowSpec& row : consecutive(1, 2, 3)) rows.push_back(row);
+  rows.push_back({2, 63});                                               // exactly one segment
+  for (const RowSpec& row : consecutive(3, 62, 8)) rows.push_back(row);  // across its border
+  for (const RowSpec& row : consecutive(4, 295, 5)) rows.push_back(row);
+  for (const RowSpec& row : consecutive(5, 509, 4)) rows.push_back(row);  // across 512
+  expect_like_reference(cache, rows);
+}
+
+TEST_P(GpuAttention, RingWithAWindowThatWraps) {
+  Cache cache(GetParam(), {8, 96, 70, {3, 69, 71, 150, 401}});
+  cache.write_random(4);
+  std::vector<RowSpec> rows = consecutive(0, 0, 3);
+  for (const RowSpec& row : consecutive(1, 66, 3)) rows.push_back(row);
+  for (const RowSpec& row : consecutive(2, 68, 3)) rows.push_back(row);  // the window fills up
+  for (const RowSpec& row : consecutive(3, 142, 8)) rows.push_back(row);
+  for (const RowSpec& row : consecutive(4, 396, 5)) rows.push_back(row);
+  expect_like_reference(cache, rows);
+}
+
+// A few keys decide everything: those at the edges of rows' ranges and of segments, visible or not.
+// Each visible one adds 1 / count of a distinct value, so that one key too many or too few shows.
+TEST_P(GpuAttention, NoKeyTooManyAndNoneTooFew) {
+  for (const int window : {0, 130}) {
+    SCOPED_TRACE(testing::Message() << "window " << window);
+    Cache cache(GetParam(), {16, window == 0 ? 0 : 192, window, {540}});
+    std::vector<RowSpec> rows = consecutive(0, 508, 8);
+    std::vector<bool> planted(540);
+    for (const int key :
+         {0, 63, 64, 127, 128, 191, 192, 255, 256, 319, 320, 383, 384, 447, 448, 511, 512})
+      planted[static_cast<size_t>(key)] = true;
+    for (int i = -2; i < 10; ++i) {
+      planted[static_cast<size_t>(508 + i)] = true;
+      if (window > 0) planted[static_cast<size_t>(508 - window + 1 + i)] = true;
+    }
+    const int dim = GetParam().head_dim;
+    const float component = std::sqrt(30.0F / static_cast<float>(dim));
+    std::mt19937 random(23);
+    std::uniform_real_distribution<float> uniform(1.0F, 3.0F);
+    for (int p = 0; p < 540; ++p) {
+      const bool chosen = planted[static_cast<size_t>(p)];
+      cache.write(
+          0, p, [&](int, int c) { return chosen ? component * (c % 3 == 0 ? 1.0F : -1.0F) : 0.0F; },
+          [&](int, int) { return chosen ? uniform(random) * (p % 2 == 0 ? 1.0F : -1.0F) : 99.0F; });
+    }
+    Tensor q(DType::kBF16, {8, GetParam().num_heads, dim});
+    for (int64_t r = 0; r < 8; ++r)
+      for (int64_t c = 0; c < q.cols(); ++c)
+        store(q, r, c, component * (c % dim % 3 == 0 ? 1.0F : -1.0F));
+    expect_near(run(cache, rows, q), cache, rows, q);
+  }
+}
+
+TEST_P(GpuAttention, RowsWithoutKeysAndPaddingAreZero) {
+  Cache cache(GetParam(), {16, 0, 0, {40, 7}});
+  cache.write_random(6);
+  const std::vector<RowSpec> rows = {{0, -1}, {0, -3}, {0, 12}, {1, -1}};
+  const Tensor q = random_queries(GetParam(), rows.size(), 2);
+  const auto got = run(cache, rows, q);
+  const auto columns = static_cast<size_t>(q.cols());
+  for (size_t i = 0; i < 8 * columns; ++i)
+    ASSERT_TRUE(i / columns == 2 || got[i] == 0)
+        << "row " << i / columns << " column " << i % columns << ": got bits " << got[i];
+  expect_near(got, cache, rows, q);
+}
+
+// Alone, in tiles cut elsewhere, among 64 rows of three sequences, with more segments than needed.
+TEST_P(GpuAttention, BitsOfARowDoNotDependOnItsCompany) {
+  for (const int window : {0, 100}) {
+    SCOPED_TRACE(testing::Message() << "window " << window);
+    Cache cache(GetParam(), {16, window == 0 ? 0 : 176, window, {300, 600, 40}});
+    cache.write_random(8);
+    std::vector<RowSpec> rows = consecutive(0, 252, 8);  // across 256
+    for (const RowSpec& row : consecutive(1, 536, 48)) rows.push_back(row);
+    for (const RowSpec& row : consecutive(2, 32, 8)) rows.push_back(row);
+    ASSERT_EQ(rows.size(), size_t{64});
+    const Tensor q = random_queries(GetParam(), rows.size(), 9);
+    const auto all = run(cache, rows, q);
+    const auto columns = static_cast<size_t>(q.cols());
+    const auto compare = [&](const std::vector<uint16_t>& got, size_t first, size_t count,
+                             const std::string& how) {
+      for (size_t i = 0; i < count * columns; ++i)
+        ASSERT_EQ(got[i], all[first * columns + i])
+            << how << ": row " << first + i / columns << " column " << i % columns;
+    };
+    Options three;
+    three.max_tile_rows = 3;
+    three.extra_segments = 5;
+    compare(run(cache, rows, q, three), 0, 64, "tiles of 3");
+    Options ordered;
+    ordered.dependent = false;
+    compare(run(cache, rows, q, ordered), 0, 64, "no dependent launch");
+    for (const size_t r : {0, 3, 4, 7, 8, 25, 55, 56, 63}) {
+      Tensor one(DType::kBF16, {1, GetParam().num_heads, GetParam().head_dim});
+      std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
+      Options options;
+      options.extra_segments = static_cast<int>(r % 4);
+      compare(run(cache, {rows[r]}, one, options), r, 1, "alone");
+    }
+  }
+}
+
+// The operand of an FP8 projection: the same values, quantized.
+TEST_P(GpuAttention, QuantizedOperand) {
+  Cache cache(GetParam(), {16, 0, 0, {90}});
+  cache.write_random(10);
+  const std::vector<RowSpec> rows = consecutive(0, 80, 2);
+  const Tensor q = random_queries(GetParam(), rows.size(), 11);
+  Options options;
+  options.input_scale = 0.0123F;
+  const auto plain = run(cache, rows, q);
+  const auto quantized = run(cache, rows, q, options);
+  for (size_t i = 0; i < static_cast<size_t>(2 * q.cols()); ++i) {
+    const float value = core::to_float(BFloat16{plain[i]}) / options.input_scale;
+    const float e4m3 = core::e4m3_to_float(core::float_to_e4m3(value));
+    // FP16 holds every E4M3 value: 5 bits of exponent, biased by 15.
+    const uint16_t bits = quantized[i];
+    const int exponent = (bits >> 10) & 31;
+    const float mantissa = static_cast<float>(bits & 1023) / 1024.0F;
+    const float magnitude =
+        exponent == 0 ? std::ldexp(mantissa, -14) : std::ldexp(1.0F + mantissa, exponent - 15);
+    ASSERT_EQ((bits & 0x8000) != 0 ? -magnitude : magnitude, e4m3) << "element " << i;
+  }
+}
+
+// The 12B's window of 1,024 keys in a ring, at its real size: 17 or 18 segments.
+TEST(GpuAttentionLong, SlidingWindowOf1024) {
+  Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500}});
+  cache.write_random(12);
+  expect_like_reference(cache, consecutive(0, 1491, 5));
+}
+
+TEST(GpuAttentionLong, FullLayerOverManySegments) {
+  Cache cache({4, 1, 512}, {32, 0, 0, {9000}});
+  cache.write_random(13);
+  expect_like_reference(cache, consecutive(0, 8998, 2));
+}
+
+}  // namespace
+}  // namespace tandem::ops::test
