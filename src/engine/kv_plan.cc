@@ -8,6 +8,8 @@
 namespace tandem::engine {
 namespace {
 
+constexpr int64_t kSnapshotShare = 4;
+constexpr int64_t kSnapshotsPerSequence = 2;
 constexpr double kMiB = 1024.0 * 1024.0;
 
 double mib(int64_t bytes) {
@@ -44,9 +46,18 @@ base::Result<KvPlan> plan_kv(const KvPlanInput& input) {
   plan.max_num_seqs =
       std::min(input.max_num_seqs, ring_bytes == 0 ? input.max_num_seqs : for_rings / ring_bytes);
   plan.num_ring_blocks = plan.max_num_seqs * ring_blocks;
-  const int64_t left = input.budget_bytes - plan.max_num_seqs * ring_bytes;
-  plan.num_page_blocks = std::min(left / page_bytes, plan.max_num_seqs * pages_of_one);
-  plan.size_bytes = plan.max_num_seqs * ring_bytes + plan.num_page_blocks * input.page_block_bytes;
+  plan.asked_num_seqs = input.max_num_seqs;
+  plan.bytes_for_asked = input.max_num_seqs * ring_bytes + pages_of_one * page_bytes;
+  const int64_t spare = (for_rings - plan.max_num_seqs * ring_bytes) / kSnapshotShare;
+  const int64_t most_snapshots =
+      input.ring_block_bytes == 0 ? spare : spare / input.ring_block_bytes;
+  plan.num_snapshot_blocks =
+      std::min(most_snapshots, kSnapshotsPerSequence * plan.max_num_seqs * input.snapshot_blocks);
+  plan.snapshot_bytes = plan.num_snapshot_blocks * input.ring_block_bytes;
+  const int64_t fixed_bytes = plan.max_num_seqs * ring_bytes + plan.snapshot_bytes;
+  plan.num_page_blocks =
+      std::min((input.budget_bytes - fixed_bytes) / page_bytes, plan.max_num_seqs * pages_of_one);
+  plan.size_bytes = fixed_bytes + plan.num_page_blocks * input.page_block_bytes;
   return plan;
 }
 

@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "engine/engine.h"
 #include "engine/kv_plan.h"
+#include "model/kv_format.h"
 #include "model/pair.h"
 #include "speculation/speculative_step.h"
 
@@ -26,6 +27,8 @@ struct RuntimeOptions {
   int64_t max_num_queued = 0;
   int64_t kv_bytes = int64_t{4} << 30;
   int64_t block_size = 32;
+  model::KvCacheDtype kv_cache_dtype = model::KvCacheDtype::kAuto;
+  bool prefix_caching = true;
   uint64_t seed = 0;
 };
 
@@ -41,7 +44,8 @@ class Runtime {
   int num_threads() const { return pool_.num_threads(); }
 
  private:
-  Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan, int64_t ring_len);
+  Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan,
+          EngineOptions engine, const model::KvStoreConfig& kv, model::KvScaleLists scales);
 
   core::ThreadPool pool_;
   model::Pair pair_;

@@ -8,6 +8,12 @@
 
 namespace tandem::model {
 
+// A copy of one block of all sliding layers.
+struct RingBlockCopy {
+  int32_t from = 0;
+  int32_t to = 0;
+};
+
 // Rows of one sequence are consecutive, positions rising by one. All spans [num_rows].
 struct ForwardBatch {
   std::span<const int32_t> token_ids;

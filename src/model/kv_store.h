@@ -6,6 +6,7 @@
 
 #include "core/buffer.h"
 #include "io/model_config.h"
+#include "model/forward_batch.h"
 #include "ops/attention.h"
 
 namespace tandem::model {
@@ -28,12 +29,6 @@ struct KvBlockBytes {
   int64_t page_block_bytes = 0;
 };
 KvBlockBytes kv_block_bytes(const io::TextConfig& target, int64_t block_size, core::DType dtype);
-
-// A copy of one block of all sliding layers.
-struct RingBlockCopy {
-  int32_t from = 0;
-  int32_t to = 0;
-};
 
 class KvStore {
  public:

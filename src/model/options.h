@@ -20,6 +20,12 @@ enum class Fp8Arithmetic {
   kVllmParity,  // shards of qkv and gate_up share the largest scale, requantized as vLLM does
 };
 
+enum class KvCacheDtype {
+  kAuto,  // FP8 where the checkpoint asks for it, else that of the activations
+  kBFloat16,
+  kFp8,  // E4M3 with the checkpoint's scales
+};
+
 struct ModelOptions {
   Compute compute = Compute::kNative;
   Fp8Arithmetic fp8 = Fp8Arithmetic::kCheckpoint;
@@ -33,5 +39,7 @@ struct ModelOptions {
 // "float32", "bfloat16", "native"; "checkpoint", "weight-only", "vllm-parity".
 base::Result<Compute> parse_compute(std::string_view name);
 base::Result<Fp8Arithmetic> parse_fp8_arithmetic(std::string_view name);
+// "auto", "bfloat16", "fp8", "fp8_e4m3".
+base::Result<KvCacheDtype> parse_kv_cache_dtype(std::string_view name);
 
 }  // namespace tandem::model

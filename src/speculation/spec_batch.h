@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "model/kv_store.h"
+#include "model/forward_batch.h"
 #include "ops/attention.h"
 #include "sampling/sampler.h"
 

@@ -35,6 +35,34 @@ TEST(KvPlan, OneLongRequestAlwaysFits) {
   }
 }
 
+TEST(KvPlan, SnapshotsHaveAQuarterOfWhatRingsLeave) {
+  KvPlanInput asked = input(3, 95, 1000000);
+  asked.snapshot_blocks = 3;
+  const KvPlan plenty = plan_kv(asked).value();
+  EXPECT_EQ(plenty.num_snapshot_blocks, 2 * 3 * 3);
+  EXPECT_EQ(plenty.num_page_blocks, 30);
+  EXPECT_EQ(plenty.size_bytes, 3000 + 3000 + 18 * 250);
+  asked.budget_bytes = 1000 + 1000 + 2000 + 3000;  // a request's pages, three rings, 3,000 bytes
+  const KvPlan plan = plan_kv(asked).value();
+  EXPECT_EQ(plan.num_snapshot_blocks, 3);  // 750 bytes
+  EXPECT_EQ(plan.snapshot_bytes, 750);
+  EXPECT_EQ(plan.num_page_blocks, 30);
+  for (int64_t budget = 2000; budget < 9000; budget += 137) {
+    asked.budget_bytes = budget;
+    const KvPlan any = plan_kv(asked).value();
+    EXPECT_LE(any.size_bytes, budget);
+    EXPECT_GE(any.num_page_blocks, 10);
+  }
+}
+
+TEST(KvPlan, SaysWhatWouldHaveBeenEnough) {
+  const KvPlan few = plan_kv(input(8, 95, 4000)).value();
+  EXPECT_EQ(few.max_num_seqs, 3);
+  EXPECT_EQ(few.asked_num_seqs, 8);
+  EXPECT_EQ(plan_kv(input(8, 95, few.bytes_for_asked)).value().max_num_seqs, 8);
+  EXPECT_EQ(plan_kv(input(8, 95, few.bytes_for_asked - 1)).value().max_num_seqs, 7);
+}
+
 TEST(KvPlan, FitsTheLengthToTheMemory) {
   EXPECT_EQ(plan_kv(input(1, 0, 3000)).value().max_model_len, 200);
   EXPECT_EQ(plan_kv(input(1, 0, 1000000)).value().max_model_len, 500);
