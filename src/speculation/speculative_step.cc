@@ -5,7 +5,7 @@
 
 #include "ops/activation.h"
 #include "ops/argmax.h"
-#include "sampling/rng.h"
+#include "speculation/emit.h"
 
 namespace tandem::speculation {
 namespace {
@@ -158,6 +158,7 @@ void SpeculativeStep::score(const ops::Context& context, const SpecBatch& batch,
 // Logits in groups of entries, then the choice of tokens; keeps the state row of each entry.
 void SpeculativeStep::choose(const ops::Context& context, const SpecBatch& batch,
                              const core::TensorView& hidden, SpecResult& result) {
+  const auto vocab = static_cast<size_t>(target_.config().vocab_size);
   std::vector<size_t> group;
   std::vector<int32_t> rows;
   const auto flush = [&] {
@@ -168,7 +169,12 @@ void SpeculativeStep::choose(const ops::Context& context, const SpecBatch& batch
     int64_t row = 0;
     for (const size_t entry : group) {
       const SpecSequence& sequence = batch.sequences[entry];
-      const int64_t last = emit(sequence, drafts_[entry], row, result.sequences[entry]);
+      const auto row_logits = [&, first = row](int64_t i) {
+        return std::span<const float>(logits_.view().row<float>(first + i), vocab);
+      };
+      const int64_t last =
+          emit_tokens(sequence, drafts_[entry], row_logits,
+                      {options_.synthetic, options_.synthetic_seed}, result.sequences[entry]);
       const int32_t state[] = {rows[static_cast<size_t>(row + last)]};
       ops::gather_rows(context, hidden, state,
                        states_.view().slice_rows(sequence.state_slot, sequence.state_slot + 1));
@@ -188,41 +194,6 @@ void SpeculativeStep::choose(const ops::Context& context, const SpecBatch& batch
       rows.push_back(static_cast<int32_t>(first_rows_[i] + newest + static_cast<int64_t>(j)));
   }
   flush();
-}
-
-// Coupled acceptance (speculation.md 3.2): the token of a row is drawn from the target with noise
-// keyed by its position; a draft is accepted when it equals that token. So the text is the one that
-// plain decoding gives, whatever K is. Returns the last row that became valid (0-based).
-int64_t SpeculativeStep::emit(const SpecSequence& sequence, std::span<const int32_t> drafts,
-                              int64_t first_row, SpecSequenceResult& result) const {
-  const auto newest = sequence.start_position + static_cast<int64_t>(sequence.tokens.size()) - 1;
-  const auto vocab = static_cast<size_t>(target_.config().vocab_size);
-  result.num_drafted = static_cast<int>(drafts.size());
-  for (size_t row = 0;; ++row) {
-    const auto index = static_cast<int64_t>(row);
-    const std::span<const float> logits(logits_.view().row<float>(first_row + index), vocab);
-    const int64_t position = newest + 1 + index;
-    sampling::TokenChoice choice = sequence.sampler->choose(
-        logits, position, row == 0 ? sequence.allowed_tokens : std::span<const uint32_t>());
-    if (choice.token == ops::kNotFinite) {
-      result.failed = true;
-      return index;
-    }
-    const bool accepted =
-        row < drafts.size() && accepts(static_cast<int>(row), position, drafts[row], choice.token);
-    if (accepted) choice.token = drafts[row];
-    sequence.sampler->commit(choice.token);
-    result.tokens.push_back(std::move(choice));
-    if (!accepted) return index;
-    ++result.num_accepted;
-  }
-}
-
-bool SpeculativeStep::accepts(int row, int64_t position, int32_t draft, int32_t chosen) const {
-  if (!options_.synthetic) return draft == chosen;
-  const double draw =
-      sampling::uniform(options_.synthetic_seed, position, sampling::Purpose::kAccept);
-  return draw < options_.synthetic->conditional(row);
 }
 
 }  // namespace tandem::speculation

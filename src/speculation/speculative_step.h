@@ -49,11 +49,6 @@ class SpeculativeStep {
   // Log-probabilities of known tokens, in groups of rows.
   void score(const ops::Context& context, const SpecBatch& batch, const core::TensorView& hidden,
              SpecResult& result);
-  // Follows the rows of one entry: emits while drafts agree. Returns the last row that became
-  // valid.
-  int64_t emit(const SpecSequence& sequence, std::span<const int32_t> drafts, int64_t first_row,
-               SpecSequenceResult& result) const;
-  bool accepts(int row, int64_t position, int32_t draft, int32_t chosen) const;
 
   model::TargetModel& target_;
   model::Drafter* assistant_;
