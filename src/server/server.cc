@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/page_handler.h"
 #include "server/stats_log.h"
 
 namespace tandem::server {
@@ -66,7 +67,8 @@ base::Status serve(engine::Engine& engine, const ServedModel& model, const Serve
   Metrics metrics(model.names.front());
   EngineThread engine_thread(engine, options.engine);
   Service service({model, engine_thread, metrics}, options.service);
-  TANDEM_ASSIGN_OR_RETURN(const auto http, HttpServer::open(service, options.http));
+  PageHandler page(service, metrics);
+  TANDEM_ASSIGN_OR_RETURN(const auto http, HttpServer::open(page, options.http));
   const bool is_v6 = options.http.host.find(':') != std::string::npos;
   base::log_info("ready: http://{}{}{}:{}", is_v6 ? "[" : "", options.http.host, is_v6 ? "]" : "",
                  http->port());
