@@ -88,14 +88,14 @@ bool CharSet::has(uint32_t c) const {
   return std::ranges::any_of(ranges_, [c](const Range& r) { return r.first <= c && c <= r.last; });
 }
 
-std::string CharSet::ebnf() const {
+std::string CharSet::pattern() const {
   TANDEM_CHECK(!empty());
   std::string text = "[";
   for (const Range& range : ranges_) {
-    text += ebnf_char(range.first);
+    text += pattern_char(range.first);
     if (range.last == range.first) continue;
     if (range.last > range.first + 1) text += '-';
-    text += ebnf_char(range.last);
+    text += pattern_char(range.last);
   }
   return text + "]";
 }
@@ -105,9 +105,9 @@ const CharSet& json_plain() {
   return kPlain;
 }
 
-std::string ebnf_char(uint32_t c) {
+std::string pattern_char(uint32_t c) {
   if (is_plain_ascii(c)) return std::string(1, static_cast<char>(c));
-  return fmt::format("\\U{:08X}", c);
+  return fmt::format("\\u{{{:X}}}", c);
 }
 
 std::string ebnf_literal(std::string_view utf8) {
@@ -118,7 +118,7 @@ std::string ebnf_literal(std::string_view utf8) {
     if (byte >= 0x80 || (byte >= 0x20 && c != '"' && c != '\\'))
       text += c;
     else
-      text += ebnf_char(byte);
+      text += fmt::format("\\u{:04X}", byte);
   }
   return text + "\"";
 }

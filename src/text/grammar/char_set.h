@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tandem::text {
@@ -29,8 +30,8 @@ class CharSet {
   const std::vector<Range>& ranges() const { return ranges_; }  // sorted, apart from each other
   bool operator==(const CharSet&) const = default;
 
-  // `[...]` of a grammar; the set must not be empty.
-  std::string ebnf() const;
+  // `[...]` in the notation inside Regex("..."); the set must not be empty.
+  std::string pattern() const;
 
  private:
   CharSet inverse() const;
@@ -41,8 +42,9 @@ class CharSet {
 // Characters that stand for themselves in a JSON string.
 const CharSet& json_plain();
 
-// One character, and a text, as literals of a grammar.
-std::string ebnf_char(uint32_t c);
+// A character in the notation inside Regex("...").
+std::string pattern_char(uint32_t c);
+// A text as a literal of a grammar, quotes included.
 std::string ebnf_literal(std::string_view utf8);
 
 }  // namespace tandem::text

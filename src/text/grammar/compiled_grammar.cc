@@ -111,22 +111,22 @@ struct GrammarCompiler::Impl {
   Impl(int64_t size, const GrammarLimits& cache_limits) : vocab_size(size), limits(cache_limits) {}
 
   struct Entry {
-    std::string ebnf;
+    std::string key;  // of root and rules
     std::shared_ptr<const CompiledGrammar> grammar;
   };
 
-  std::shared_ptr<const CompiledGrammar> find(const std::string& ebnf) {
+  std::shared_ptr<const CompiledGrammar> find(const std::string& key) {
     const std::lock_guard lock(cache_mutex);
-    const auto found = std::ranges::find(entries, ebnf, &Entry::ebnf);
+    const auto found = std::ranges::find(entries, key, &Entry::key);
     if (found == entries.end()) return nullptr;
     entries.splice(entries.begin(), entries, found);
     return found->grammar;
   }
 
-  void keep(const std::string& ebnf, std::shared_ptr<const CompiledGrammar> grammar) {
+  void keep(const std::string& key, std::shared_ptr<const CompiledGrammar> grammar) {
     const std::lock_guard lock(cache_mutex);
     num_bytes += grammar->memory_bytes();
-    entries.push_front({ebnf, std::move(grammar)});
+    entries.push_front({key, std::move(grammar)});
     while (entries.size() > limits.max_cached_grammars ||
            (num_bytes > limits.max_cached_bytes && !entries.empty())) {
       num_bytes -= entries.back().grammar->memory_bytes();
@@ -152,10 +152,11 @@ GrammarCompiler::GrammarCompiler(const Tokenizer& tokenizer, std::vector<int32_t
 GrammarCompiler::~GrammarCompiler() = default;
 
 base::Result<std::shared_ptr<const CompiledGrammar>> GrammarCompiler::compile(
-    const std::string& ebnf, const std::string& where) {
-  if (auto known = impl_->find(ebnf)) return known;
+    const std::string& ebnf, const std::string& root, const std::string& where) {
+  const std::string key = root + "\n" + ebnf;
+  if (auto known = impl_->find(key)) return known;
   const std::lock_guard lock(impl_->compile_mutex);
-  if (auto known = impl_->find(ebnf)) return known;  // another thread's, while this one waited
+  if (auto known = impl_->find(key)) return known;  // another thread's, while this one waited
   try {
     if (!impl_->compiler) {
       const xgrammar::TokenizerInfo info(token_bytes(tokenizer_, impl_->vocab_size),
@@ -163,9 +164,9 @@ base::Result<std::shared_ptr<const CompiledGrammar>> GrammarCompiler::compile(
                                          static_cast<int>(impl_->vocab_size), end_ids_);
       impl_->compiler.emplace(info, /*max_threads=*/1, /*cache_enabled=*/false);
     }
-    auto grammar =
-        std::make_shared<const Grammar>(impl_->compiler->CompileGrammar(ebnf), impl_->vocab_size);
-    impl_->keep(ebnf, grammar);
+    auto grammar = std::make_shared<const Grammar>(impl_->compiler->CompileGrammar(ebnf, root),
+                                                   impl_->vocab_size);
+    impl_->keep(key, grammar);
     return grammar;
   } catch (const std::exception& error) {
     return base::invalid("{}: expected a grammar that can be compiled, got: {}", where,

@@ -38,9 +38,10 @@ class GrammarCompiler {
                   const GrammarLimits& limits = {});
   ~GrammarCompiler();
 
-  // `ebnf` has a rule `root`. Thread-safe; one grammar is compiled at a time. The message begins
-  // with `where`.
+  // From the rule `root`. Thread-safe; one grammar is compiled at a time. The message begins with
+  // `where`.
   base::Result<std::shared_ptr<const CompiledGrammar>> compile(const std::string& ebnf,
+                                                               const std::string& root,
                                                                const std::string& where);
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const std::vector<int32_t>& end_ids() const { return end_ids_; }

@@ -34,7 +34,7 @@ std::string any_of(const std::vector<std::string>& alternatives) {
   return fmt::format("({})", fmt::join(alternatives, " | "));
 }
 
-std::string repeat(const std::string& item, long long min, long long max) {
+std::string repeat(const std::string& item, int64_t min, int64_t max) {
   if (min == 0 && max < 0) return item + "*";
   if (min == 1 && max < 0) return item + "+";
   if (min == 0 && max == 1) return item + "?";

@@ -2,15 +2,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace tandem::text {
 
 class Ebnf {
  public:
-  explicit Ebnf(size_t max_bytes) : max_bytes_(max_bytes) {}
+  // No more text than this, and no more work to prepare it (kWideCost in regex.h says of what).
+  Ebnf(size_t max_bytes, int64_t max_cost) : max_bytes_(max_bytes), left_(max_cost) {}
 
   // A name that no rule has; its body is given later, or never when nothing refers to it.
   std::string reserve(std::string_view hint);
@@ -18,14 +21,15 @@ class Ebnf {
   // A rule of its own for `body`; the same body twice is one rule. Returns the name.
   std::string rule(std::string_view hint, const std::string& body);
 
+  void spend(int64_t cost) { left_ -= cost; }
   // Larger than allowed: nothing more is kept, and the grammar must not be used.
-  bool overflowed() const { return overflowed_; }
-  size_t max_bytes() const { return max_bytes_; }
+  bool overflowed() const { return overflowed_ || left_ < 0; }
   const std::string& text() const { return text_; }
 
  private:
   size_t max_bytes_;
   size_t num_names_ = 0;
+  int64_t left_;
   bool overflowed_ = false;
   std::string text_;
   std::vector<std::pair<std::string, std::string>> known_;  // body, name; sorted
@@ -34,6 +38,6 @@ class Ebnf {
 // The alternatives between `|`, in parentheses when there are many. At least one.
 std::string any_of(const std::vector<std::string>& alternatives);
 // `item{min,max}`; max < 0: no bound. `item` is one element or in parentheses.
-std::string repeat(const std::string& item, long long min, long long max);
+std::string repeat(const std::string& item, int64_t min, int64_t max);
 
 }  // namespace tandem::text
