@@ -84,10 +84,10 @@ export class Answer {
     entry.arguments += call.function?.arguments ?? "";
   }
 
-  // After the first chunk, which waits for the prompt; null until there is something to divide.
+  // After the first chunk, which waits for the prompt; null while the time is too short to say.
   get tokensPerSecond() {
     const seconds = (this.lastToken - this.firstToken) / 1000;
-    return seconds > 0 ? (this.numTokens - this.firstCount) / seconds : null;
+    return seconds >= 0.05 ? (this.numTokens - this.firstCount) / seconds : null;
   }
 
   // Tokens a verified draft gave on average, the target's own included.

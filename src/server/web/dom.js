@@ -21,8 +21,17 @@ export function svgElement(name, attributes = {}, ...children) {
 
 export const find = (id) => document.getElementById(id);
 
-// Appends part of a MarkedText, drafted runs in spans of their own.
+// Appends part of a MarkedText, drafted runs in spans of their own. The space that most tokens begin with is left
+// untinted at the start of a run: tint looks like a word, not like a gap.
 export function appendRuns(parent, marked, begin, end) {
-  for (const run of marked.runs(begin, end))
-    parent.append(run.drafted ? element("span", { className: "drafted" }, run.text) : run.text);
+  for (const run of marked.runs(begin, end)) {
+    if (!run.drafted) {
+      parent.append(run.text);
+      continue;
+    }
+    const words = run.text.trimStart();
+    const lead = run.text.slice(0, run.text.length - words.length);
+    if (lead) parent.append(element("span", { className: "drafted lead" }, lead));
+    if (words) parent.append(element("span", { className: "drafted" }, words));
+  }
 }

@@ -20,7 +20,7 @@ export class Meter {
 
   constructor() {
     this.node.append(this.#outcome, this.#speed, this.#acceptance, this.#chart, this.#more);
-    this.#chart.hidden = true;
+    this.#chart.setAttribute("hidden", "");
   }
 
   update(answer) {
