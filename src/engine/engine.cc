@@ -177,7 +177,7 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
                                .samples = planned.samples,
                                .num_draft_tokens = planned.num_draft_tokens,
                                .sampler = &sequence.sampler,
-                               .allowed_tokens = {},
+                               .constraint = sequence.constraint.get(),
                                .scored_tokens = scored_tokens(sequence, planned.num_tokens),
                                .num_scored_top = sequence.sampler.params().num_prompt_logprobs});
   }
@@ -203,7 +203,9 @@ std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequenc
   TANDEM_CHECK_EQ(static_cast<int>(result.tokens.size()),
                   result.num_accepted + (result.failed ? 0 : 1));
   count_round(sequence, result);
-  const StopCut cut = find_stop(result.tokens, sequence.num_output_tokens(), sequence.stop);
+  StopCut cut = find_stop(result.tokens, sequence.num_output_tokens(), sequence.stop);
+  if (!cut.reason && sequence.constraint && sequence.constraint->finished())
+    cut = {cut.num_kept, FinishReason::kStop, result.tokens.back().token};
   result.tokens.resize(cut.num_kept);
   for (const sampling::TokenChoice& choice : result.tokens) sequence.tokens.push_back(choice.token);
   totals_.num_output_tokens += static_cast<int64_t>(cut.num_kept);
@@ -217,6 +219,7 @@ std::optional<TokenEvent> Engine::commit(const PlannedSequence& planned, Sequenc
                    .tokens = std::move(result.tokens),
                    .num_drafted = result.num_drafted,
                    .num_accepted = std::min(result.num_accepted, static_cast<int>(cut.num_kept)),
+                   .num_cached_tokens = sequence.stats.num_cached_tokens,
                    .prompt_scores = std::exchange(sequence.prompt_scores, {})};
   if (cut.reason) {
     event.finish = finish(sequence, *cut.reason);
@@ -247,7 +250,9 @@ void Engine::count_round(Sequence& sequence, const speculation::SpecSequenceResu
   totals_.acceptance.add_round(result.num_drafted, result.num_accepted);
   if (!options_.watch_acceptance) return;
   const auto warning = watch_.add_round(result.num_drafted, result.num_accepted);
-  if (warning) base::log_warning("{}", *warning);
+  if (!warning) return;
+  ++totals_.num_acceptance_warnings;
+  base::log_warning("{}", *warning);
 }
 
 // Removes the sequence; the reference is dead afterwards.

@@ -54,6 +54,7 @@ struct EngineStats {
   int64_t num_output_tokens = 0;
   int64_t num_prefix_queries = 0;  // prompt tokens looked up in the prefix cache
   int64_t num_prefix_hits = 0;     // and found: they were not computed again
+  int64_t num_acceptance_warnings = 0;  // times that acceptance looked broken
   speculation::AcceptanceStats acceptance;
 };
 

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/token_constraint.h"
 #include "sampling/params.h"
 #include "sampling/sampler.h"
 #include "speculation/acceptance.h"
@@ -19,6 +21,8 @@ struct EngineRequest {
   int64_t max_tokens = 0;               // most output tokens
   std::optional<int> num_draft_tokens;  // K; absent: the engine's
   std::string cache_salt = {};          // requests of different salts share no cached prefix
+  // What the answer may be; this request's own, at its beginning. Null: anything.
+  std::shared_ptr<base::TokenConstraint> constraint = nullptr;
 };
 
 enum class FinishReason {
@@ -53,6 +57,7 @@ struct TokenEvent {
   std::vector<sampling::TokenChoice> tokens = {};  // kept, in order
   int num_drafted = 0;                             // in this round
   int num_accepted = 0;                            // of these; the first num_accepted of `tokens`
+  int64_t num_cached_tokens = 0;                   // of the prompt, as in RequestStats
   // With the first tokens, for num_prompt_logprobs: of every prompt token but the first.
   std::vector<sampling::TokenScore> prompt_scores = {};
   std::optional<Finish> finish = std::nullopt;

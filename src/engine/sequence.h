@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/clock.h"
@@ -20,7 +21,8 @@ struct Sequence {
         num_prompt_tokens(static_cast<int64_t>(tokens.size())),
         stop(std::move(stop_rules)),
         sampler(std::move(token_sampler)),
-        num_draft_tokens(draft_tokens) {
+        num_draft_tokens(draft_tokens),
+        constraint(std::move(request.constraint)) {
     prefix_key.salt = std::move(request.cache_salt);
   }
 
@@ -38,7 +40,8 @@ struct Sequence {
   int64_t num_prompt_tokens;
   StopRules stop;
   sampling::Sampler sampler;
-  int num_draft_tokens;  // K asked for
+  int num_draft_tokens;                               // K asked for
+  std::shared_ptr<base::TokenConstraint> constraint;  // stands behind the last token; null: none
   PrefixKey prefix_key;
 
   // While it runs; all empty and 0 while it waits. Preemption gives everything back: the tokens

@@ -38,12 +38,6 @@ void keep_only(std::span<const int32_t> ids, std::span<float> logits) {
   for (const auto& [id, logit] : kept) logits[static_cast<size_t>(id)] = logit;
 }
 
-void apply_mask(TokenMask allowed, std::span<float> logits) {
-  TANDEM_CHECK_GE(allowed.size() * 32, logits.size());
-  for (size_t id = 0; id < logits.size(); ++id)
-    if (((allowed[id / 32] >> (id % 32)) & 1U) == 0) logits[id] = kNegativeInfinity;
-}
-
 // The upper halves of the tokens' noise; neighbours share one block.
 class NoiseWords {
  public:
@@ -85,6 +79,13 @@ void fill_logprobs(std::span<const float> logits, float max_logit, int32_t count
 
 }  // namespace
 
+void keep_allowed(TokenMask allowed, std::span<float> logits) {
+  if (allowed.empty()) return;
+  TANDEM_CHECK_GE(allowed.size() * 32, logits.size());
+  for (size_t id = 0; id < logits.size(); ++id)
+    if (((allowed[id / 32] >> (id % 32)) & 1U) == 0) logits[id] = kNegativeInfinity;
+}
+
 Sampler::Sampler(SamplingParams params, int64_t vocab_size, std::span<const int32_t> prompt_ids,
                  std::vector<int32_t> suppress_tokens, std::vector<int32_t> eos_ids, uint64_t seed)
     : params_(std::move(params)),
@@ -124,7 +125,7 @@ void Sampler::adjust_logits(TokenMask allowed, std::span<float> logits) const {
   exclude(params_.banned_token_ids, logits);
   if (stops_banned()) exclude(stop_ids_, logits);
   if (!params_.allowed_token_ids.empty()) keep_only(params_.allowed_token_ids, logits);
-  if (!allowed.empty()) apply_mask(allowed, logits);
+  keep_allowed(allowed, logits);
   for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += bias;
   if (tracks_history_) apply_penalties(logits);
 }

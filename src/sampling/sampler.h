@@ -31,6 +31,9 @@ struct TokenChoice {
 // Which tokens a grammar allows: bit id % 32 of word id / 32. Empty: all.
 using TokenMask = std::span<const uint32_t>;
 
+// The logits of all other tokens become -inf.
+void keep_allowed(TokenMask allowed, std::span<float> logits);
+
 // Copyable: a copy continues from the same history on its own.
 class Sampler {
  public:

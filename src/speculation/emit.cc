@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/check.h"
 #include "ops/argmax.h"
 #include "sampling/rng.h"
 
@@ -15,28 +16,39 @@ bool accepts(const SyntheticRule& synthetic, int row, int64_t position, int32_t 
   return draw < synthetic.acceptance->conditional(row);
 }
 
+bool is_allowed(sampling::TokenMask mask, int32_t token) {
+  const auto id = static_cast<size_t>(token);
+  return mask.empty() || ((mask[id / 32] >> (id % 32)) & 1U) != 0;
+}
+
 }  // namespace
 
 int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> drafts,
                     const RowLogits& logits, const SyntheticRule& synthetic,
                     SpecSequenceResult& result) {
   const auto newest = sequence.start_position + static_cast<int64_t>(sequence.tokens.size()) - 1;
+  base::TokenConstraint* const constraint = sequence.constraint;
   result.num_drafted = static_cast<int>(drafts.size());
   for (size_t row = 0;; ++row) {
     const auto index = static_cast<int64_t>(row);
     const int64_t position = newest + 1 + index;
-    sampling::TokenChoice choice = sequence.sampler->choose(
-        logits(index), position, row == 0 ? sequence.allowed_tokens : std::span<const uint32_t>());
+    const sampling::TokenMask mask =
+        constraint == nullptr ? sampling::TokenMask() : constraint->allowed();
+    sampling::TokenChoice choice = sequence.sampler->choose(logits(index), position, mask);
     if (choice.token == ops::kNotFinite) {
       result.failed = true;
       return index;
     }
-    const bool accepted = row < drafts.size() && accepts(synthetic, static_cast<int>(row), position,
-                                                         drafts[row], choice.token);
+    // Drafts that nobody held to the constraint only ever equal a token that is.
+    const bool accepted =
+        row < drafts.size() && is_allowed(mask, drafts[row]) &&
+        accepts(synthetic, static_cast<int>(row), position, drafts[row], choice.token);
     if (accepted) choice.token = drafts[row];
     sequence.sampler->commit(choice.token);
+    if (constraint != nullptr) TANDEM_CHECK(constraint->accept(choice.token));
     result.tokens.push_back(std::move(choice));
-    if (!accepted) return index;
+    // Nothing may follow an end, be it drafted or not.
+    if (!accepted || (constraint != nullptr && constraint->finished())) return index;
     ++result.num_accepted;
   }
 }

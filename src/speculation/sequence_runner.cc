@@ -24,7 +24,8 @@ SequenceRunner::SequenceRunner(model::TargetModel& target, model::Drafter* draft
 SpecSequenceResult SequenceRunner::run_step(const ops::Context& context,
                                             std::span<const int32_t> tokens, int64_t start_position,
                                             bool samples, int num_draft_tokens,
-                                            sampling::Sampler& sampler) {
+                                            sampling::Sampler& sampler,
+                                            base::TokenConstraint* constraint) {
   SpecBatch batch;
   batch.ring = sequence_.ring();
   batch.pages = sequence_.pages();
@@ -34,6 +35,7 @@ SpecSequenceResult SequenceRunner::run_step(const ops::Context& context,
   entry.samples = samples;
   entry.num_draft_tokens = num_draft_tokens;
   entry.sampler = &sampler;
+  entry.constraint = constraint;
   batch.sequences.push_back(entry);
   return std::move(step_.run(context, batch).sequences[0]);
 }
@@ -53,7 +55,8 @@ RunOutput SequenceRunner::run(const ops::Context& context, const RunRequest& req
     const int64_t count = std::min(chunk, prompt_len - begin);
     const auto tokens =
         request.prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
-    result = run_step(context, tokens, begin, begin + count == prompt_len, 0, sampler);
+    result = run_step(context, tokens, begin, begin + count == prompt_len, 0, sampler,
+                      request.constraint);
   }
   while (true) {
     for (const sampling::TokenChoice& choice : result.tokens) {
@@ -61,6 +64,7 @@ RunOutput SequenceRunner::run(const ops::Context& context, const RunRequest& req
       const bool eos = std::ranges::find(request.eos_ids, choice.token) != request.eos_ids.end();
       if (eos || static_cast<int64_t>(output.tokens.size()) >= budget) return output;
     }
+    if (request.constraint != nullptr && request.constraint->finished()) return output;
     output.failed = result.failed;
     if (output.failed || (progress && !progress(output))) return output;
     const auto produced = static_cast<int64_t>(output.tokens.size());
@@ -69,7 +73,7 @@ RunOutput SequenceRunner::run(const ops::Context& context, const RunRequest& req
     const auto drafts = static_cast<int>(std::min<int64_t>(
         step_.has_assistant() ? options_.num_draft_tokens : 0, budget - produced - 1));
     const int32_t newest[] = {output.tokens.back()};
-    result = run_step(context, newest, newest_position, true, drafts, sampler);
+    result = run_step(context, newest, newest_position, true, drafts, sampler, request.constraint);
     output.stats.add_round(result.num_drafted, result.num_accepted);
     ++output.num_rounds;
   }

@@ -28,6 +28,7 @@ struct RunRequest {
   std::vector<int32_t> eos_ids;
   std::vector<int32_t> suppress_tokens;
   uint64_t seed = 0;
+  base::TokenConstraint* constraint = nullptr;  // at its beginning; null: anything
 };
 
 struct RunOutput {
@@ -53,7 +54,7 @@ class SequenceRunner {
  private:
   SpecSequenceResult run_step(const ops::Context& context, std::span<const int32_t> tokens,
                               int64_t start_position, bool samples, int num_draft_tokens,
-                              sampling::Sampler& sampler);
+                              sampling::Sampler& sampler, base::TokenConstraint* constraint);
 
   model::TargetModel& target_;
   RunnerOptions options_;

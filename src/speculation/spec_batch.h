@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/token_constraint.h"
 #include "model/forward_batch.h"
 #include "ops/attention.h"
 #include "sampling/sampler.h"
@@ -14,13 +15,14 @@ namespace tandem::speculation {
 
 // One sequence's part of a step: a prefill chunk, or a round of drafting and verifying.
 struct SpecSequence {
-  int32_t state_slot = 0;                    // row of the state store; stays the same while it runs
-  std::span<const int32_t> tokens;           // a chunk of the prompt, or the newest token alone
-  int64_t start_position = 0;                // position of tokens[0]
-  bool samples = false;                      // the last row has no known successor: emit tokens
-  int num_draft_tokens = 0;                  // K of this round; 0 for prefill chunks
-  sampling::Sampler* sampler = nullptr;      // needed when `samples`; commits every emitted token
-  std::span<const uint32_t> allowed_tokens;  // bit mask for the next token; empty: all
+  int32_t state_slot = 0;                // row of the state store; stays the same while it runs
+  std::span<const int32_t> tokens;       // a chunk of the prompt, or the newest token alone
+  int64_t start_position = 0;            // position of tokens[0]
+  bool samples = false;                  // the last row has no known successor: emit tokens
+  int num_draft_tokens = 0;              // K of this round; 0 for prefill chunks
+  sampling::Sampler* sampler = nullptr;  // needed when `samples`; commits every emitted token
+  // What may follow the newest token; it moves over every emitted one. Null: anything.
+  base::TokenConstraint* constraint = nullptr;
   // Log-probabilities of a prompt: scored_tokens[j] is what follows tokens[j]. At most one for each
   // token; empty: none are wanted.
   std::span<const int32_t> scored_tokens = {};

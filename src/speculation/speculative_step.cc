@@ -67,15 +67,31 @@ void SpeculativeStep::draft(const ops::Context& context, const SpecBatch& batch)
     rows.clear();
     for (size_t r = 0; r < active.size(); ++r) {
       const size_t entry = active[r];
-      const bool failed = draft_tokens_[r] == ops::kNotFinite;
-      if (!failed) drafts_[entry].push_back(draft_tokens_[r]);
-      const auto drafted = static_cast<int>(drafts_[entry].size());
-      if (failed || drafted == batch.sequences[entry].num_draft_tokens) continue;
+      if (!take_draft(batch.sequences[entry], draft_tokens_[r], drafts_[entry])) continue;
       still.push_back(entry);
       rows.push_back(static_cast<int32_t>(r));
     }
     active = std::move(still);
   }
+  // Drafts are guesses: the constraints stand where they stood.
+  for (size_t i = 0; i < batch.sequences.size(); ++i)
+    if (batch.sequences[i].constraint != nullptr)
+      batch.sequences[i].constraint->rollback(static_cast<int>(drafts_[i].size()));
+}
+
+bool SpeculativeStep::take_draft(const SpecSequence& sequence, int32_t token,
+                                 std::vector<int32_t>& drafts) const {
+  if (token == ops::kNotFinite) return false;
+  if (sequence.constraint != nullptr) {
+    if (!sequence.constraint->accept(token)) return false;
+    // An end is not worth a row: whoever is right about it saves nothing.
+    if (sequence.constraint->finished()) {
+      sequence.constraint->rollback(1);
+      return false;
+    }
+  }
+  drafts.push_back(token);
+  return static_cast<int>(drafts.size()) < sequence.num_draft_tokens;
 }
 
 // One step of the assistant for the active entries; leaves the guesses in draft_tokens_ and the
@@ -107,6 +123,12 @@ void SpeculativeStep::draft_step(const ops::Context& context, const SpecBatch& b
     const core::TensorView logits = logits_.rows(end - begin);
     assistant_->step(context, part, kv_, draft_state_.view().slice_rows(begin, end), logits,
                      assistant_observer_);
+    for (size_t r = 0; r < count; ++r) {
+      base::TokenConstraint* constraint = batch.sequences[active[offset + r]].constraint;
+      if (constraint == nullptr) continue;
+      sampling::keep_allowed(constraint->allowed(), {logits.row<float>(static_cast<int64_t>(r)),
+                                                     static_cast<size_t>(logits.cols())});
+    }
     ops::argmax(context, logits, assistant_->suppress_tokens(),
                 std::span(draft_tokens_).subspan(offset, count));
   }

@@ -43,6 +43,8 @@ class SpeculativeStep {
   void draft(const ops::Context& context, const SpecBatch& batch);
   void draft_step(const ops::Context& context, const SpecBatch& batch,
                   std::span<const size_t> active);
+  // Takes entry's guess of the last draft step; false ends its drafting.
+  bool take_draft(const SpecSequence& sequence, int32_t token, std::vector<int32_t>& drafts) const;
   core::TensorView verify(const ops::Context& context, const SpecBatch& batch);
   void choose(const ops::Context& context, const SpecBatch& batch, const core::TensorView& hidden,
               SpecResult& result);

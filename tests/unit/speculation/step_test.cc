@@ -142,6 +142,85 @@ TEST_F(Pair, Fp8PairsKeepTheTextToo) {
     EXPECT_EQ(run(pair_.assistant.get(), k, 0.0, prompt_).tokens, plain.tokens) << "K = " << k;
 }
 
+// A made-up language: ids with the same remainder by 3 as their place; after `length` of them only
+// the end. Counts what it was asked, so that a test sees where it stands.
+class Counting : public base::TokenConstraint {
+ public:
+  static constexpr int32_t kEnd = 5;
+
+  Counting(size_t length, size_t vocab_size) : length_(length), mask_((vocab_size + 31) / 32) {}
+
+  std::span<const uint32_t> allowed() override {
+    EXPECT_FALSE(finished());
+    std::fill(mask_.begin(), mask_.end(), 0U);
+    for (size_t id = 0; id < mask_.size() * 32; ++id)
+      if (allows(static_cast<int32_t>(id))) mask_[id / 32] |= 1U << (id % 32);
+    return mask_;
+  }
+  bool accept(int32_t token) override {
+    if (finished() || !allows(token)) return false;
+    tokens_.push_back(token);
+    return true;
+  }
+  void rollback(int count) override { tokens_.resize(tokens_.size() - static_cast<size_t>(count)); }
+  bool finished() const override { return !tokens_.empty() && tokens_.back() == kEnd; }
+
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+
+ private:
+  bool allows(int32_t token) const {
+    if (tokens_.size() == length_) return token == kEnd;
+    return token != kEnd && static_cast<size_t>(token) % 3 == tokens_.size() % 3;
+  }
+
+  size_t length_;
+  std::vector<uint32_t> mask_;
+  std::vector<int32_t> tokens_;
+};
+
+TEST_F(Pair, AConstraintHoldsForEveryKAndEndsTheText) {
+  const auto vocab = static_cast<size_t>(pair_.target->config().vocab_size);
+  const auto constrained = [&](model::Drafter* drafter, int k, double temperature) {
+    Counting constraint(40, vocab);
+    RunnerOptions options;
+    options.max_tokens = 256;
+    options.num_draft_tokens = k;
+    SequenceRunner runner(*pair_.target, drafter, options);
+    RunRequest request;
+    request.prompt = prompt_;
+    request.sampling.temperature = temperature;
+    request.max_new_tokens = 90;
+    request.seed = 11;
+    request.constraint = &constraint;
+    RunOutput output = runner.run(context_, request);
+    // It has moved over what came out, and over nothing else.
+    EXPECT_EQ(constraint.tokens(), output.tokens) << "K = " << k;
+    return output;
+  };
+  for (const double temperature : {0.0, 1.0}) {
+    const RunOutput plain = constrained(nullptr, 0, temperature);
+    ASSERT_EQ(plain.tokens.size(), 41U);
+    EXPECT_EQ(plain.tokens.back(), Counting::kEnd);
+    EXPECT_NE(plain.tokens, run(nullptr, 0, temperature, prompt_).tokens);
+    for (int k = 1; k <= kMaxDraftTokens; ++k) {
+      const RunOutput drafted = constrained(pair_.assistant.get(), k, temperature);
+      EXPECT_EQ(drafted.tokens, plain.tokens) << "K = " << k << ", temperature " << temperature;
+      EXPECT_GT(drafted.stats.num_draft_tokens, 0);
+    }
+    // One that is always right is accepted whole: drafts are held to the constraint as well.
+    ScriptedDrafter right([&](int64_t position) {
+      const auto index = static_cast<size_t>(position) - prompt_.size();
+      return index < plain.tokens.size() ? plain.tokens[index] : 0;
+    });
+    const RunOutput best = constrained(&right, 4, temperature);
+    EXPECT_EQ(best.tokens, plain.tokens);
+    EXPECT_EQ(best.stats.num_accepted_tokens, best.stats.num_draft_tokens);
+    // One that breaks the rules all the time proposes nothing that may not come.
+    ScriptedDrafter wild([](int64_t) { return Counting::kEnd; });
+    EXPECT_EQ(constrained(&wild, 4, temperature).tokens, plain.tokens);
+  }
+}
+
 TEST_F(Pair, AOneTokenPromptDrafts) {
   const std::vector<int32_t> prompt = {2};
   const RunOutput plain = run(nullptr, 0, 0.0, prompt);
