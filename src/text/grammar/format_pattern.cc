@@ -86,7 +86,8 @@ FormatPattern format_pattern(StringFormat format) {
     case StringFormat::kUuid:
       break;
   }
-  return {"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"};
+  constexpr std::string_view kHex = "[0-9A-Fa-f]";
+  return {fmt::format("{0}{{8}}-{0}{{4}}-{0}{{4}}-{0}{{4}}-{0}{{12}}", kHex)};
 }
 
 }  // namespace tandem::text
