@@ -16,7 +16,9 @@ using tests::Bf16Rows;
 using tests::HostSums;
 using tests::TestOperand;
 
-constexpr float kEps = 1e-6F;
+// Large enough to be missed, and two of them, so that they cannot stand for each other.
+constexpr float kPostEps = 0.02F;
+constexpr float kNextEps = 0.07F;
 const ops::Context kReference{ops::Backend::kReference, nullptr};
 
 Bf16Rows weights(int count, uint32_t seed) {
@@ -29,10 +31,10 @@ core::TensorView vector_view(Bf16Rows& values) {
 }
 
 // rms(x) * weight by the reference.
-Bf16Rows norm_of(Bf16Rows x, Bf16Rows weight) {
+Bf16Rows norm_of(Bf16Rows x, Bf16Rows weight, float eps) {
   const auto hidden = static_cast<int64_t>(weight.size());
   const core::TensorView rows = tests::matrix(x, hidden);
-  ops::rms_norm(kReference, rows, vector_view(weight), kEps, rows);
+  ops::rms_norm(kReference, rows, vector_view(weight), eps, rows);
   return x;
 }
 
@@ -47,7 +49,7 @@ struct NextResults {
         operand(num_rows, hidden, input_scale) {}
 
   ops::cuda::NextNorm view() const {
-    return {weight_device.as<uint16_t>(), kEps, operand.view(), normed_device.as<uint16_t>()};
+    return {weight_device.as<uint16_t>(), kNextEps, operand.view(), normed_device.as<uint16_t>()};
   }
   void read() {
     normed = tests::to_host<core::BFloat16>(normed_device, static_cast<size_t>(rows * columns));
@@ -55,7 +57,7 @@ struct NextResults {
   }
   // x as the device has it, so that the steps before add nothing to the tolerance.
   void expect_norm_of(const Bf16Rows& x) {
-    const Bf16Rows expected = norm_of(x, weight);
+    const Bf16Rows expected = norm_of(x, weight, kNextEps);
     tests::expect_rows("norm", expected, normed, columns,
                        [&](size_t i) { return 1.01F * bf16_step(core::to_float(expected[i])); });
     operand.expect("operand", normed, rows, columns);
@@ -105,16 +107,16 @@ TEST_P(RowOps, ResidualNormIsThatOfTheReference) {
   const auto post_device = tests::to_device(post);
   NextResults next(rows_, hidden_, c.input_scale, weights(hidden_, 4));
   ops::cuda::residual_norm({}, {rows_, hidden_, sums_.upload(), kScale, post_device.as<uint16_t>(),
-                                kEps, c.layer_scalar, x_device.as<uint16_t>(), next.view()});
+                                kPostEps, c.layer_scalar, x_device.as<uint16_t>(), next.view()});
   tests::synchronize();
   next.read();
   const auto got = tests::to_host<core::BFloat16>(x_device, count());
 
   Bf16Rows y = sums_.bf16(rows_, 0, hidden_, kScale);
-  const Bf16Rows branch = norm_of(y, post);
+  const Bf16Rows branch = norm_of(y, post, kPostEps);
   const Bf16Rows before = x;
-  ops::add_rms_norm(kReference, tests::matrix(y, hidden_), vector_view(post), kEps, c.layer_scalar,
-                    tests::matrix(x, hidden_));
+  ops::add_rms_norm(kReference, tests::matrix(y, hidden_), vector_view(post), kPostEps,
+                    c.layer_scalar, tests::matrix(x, hidden_));
   // One step of the norm moves the sum by as much; then the sum and the product round.
   tests::expect_rows("residual", x, got, hidden_, [&](size_t i) {
     const float sum = std::fabs(core::to_float(before[i])) + std::fabs(core::to_float(branch[i]));
@@ -135,8 +137,8 @@ TEST_P(RowOps, ResidualNormWritesWhatIsAskedFor) {
     ops::cuda::NextNorm view = next.view();
     if ((which & 1) == 0) view.normed = nullptr;
     if ((which & 2) == 0) view.operand = {};
-    ops::cuda::residual_norm({}, {rows_, hidden_, sums_.upload(), 1.0F, post.as<uint16_t>(), kEps,
-                                  1.0F, x_device.as<uint16_t>(), view});
+    ops::cuda::residual_norm({}, {rows_, hidden_, sums_.upload(), 1.0F, post.as<uint16_t>(),
+                                  kPostEps, 1.0F, x_device.as<uint16_t>(), view});
     tests::synchronize();
     next.read();
     std::vector<uint16_t> n, o;
@@ -208,8 +210,8 @@ TEST(RowBits, DoNotDependOnTheOtherRows) {
       const auto x_device = tests::to_device(residual);
       NextResults next(rows, hidden, 0.031F, norm_weight);
       ops::cuda::residual_norm(
-          {}, {rows, hidden, (which == 0 ? many : alone).upload(), 0.83F, post.as<uint16_t>(), kEps,
-               0.4375F, x_device.as<uint16_t>(), next.view()});
+          {}, {rows, hidden, (which == 0 ? many : alone).upload(), 0.83F, post.as<uint16_t>(),
+               kPostEps, 0.4375F, x_device.as<uint16_t>(), next.view()});
       tests::synchronize();
       next.read();
       const auto got = tests::to_host<core::BFloat16>(x_device, static_cast<size_t>(rows * hidden));
