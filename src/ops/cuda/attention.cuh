@@ -73,10 +73,13 @@ __device__ inline uint4 load_matrices_transposed(uint32_t address) {
 }
 
 // All threads of the cluster: arrive, and later wait for the others' arrival and earlier writes.
+// Whole warps at a time, as .aligned asks.
 __device__ inline void cluster_arrive() {
+  __syncwarp();
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 __device__ inline void cluster_wait() {
+  __syncwarp();
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // The same place in the shared memory of another thread block of the cluster.
