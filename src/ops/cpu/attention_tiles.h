@@ -68,7 +68,7 @@ TANDEM_INLINE void score_tile(const AttentionState& state, const typename E::Sto
     Vec sums[kTallOuts][kRows];
     fill_zero(sums);
     dot_tile<E, kTallOuts, kRows>(w, state.q + pair * state.stride, state.stride, 0, head_dim,
-                                  sums);
+                                  Ahead<0>{}, sums);
     const int64_t count = keys.end - key < kTallOuts ? keys.end - key : kTallOuts;
     unroll<kRows>([&](auto r) TANDEM_LAMBDA {
       float lanes[4];

@@ -67,6 +67,12 @@ TANDEM_INLINE Vec decode_fp8_half(__m256i bytes) {
                                               _mm256_set1_epi16(static_cast<int16_t>(0xbf80))));
 }
 
+// Sixteen registers do not gain from more bytes at once.
+template <bool kKeepNan>
+struct WideFp8 {
+  static constexpr bool kWide = false;
+};
+
 // The even (0) or odd (1) elements of 32 neighbours: one operation each, where widening takes two.
 template <int kOdd>
 TANDEM_INLINE __m256 half_of_bf16(__m256i words) {

@@ -53,6 +53,37 @@ TANDEM_INLINE Vec decode_fp8_half(__m256i bytes) {
                                               _mm256_set1_epi16(static_cast<int16_t>(0xbf80))));
 }
 
+// 64 bytes at once, which takes fewer operations: FP16 words of the even ones and of the odd ones.
+struct Fp8Words {
+  __m512i even, odd;
+};
+template <bool kKeepNan>
+struct WideFp8 {
+  static constexpr bool kWide = true;
+  static TANDEM_INLINE Fp8Words words(const uint8_t* p) {
+    const __m512i bytes = _mm512_loadu_si512(p);
+    return {half_words(_mm512_slli_epi16(bytes, 8)), half_words(bytes)};
+  }
+  // The even (0) or odd (1) ones of the first 32 bytes, then of the second (2, 3).
+  template <int kPart>
+  static TANDEM_INLINE Vec part(const Fp8Words& words) {
+    const __m512i half = kPart % 2 == 0 ? words.even : words.odd;
+    return {_mm512_cvtph_ps(kPart < 2 ? _mm512_castsi512_si256(half)
+                                      : _mm512_extracti64x4_epi64(half, 1))};
+  }
+
+ private:
+  // Of the high bytes.
+  static TANDEM_INLINE __m512i half_words(__m512i high) {
+    const __m512i half = _mm512_and_si512(_mm512_srai_epi16(high, 1),
+                                          _mm512_set1_epi16(static_cast<int16_t>(0xbf80)));
+    if constexpr (!kKeepNan) return half;
+    const __m512i rest = _mm512_set1_epi16(0x3f80);
+    const __mmask32 nan = _mm512_cmpeq_epi16_mask(_mm512_and_si512(half, rest), rest);
+    return _mm512_mask_blend_epi16(nan, half, _mm512_set1_epi16(0x7fff));
+  }
+};
+
 // The even (0) or odd (1) elements of 32 neighbours: one operation each, where widening takes two.
 template <int kOdd>
 TANDEM_INLINE Vec half_of_bf16(__m512i words) {

@@ -51,10 +51,11 @@ struct LinearJob {
 
 // Outputs are given to threads in tiles of this size.
 inline constexpr int64_t kOutTile = 8;
-// Up to so many rows weights are decoded in registers; beyond, into a panel of 128 KiB.
-inline constexpr int64_t kMaxDirectRows = 16;
-inline constexpr int64_t kPanelOuts = 32;
-inline constexpr int64_t kPanelDepth = 1024;
+// Up to so many rows weights are decoded in registers; beyond, into a panel of 16 KiB. A larger one
+// is better for its users but worse for its writer: it leaves the L1 cache.
+inline constexpr int64_t kMaxDirectRows = 6;
+inline constexpr int64_t kPanelOuts = 8;
+inline constexpr int64_t kPanelDepth = 512;
 
 // Floats of scratch that linear needs: the panel, and the lanes of its sums.
 constexpr int64_t linear_scratch(int64_t n) {

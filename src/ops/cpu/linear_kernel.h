@@ -15,10 +15,15 @@ void linear_direct(const LinearJob& job, int64_t begin, int64_t end) {
     const typename E::Storage* w[kOuts];
     for (int o = 0; o < kOuts; ++o)
       w[o] = weight + (out + o < end ? out + o : end - 1) * job.weight_stride;
+    Ahead<kOuts> ahead;
+    ahead.size = sizeof(typename E::Storage);
+    for (int o = 0; o < kOuts; ++o)
+      ahead.rows[o] = reinterpret_cast<const char*>(w[o] + kOuts * job.weight_stride);
     for_row_tiles<kMaxRows>(job.n, [&](int64_t row, auto rows) {
       Vec total[kOuts][rows];
       fill_zero(total);
-      accumulate<E, kOuts, rows>(job, w, job.x + row * padded(job.in), out, 0, job.in, total);
+      accumulate<E, kOuts, rows>(job, w, job.x + row * padded(job.in), out, 0, job.in, ahead,
+                                 total);
       finish<kOuts, rows>(job, E::kFold, out, end, row, total);
     });
   }
@@ -47,45 +52,83 @@ void decode_panel(const LinearJob& job, int64_t out, int64_t count, int64_t begi
   }
 }
 
-// Many rows: a panel of weights is decoded once and stays in the L2 cache, a tile of rows of the
-// same depth in the L1 cache. Between depths the sums wait, lane by lane, in scratch.
-inline void linear_panels(const LinearJob& job, int64_t begin, int64_t end, float* scratch,
-                          decltype(&decode_panel<F32Element>) decode, float fold) {
-  float* const panel = scratch;
-  float* const waiting = scratch + kPanelOuts * kPanelDepth;
-  for (int64_t first = begin; first < end; first += kPanelOuts) {
-    const int64_t stop = first + kPanelOuts < end ? first + kPanelOuts : end;
-    for (int64_t depth = 0; depth < job.in; depth += kPanelDepth) {
-      const int64_t length = job.in - depth < kPanelDepth ? job.in - depth : kPanelDepth;
-      decode(job, first, stop - first, depth, length, panel);
-      for_row_tiles<kTallRows>(job.n, [&](int64_t row, auto rows) {
-        for (int64_t out = first; out < stop; out += kTallOuts) {
-          const float* w[kTallOuts];
-          for (int64_t o = 0; o < kTallOuts; ++o)
-            w[o] = panel + ((out + o < stop ? out + o : stop - 1) - first) * kPanelDepth;
-          float* const here = waiting + (row * kPanelOuts + (out - first) * rows) * kLanes;
-          Vec total[kTallOuts][rows];
-          for_tile<kTallOuts, rows>([&](auto o, auto r) TANDEM_LAMBDA {
-            total[o][r] = depth == 0 ? zero() : load(here + (o * rows + r) * kLanes);
-          });
-          accumulate<F32Element, kTallOuts, rows>(job, w, job.x + row * padded(job.in) + depth, out,
-                                                  depth, padded(length), total);
-          if (depth + length == job.in)
-            finish<kTallOuts, rows>(job, fold, out, stop, row, total);
-          else
-            for_tile<kTallOuts, rows>([&](auto o, auto r) TANDEM_LAMBDA {
-              store(here + (o * rows + r) * kLanes, total[o][r]);
-            });
-        }
-      });
+// A panel of weights: outputs [first, stop), elements [depth, depth + length).
+struct Panel {
+  int64_t first, stop, depth, length;
+};
+
+inline Panel panel_at(const LinearJob& job, int64_t first, int64_t end, int64_t depth) {
+  return {first, first + kPanelOuts < end ? first + kPanelOuts : end, depth,
+          job.in - depth < kPanelDepth ? job.in - depth : kPanelDepth};
+}
+
+// One tile of outputs and rows over the depth of a panel. Between depths its sums wait, lane by
+// lane.
+template <int kRows, int kAhead>
+TANDEM_INLINE void panel_tile(const LinearJob& job, const Panel& panel, const float* weights,
+                              int64_t out, int64_t row, float fold, const Ahead<kAhead>& ahead,
+                              float* waiting) {
+  const float* w[kTallOuts];
+  for (int64_t o = 0; o < kTallOuts; ++o)
+    w[o] =
+        weights + ((out + o < panel.stop ? out + o : panel.stop - 1) - panel.first) * kPanelDepth;
+  Vec total[kTallOuts][kRows];
+  for_tile<kTallOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
+    total[o][r] = panel.depth == 0 ? zero() : load(waiting + (o * kRows + r) * kLanes);
+  });
+  accumulate<F32Element, kTallOuts, kRows>(job, w, job.x + row * padded(job.in) + panel.depth, out,
+                                           panel.depth, padded(panel.length), ahead, total);
+  if (panel.depth + panel.length == job.in)
+    finish<kTallOuts, kRows>(job, fold, out, panel.stop, row, total);
+  else
+    for_tile<kTallOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
+      store(waiting + (o * kRows + r) * kLanes, total[o][r]);
+    });
+}
+
+// All tiles of a panel. The weights of the next panel come into the cache meanwhile, two rows with
+// each tile.
+inline void panel_tiles(const LinearJob& job, const Panel& panel, const Panel& next, float fold,
+                        int64_t size, const float* weights, float* waiting) {
+  const char* const from = static_cast<const char*>(job.weight) + next.depth * size;
+  int64_t tile = 0;
+  for_row_tiles<kTallRows>(job.n, [&](int64_t row, auto rows) {
+    for (int64_t out = panel.first; out < panel.stop; out += kTallOuts, ++tile) {
+      float* const here = waiting + (row * kPanelOuts + (out - panel.first) * rows) * kLanes;
+      Ahead<2> ahead;
+      ahead.size = size;
+      for (int64_t i = 0; i < 2; ++i) {
+        const int64_t o = next.first + 2 * tile + i;
+        ahead.rows[i] = from + (o < next.stop ? o : next.first) * job.weight_stride * size;
+      }
+      if (next.first + 2 * tile < next.stop)
+        panel_tile<rows>(job, panel, weights, out, row, fold, ahead, here);
+      else
+        panel_tile<rows>(job, panel, weights, out, row, fold, Ahead<0>{}, here);
     }
+  });
+}
+
+// Many rows: a panel of weights is decoded once and stays in the L1 cache, with the tile of rows of
+// the same depth that is being worked on.
+template <typename E>
+void linear_panels(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
+  float* const waiting = scratch + kPanelOuts * kPanelDepth;
+  Panel panel = panel_at(job, begin, end, 0);
+  while (panel.first < end) {
+    const bool more = panel.depth + panel.length < job.in;
+    const Panel next = more ? panel_at(job, panel.first, end, panel.depth + kPanelDepth)
+                            : panel_at(job, panel.stop, end, 0);
+    decode_panel<E>(job, panel.first, panel.stop - panel.first, panel.depth, panel.length, scratch);
+    panel_tiles(job, panel, next, E::kFold, sizeof(typename E::Storage), scratch, waiting);
+    panel = next;
   }
 }
 
 template <typename E>
 void linear_element(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
   if (job.n > kMaxDirectRows)
-    linear_panels(job, begin, end, scratch, decode_panel<E>, E::kFold);
+    linear_panels<E>(job, begin, end, scratch);
   else if (job.n <= kWideRows)
     linear_direct<E, kWideOuts, kWideRows>(job, begin, end);
   else

@@ -52,10 +52,10 @@ TANDEM_INLINE __m128 output_scales(const LinearJob& job, int64_t out, int64_t co
 // total[o][r] += w[o] . x[r] over [0, length), whose first element is number `begin` of the row; w
 // and x point there. The FP8 block format sums each block of 128 alone and adds the scaled sums in
 // order.
-template <typename E, int kOuts, int kRows>
+template <typename E, int kOuts, int kRows, int kAhead>
 TANDEM_INLINE void accumulate(const LinearJob& job, const typename E::Storage* const* w,
                               const float* x, int64_t out, int64_t begin, int64_t length,
-                              Vec (&total)[kOuts][kRows]) {
+                              const Ahead<kAhead>& ahead, Vec (&total)[kOuts][kRows]) {
   const bool blocks = job.block_scales != nullptr;
   const int64_t step = blocks ? kScaleBlock : length;
   const float* scale =
@@ -65,7 +65,8 @@ TANDEM_INLINE void accumulate(const LinearJob& job, const typename E::Storage* c
   for_tile<kOuts, kRows>([&](auto o, auto r)
                              TANDEM_LAMBDA { sums[o][r] = blocks ? zero() : total[o][r]; });
   for (int64_t i = 0; i < length; i += step) {
-    dot_tile<E, kOuts, kRows>(w, x, padded(job.in), i, i + step < length ? i + step : length, sums);
+    dot_tile<E, kOuts, kRows>(w, x, padded(job.in), i, i + step < length ? i + step : length, ahead,
+                              sums);
     if (!blocks) break;
     for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
       total[o][r] = fma(sums[o][r], set1(*scale), total[o][r]);

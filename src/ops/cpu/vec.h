@@ -57,11 +57,13 @@ TANDEM_INLINE Vec round_bf16(Vec v) {
 // How one element type is read as floats. The value is load() * kFold: E4M3 goes through FP16 with
 // shifts, which is exact for subnormals too but smaller by 2^8; the caller's scale takes it up.
 // Dot products read kStep elements at a time, in two halves for the narrow types: the even ones,
-// then the odd ones. Their other operand lies in scratch in that order (store_for_dot).
+// then the odd ones; where kWide is set, twice that at once, the same in four parts. Their other
+// operand lies in scratch in that order (store_for_dot).
 struct F32Element {
   using Storage = float;
   static constexpr float kFold = 1.0F;
   static constexpr int kHalves = 1;
+  static constexpr bool kWide = false;
   static TANDEM_INLINE Vec load(const float* p) { return cpu::TANDEM_ISA::load(p); }
   static TANDEM_INLINE Vec load(const float* p, int count) {
     return cpu::TANDEM_ISA::load(p, count);
@@ -79,6 +81,7 @@ struct Bf16Element {
   using Storage = uint16_t;
   static constexpr float kFold = 1.0F;
   static constexpr int kHalves = 2;
+  static constexpr bool kWide = false;
   static TANDEM_INLINE Vec load(const uint16_t* p) { return load_bf16(p); }
   static TANDEM_INLINE Vec load(const uint16_t* p, int count) { return load_bf16(p, count); }
   template <int kHalf>
@@ -93,7 +96,7 @@ struct Bf16Element {
 // kKeepNan false for weights, whose NaN bytes have been refused when the file was read; true for
 // keys and values, where a NaN byte is a NaN.
 template <bool kKeepNan>
-struct Fp8Of {
+struct Fp8Of : WideFp8<kKeepNan> {
   using Storage = uint8_t;
   static constexpr float kFold = 256.0F;
   static constexpr int kHalves = 2;
