@@ -9,15 +9,16 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 #include <vector>
 
+#include "bench/gpu/graph_timer.h"
 #include "bench/gpu/read_bandwidth.h"
 #include "ops/cuda/packed_linear.h"
 
 namespace tandem {
 namespace {
 
+using bench::time_graph;
 using ops::cuda::DeviceBuffer;
 using ops::cuda::PackedLinear;
 using ops::cuda::PackedType;
@@ -45,39 +46,6 @@ constexpr Shape kShapes[] = {
     {"assistant head", PackedType::kBF16, 1024, 262144},
     {"target head", PackedType::kBF16, 3840, 262144},
 };
-
-// Median microseconds of one run of what `record` launches.
-double time_graph(const std::function<void(const Stream&)>& record, bool dependent) {
-  cudaStream_t stream;
-  TANDEM_CUDA_CHECK(cudaStreamCreate(&stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  TANDEM_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  record({stream, dependent});
-  TANDEM_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
-  TANDEM_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
-  cudaEvent_t begin;
-  cudaEvent_t end;
-  TANDEM_CUDA_CHECK(cudaEventCreate(&begin));
-  TANDEM_CUDA_CHECK(cudaEventCreate(&end));
-  std::vector<double> times;
-  for (int round = 0; round < 11; ++round) {
-    TANDEM_CUDA_CHECK(cudaEventRecord(begin, stream));
-    TANDEM_CUDA_CHECK(cudaGraphLaunch(executable, stream));
-    TANDEM_CUDA_CHECK(cudaEventRecord(end, stream));
-    TANDEM_CUDA_CHECK(cudaEventSynchronize(end));
-    float milliseconds = 0;
-    TANDEM_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (round >= 2) times.push_back(1e3 * static_cast<double>(milliseconds));
-  }
-  TANDEM_CUDA_CHECK(cudaGraphExecDestroy(executable));
-  TANDEM_CUDA_CHECK(cudaGraphDestroy(graph));
-  TANDEM_CUDA_CHECK(cudaEventDestroy(begin));
-  TANDEM_CUDA_CHECK(cudaEventDestroy(end));
-  TANDEM_CUDA_CHECK(cudaStreamDestroy(stream));
-  std::ranges::sort(times);
-  return times[times.size() / 2];
-}
 
 PackedLinear random_weight(const Shape& shape, int multiprocessors, uint64_t seed) {
   PackedLinear weight = ops::cuda::make_packed_linear(shape.type, shape.out_features,
