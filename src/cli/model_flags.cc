@@ -1,11 +1,14 @@
 #include "cli/model_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 
+#include "base/log.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
+#include "gpu/device_step.h"
 #include "io/speculative_config.h"
 #include "speculation/acceptance.h"
 
@@ -46,6 +49,50 @@ base::Status apply_speculative_config(const std::string& json, engine::RuntimeOp
   return {};
 }
 
+void add_cache_flags(CLI::App& command, ModelFlags& flags) {
+  command.add_option("--kv-cache-gib", flags.kv_cache_gib, "most memory of the KV cache, in GiB")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  command
+      .add_option("--kv-cache-dtype", flags.kv_cache_dtype,
+                  "auto (as the checkpoint asks), bfloat16, fp8 or fp8_e4m3")
+      ->capture_default_str();
+  command.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags.prefix_caching,
+                   "prompts that begin alike are computed once");
+}
+
+// A cache too small for what was asked still serves, but nobody should have to find out why it is
+// slow.
+void warn_of_few_rings(const engine::KvPlan& plan, int64_t budget_bytes) {
+  if (plan.max_num_seqs == plan.asked_num_seqs) return;
+  const auto gib = [](int64_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30);
+  };
+  base::log_warning(
+      "--max-num-seqs {}: {} run at once, the others wait: a KV cache of {:.2f} GiB has no room "
+      "for more beside one request of {} tokens; --kv-cache-gib {:.2f} would do",
+      plan.asked_num_seqs, plan.max_num_seqs, gib(budget_bytes), plan.max_model_len,
+      std::ceil(100 * gib(plan.bytes_for_asked)) / 100);
+}
+
+// What only the CPU computes falls back to it when the device was left open, and is refused when a
+// GPU was asked for.
+base::Result<bool> wants_gpu(const ModelFlags& flags) {
+  if (flags.device == "cpu") return false;
+  const char* only_on_cpu = flags.compute == "float32"             ? "--compute float32"
+                            : flags.fp8_arithmetic != "checkpoint" ? "--fp8-arithmetic"
+                                                                   : nullptr;
+  if (flags.device == "auto") return only_on_cpu == nullptr && gpu::find_device().has_value();
+  if (only_on_cpu != nullptr)
+    return base::unsupported(
+        "{}: expected the checkpoint's own arithmetic on a GPU; drop it, or "
+        "use --device cpu",
+        only_on_cpu);
+  TANDEM_ASSIGN_OR_RETURN(const gpu::DeviceInfo info, gpu::find_device());
+  (void)info;
+  return true;
+}
+
 }  // namespace
 
 void add_model_flags(CLI::App& command, ModelFlags& flags) {
@@ -57,6 +104,15 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
       .add_option("--fp8-arithmetic", flags.fp8_arithmetic,
                   "checkpoint, weight-only or vllm-parity")
       ->capture_default_str();
+  command.add_option("--device", flags.device, "cpu or cuda; auto: a GPU if there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command
+      .add_option("--gpu-memory-utilization", flags.gpu_memory_utilization,
+                  "share of the card's memory that weights and KV cache may take")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  command.add_flag("--enforce-eager", flags.enforce_eager, "launch kernels without CUDA graphs");
   command.add_option("--threads", flags.threads, "0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -80,9 +136,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
       ->capture_default_str();
   command.add_option("--hf-overrides", flags.hf_overrides,
                      R"(JSON merged into the target's config.json: {"num_hidden_layers": 6})");
-  command.add_option("--kv-cache-gib", flags.kv_cache_gib, "most memory of the KV cache, in GiB")
-      ->check(CLI::Range(0.0, 1e6))
-      ->capture_default_str();
+  add_cache_flags(command, flags);
 }
 
 base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
@@ -95,12 +149,18 @@ base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
                           model::parse_fp8_arithmetic(flags.fp8_arithmetic));
   if (!flags.speculative_config.empty())
     TANDEM_RETURN_IF_ERROR(apply_speculative_config(flags.speculative_config, options));
+  TANDEM_ASSIGN_OR_RETURN(options.kv_cache_dtype,
+                          model::parse_kv_cache_dtype(flags.kv_cache_dtype));
+  options.prefix_caching = flags.prefix_caching;
   options.num_threads = flags.threads;
   options.max_num_seqs = flags.max_num_seqs;
   options.max_num_batched_tokens = std::max(flags.max_num_batched_tokens, flags.max_num_seqs);
   options.max_chunk_tokens = options.max_num_batched_tokens;
   options.max_model_len = flags.max_model_len;
   options.kv_bytes = static_cast<int64_t>(flags.kv_cache_gib * (int64_t{1} << 30));
+  TANDEM_ASSIGN_OR_RETURN(options.on_gpu, wants_gpu(flags));
+  options.gpu_memory_utilization = flags.gpu_memory_utilization;
+  options.use_graphs = !flags.enforce_eager;
   return options;
 }
 
@@ -114,7 +174,10 @@ base::Result<std::unique_ptr<engine::Runtime>> open_runtime(engine::RuntimeOptio
     bar->update(done, total, describe_bytes(static_cast<double>(total)));
     if (done >= total) bars.erase(dir.string());
   };
-  return engine::Runtime::open(std::move(options));
+  const int64_t kv_bytes = options.kv_bytes;
+  TANDEM_ASSIGN_OR_RETURN(auto runtime, engine::Runtime::open(std::move(options)));
+  warn_of_few_rings(runtime->kv_plan(), kv_bytes);
+  return runtime;
 }
 
 }  // namespace tandem::cli

@@ -19,11 +19,16 @@ struct ModelFlags {
   std::string speculative_config;  // JSON; empty: plain decoding
   std::string compute = "native";
   std::string fp8_arithmetic = "checkpoint";
+  std::string device = "auto";
+  double gpu_memory_utilization = 0.9;
+  bool enforce_eager = false;
   int threads = 0;
   int64_t max_num_seqs = 8;
   int64_t max_num_batched_tokens = 512;
   int64_t max_model_len = 0;
   double kv_cache_gib = 4.0;
+  std::string kv_cache_dtype = "auto";
+  bool prefix_caching = true;
   std::string load_format = "auto";
   std::string hf_overrides;  // JSON; empty: none
 };

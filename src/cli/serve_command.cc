@@ -58,13 +58,20 @@ void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& opt
                      : "off",
                  options.synthetic ? ", synthetic acceptance" : "");
   const engine::KvPlan& plan = runtime.kv_plan();
-  base::log_info("activations and KV cache: {}; {} threads",
+  base::log_info("activations: {}; {} threads",
                  options.pair.model.compute == model::Compute::kFloat32 ? "FP32" : "BF16",
                  runtime.num_threads());
   base::log_info(
-      "KV cache: {}, {} tokens in full layers, {} requests at once, of up to {} tokens each",
-      describe_bytes(static_cast<double>(plan.size_bytes)), plan.num_page_blocks * block_size,
+      "KV cache: {} in {}, {} tokens in full layers, {} requests at once, of up to {} tokens each",
+      describe_bytes(static_cast<double>(plan.size_bytes)),
+      core::dtype_name(runtime.kv_dtype()), plan.num_page_blocks * block_size,
       plan.max_num_seqs, model.max_request_tokens);
+  base::log_info("prefix cache: {}",
+                 !options.prefix_caching
+                     ? "off"
+                     : fmt::format("on, {} of these for snapshots of {} blocks",
+                                   describe_bytes(static_cast<double>(plan.snapshot_bytes)),
+                                   plan.num_snapshot_blocks));
 }
 
 base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::Runtime& runtime) {
@@ -90,12 +97,16 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
   }
   std::vector<std::string> names = flags.served_model_names;
   if (names.empty()) names = {flags.model.target};
+  auto grammars = std::make_shared<text::GrammarCompiler>(
+      tokenizer, engine::eos_token_ids(*runtime.pair().target),
+      checkpoint.config().text.vocab_size);
   return server::ServedModel{
       .names = std::move(names),
       .root = std::filesystem::path(flags.model.target).filename().string(),
       .version = TANDEM_VERSION,
       .tokenizer = std::move(tokenizer),
       .chat_template = std::move(chat_template),
+      .grammars = std::move(grammars),
       .template_kwargs = std::make_shared<const nlohmann::ordered_json>(std::move(kwargs)),
       .sampling = std::move(defaults),
       .modality_ids = checkpoint.config().modality_token_ids,
@@ -106,6 +117,7 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       .num_pages = runtime.kv_plan().num_page_blocks,
       .num_draft_tokens = runtime.engine().options().num_draft_tokens,
       .spec_metrics = flags.spec_metrics,
+      .prompt_details = flags.prompt_details,
       .started = std::time(nullptr)};
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/runtime_parts.h"
+
 namespace tandem::engine {
 namespace {
 
@@ -29,8 +31,8 @@ base::Status check_options(const RuntimeOptions& options) {
   return {};
 }
 
-// What generation_config.json forbids, and the places for images and sound, which mean nothing in a
-// text.
+}  // namespace
+
 std::vector<int32_t> suppressed_ids(const io::Checkpoint& target) {
   std::vector<int32_t> ids = target.generation_config().suppress_tokens;
   for (const int32_t id : target.config().modality_token_ids)
@@ -77,8 +79,6 @@ base::Result<KvPlan> make_plan(const RuntimeOptions& options, const io::TextConf
                   .budget_bytes = options.kv_bytes});
 }
 
-}  // namespace
-
 std::vector<int32_t> eos_token_ids(const model::TargetModel& target) {
   const auto& generation = target.checkpoint().generation_config().eos_token_ids;
   return generation.empty() ? target.checkpoint().config().eos_token_ids : generation;
@@ -98,6 +98,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
       model::kv_dtype(options.kv_cache_dtype, quantization.info, options.pair.model);
   const int64_t ring_len =
       model::ring_len_for(config.text.sliding_window, options.num_draft_tokens, options.block_size);
+  if (options.on_gpu) return open_on_gpu(options, config, kv_dtype, ring_len);
   TANDEM_ASSIGN_OR_RETURN(const KvPlan plan, make_plan(options, config.text, kv_dtype, ring_len));
   EngineOptions engine = engine_options(options, config.text, plan, ring_len);
   TANDEM_RETURN_IF_ERROR(Engine::validate(engine));
@@ -119,7 +120,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
 
 Runtime::Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan,
                  EngineOptions engine, const model::KvStoreConfig& kv, model::KvScaleLists scales)
-    : pool_(options.num_threads), pair_(std::move(pair)), kv_plan_(kv_plan) {
+    : pool_(options.num_threads), pair_(std::move(pair)), kv_plan_(kv_plan), kv_dtype_(kv.dtype) {
   kv_ = std::make_unique<model::KvStore>(pair_.target->config(), kv, std::move(scales.k),
                                          std::move(scales.v));
   step_ = std::make_unique<speculation::SpeculativeStep>(

@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "engine/engine.h"
 #include "engine/kv_plan.h"
+#include "gpu/device_step.h"
 #include "model/kv_format.h"
 #include "model/pair.h"
 #include "speculation/speculative_step.h"
@@ -30,6 +31,11 @@ struct RuntimeOptions {
   model::KvCacheDtype kv_cache_dtype = model::KvCacheDtype::kAuto;
   bool prefix_caching = true;
   uint64_t seed = 0;
+  // On a GPU the KV cache takes what gpu_memory_utilization of the card's memory leaves beside
+  // weights and working memory, but no more than kv_bytes when that is given.
+  bool on_gpu = false;
+  double gpu_memory_utilization = 0.9;
+  bool use_graphs = true;
 };
 
 class Runtime {
@@ -40,18 +46,28 @@ class Runtime {
   Engine& engine() { return *engine_; }
   const model::Pair& pair() const { return pair_; }
   const KvPlan& kv_plan() const { return kv_plan_; }
-  model::KvStore& kv() { return *kv_; }
+  core::DType kv_dtype() const { return kv_dtype_; }
+  // Where steps run: the card's name, or nothing for the CPU.
+  const std::string& gpu_name() const { return gpu_name_; }
   int num_threads() const { return pool_.num_threads(); }
 
  private:
   Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan,
           EngineOptions engine, const model::KvStoreConfig& kv, model::KvScaleLists scales);
+  Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan,
+          EngineOptions engine, std::unique_ptr<gpu::DeviceStep> device_step, std::string gpu_name);
+  static base::Result<std::unique_ptr<Runtime>> open_on_gpu(const RuntimeOptions& options,
+                                                            const io::ModelConfig& config,
+                                                            core::DType kv_dtype, int64_t ring_len);
 
   core::ThreadPool pool_;
   model::Pair pair_;
   KvPlan kv_plan_;
-  std::unique_ptr<model::KvStore> kv_;
+  core::DType kv_dtype_ = core::DType::kBF16;
+  std::string gpu_name_;
+  std::unique_ptr<model::KvStore> kv_;  // null on a GPU, as the next one
   std::unique_ptr<speculation::SpeculativeStep> step_;
+  std::unique_ptr<gpu::DeviceStep> device_step_;  // null on a CPU
   std::unique_ptr<Engine> engine_;
 };
 

@@ -68,9 +68,10 @@ class ProductTest : public testing::TestWithParam<Case> {
   std::vector<float> run(const std::vector<BFloat16>& x, int num_rows, int num_tiles) {
     const int in = GetParam().in_features;
     const auto rows = tests::to_device(x);
-    auto operand = tests::poisoned(static_cast<size_t>(num_tiles) * 8 * static_cast<size_t>(in) * 2);
-    const auto partials = tests::poisoned(
-        static_cast<size_t>(weight_.partial_bytes(num_tiles * 8)));
+    auto operand =
+        tests::poisoned(static_cast<size_t>(num_tiles) * 8 * static_cast<size_t>(in) * 2);
+    const auto partials =
+        tests::poisoned(static_cast<size_t>(weight_.partial_bytes(num_tiles * 8)));
     ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), num_rows, in, input_scale(),
                                operand.as<uint16_t>(), num_tiles);
     ops::cuda::product({}, weight_, operand.as<uint16_t>(), num_tiles, partials.as<float>());
@@ -110,7 +111,8 @@ TEST_P(ProductTest, MatchesASumInDouble) {
       double magnitude = 0;
       for (int k = 0; k < c.in_features; ++k) {
         float input = core::to_float(x[static_cast<size_t>(row * c.in_features + k)]);
-        if (input_scale() > 0) input = core::e4m3_to_float(core::float_to_e4m3(input / input_scale()));
+        if (input_scale() > 0)
+          input = core::e4m3_to_float(core::float_to_e4m3(input / input_scale()));
         const double term =
             double{input} * double{values_[static_cast<size_t>(column * c.in_features + k)]};
         expected += term;

@@ -43,6 +43,8 @@ inline std::vector<core::BFloat16> random_bf16(size_t count, uint32_t seed, floa
   return values;
 }
 
-inline void synchronize() { TANDEM_CUDA_CHECK(cudaDeviceSynchronize()); }
+inline void synchronize() {
+  TANDEM_CUDA_CHECK(cudaDeviceSynchronize());
+}
 
 }  // namespace tandem::tests

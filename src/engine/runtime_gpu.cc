@@ -1,0 +1,92 @@
+// The runtime on a GPU: what the memory allows, then the step on the device.
+#include <algorithm>
+#include <utility>
+
+#include "engine/runtime.h"
+#include "engine/runtime_parts.h"
+
+namespace tandem::engine {
+namespace {
+
+// CUDA's own memory, fragments, the loader's staging buffers.
+constexpr int64_t kReservedBytes = int64_t{1} << 30;
+
+int64_t weight_bytes(const io::Checkpoint& checkpoint) {
+  int64_t bytes = 0;
+  for (const io::Checkpoint::StoredTensor& tensor : checkpoint.stored_tensors())
+    if (!tensor.canonical_name.empty())
+      bytes += tensor.view.shape.num_elements() *
+               static_cast<int64_t>(core::dtype_bytes(tensor.view.dtype));
+  return bytes;
+}
+
+base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair& pair,
+                                const gpu::DeviceInfo& info) {
+  int64_t weights = weight_bytes(*pair.target_checkpoint);
+  if (pair.assistant_checkpoint) weights += weight_bytes(*pair.assistant_checkpoint);
+  const auto allowed =
+      static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(info.total_bytes));
+  const int64_t used_by_others = info.total_bytes - info.free_bytes;
+  const int64_t budget = allowed - used_by_others - weights - kReservedBytes;
+  constexpr double kGiB = 1 << 30;
+  if (budget <= 0)
+    return base::make_error(
+        base::ErrorCode::kResourceExhausted,
+        fmt::format("--gpu-memory-utilization: expected room for {:.1f} GiB of weights beside the "
+                    "{:.1f} GiB in use, got {:.2f} of {:.1f} GiB; raise it, or free the card",
+                    static_cast<double>(weights) / kGiB,
+                    static_cast<double>(used_by_others + kReservedBytes) / kGiB,
+                    options.gpu_memory_utilization, static_cast<double>(info.total_bytes) / kGiB));
+  return options.kv_bytes > 0 ? std::min(options.kv_bytes, budget) : budget;
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions& options,
+                                                            const io::ModelConfig& config,
+                                                            core::DType kv_dtype,
+                                                            int64_t ring_len) {
+  TANDEM_ASSIGN_OR_RETURN(const gpu::DeviceInfo info, gpu::find_device());
+  TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
+  RuntimeOptions sized = options;
+  TANDEM_ASSIGN_OR_RETURN(sized.kv_bytes, kv_budget(options, pair, info));
+  TANDEM_ASSIGN_OR_RETURN(const KvPlan plan, make_plan(sized, config.text, kv_dtype, ring_len));
+  EngineOptions engine = engine_options(options, config.text, plan, ring_len);
+  TANDEM_RETURN_IF_ERROR(Engine::validate(engine));
+  engine.eos_token_ids = eos_token_ids(*pair.target);
+  engine.suppress_tokens = suppressed_ids(pair.target->checkpoint());
+  const gpu::DeviceStepOptions step{
+      .kv = {.block_size = options.block_size,
+             .num_ring_blocks = plan.num_ring_blocks + plan.num_snapshot_blocks,
+             .num_page_blocks = plan.num_page_blocks,
+             .ring_len = ring_len,
+             .dtype = kv_dtype},
+      .max_sequences = plan.max_num_seqs,
+      .max_step_rows = options.max_num_batched_tokens,
+      .max_model_len = plan.max_model_len,
+      .draft_position_offset = options.draft_position_offset,
+      .synthetic = options.synthetic,
+      .synthetic_seed = options.seed,
+      .suppress_tokens = engine.suppress_tokens,
+      .use_graphs = options.use_graphs};
+  TANDEM_ASSIGN_OR_RETURN(
+      auto device_step,
+      gpu::open_device_step(*pair.target_checkpoint, pair.assistant_checkpoint.get(), step));
+  return std::unique_ptr<Runtime>(new Runtime(options, std::move(pair), plan, std::move(engine),
+                                              std::move(device_step), info.name));
+}
+
+Runtime::Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan,
+                 EngineOptions engine, std::unique_ptr<gpu::DeviceStep> device_step,
+                 std::string gpu_name)
+    : pool_(options.num_threads),
+      pair_(std::move(pair)),
+      kv_plan_(kv_plan),
+      gpu_name_(std::move(gpu_name)),
+      device_step_(std::move(device_step)) {
+  engine_ = std::make_unique<Engine>(
+      std::move(engine),
+      [this](const speculation::SpecBatch& batch) { return device_step_->run(batch); });
+}
+
+}  // namespace tandem::engine

@@ -1,0 +1,56 @@
+// The speculative step on an NVIDIA GPU, as the engine sees it: a step function and what it costs.
+// Its specification is speculation::SpeculativeStep over the same pair; tests hold both together.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "io/checkpoint.h"
+#include "model/kv_store.h"
+#include "speculation/acceptance.h"
+#include "speculation/spec_batch.h"
+
+namespace tandem::gpu {
+
+struct DeviceInfo {
+  std::string name;
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;
+  int num_multiprocessors = 0;
+  int compute_capability = 0;  // 90: 9.0
+};
+
+// The GPU that runs kernels of this build. Says what is missing: a driver, a card, or CUDA in the
+// build.
+base::Result<DeviceInfo> find_device();
+
+struct DeviceStepOptions {
+  model::KvStoreConfig kv;
+  int64_t max_sequences = 1;   // rows of the state store
+  int64_t max_step_rows = 64;  // tokens and drafts of one step, as the scheduler bounds them
+  int64_t max_model_len = 0;   // most tokens of a sequence
+  int draft_position_offset = 0;
+  std::optional<speculation::SyntheticAcceptance> synthetic;
+  uint64_t synthetic_seed = 0;
+  std::vector<int32_t> suppress_tokens;  // of the target: what a plain greedy sampler leaves out
+  bool use_graphs = true;
+};
+
+class DeviceStep {
+ public:
+  virtual ~DeviceStep() = default;
+  // As SpeculativeStep::run.
+  virtual speculation::SpecResult run(const speculation::SpecBatch& batch) = 0;
+};
+
+// Packs the weights on the device. assistant may be null. The checkpoints are not needed
+// afterwards.
+base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,
+                                                           const io::Checkpoint* assistant,
+                                                           const DeviceStepOptions& options);
+
+}  // namespace tandem::gpu

@@ -1,0 +1,151 @@
+#include "gpu/layer.h"
+
+#include "core/bf16.h"
+#include "ops/cuda/attention.h"
+#include "ops/cuda/head_prep.h"
+#include "ops/cuda/row_ops.h"
+#include "ops/rope.h"
+
+namespace tandem::gpu {
+namespace {
+
+using ops::cuda::Stream;
+
+float scalar_of(const core::TensorView& tensor) {
+  return tensor.dtype == core::DType::kF32 ? *tensor.ptr<float>()
+                                           : core::to_float(*tensor.ptr<core::BFloat16>());
+}
+
+ops::cuda::NextNorm next_norm(const NextInput& next, float eps, int num_rows,
+                              const Workspace& workspace) {
+  return {.weight = next.norm,
+          .eps = eps,
+          .operand = workspace.operand_for(num_rows, next.input_scale),
+          .normed = next.normed_rows};
+}
+
+// q, k and v: the product, then the head norms, the rotation and the KV cache.
+void project(const Stream& stream, const LayerWeights& layer, float eps, const LayerPass& pass,
+             Workspace& workspace) {
+  const int n = pass.rows.num_rows;
+  auto* partials = workspace.partials.as<float>();
+  ops::cuda::product(stream, layer.qkv.weight, workspace.operand.as<uint16_t>(), n / 8, partials);
+  ops::cuda::HeadPrep prep;
+  prep.product = layer.qkv.weight.partials(partials, n);
+  for (size_t i = 0; i < 3; ++i) prep.scales[i] = layer.qkv.scales[i];
+  prep.num_heads = layer.num_heads;
+  prep.num_kv_heads = layer.writes_kv ? static_cast<int>(layer.config.num_key_value_heads) : 0;
+  prep.head_dim = static_cast<int>(layer.config.head_dim);
+  prep.k_eq_v = layer.config.k_eq_v;
+  prep.eps = eps;
+  prep.q_norm = layer.q_norm.as<uint16_t>();
+  prep.k_norm = layer.k_norm.as<uint16_t>();
+  prep.inv_freq = layer.inv_freq.as<float>();
+  prep.kv = pass.kv;
+  prep.places = pass.places;
+  prep.q = workspace.q.as<uint16_t>();
+  ops::cuda::head_prep(stream, pass.rows, prep);
+}
+
+void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass,
+            Workspace& workspace) {
+  const auto head_dim = static_cast<int>(layer.config.head_dim);
+  // A tile's first row sees kTileRows - 1 keys more than its last row's window.
+  const int keys = layer.window > 0
+                       ? std::min(pass.max_keys, layer.window + ops::cuda::kTileRows - 1)
+                       : pass.max_keys;
+  ops::cuda::Attention job;
+  job.num_heads = layer.num_heads;
+  job.num_kv_heads = static_cast<int>(layer.config.num_key_value_heads);
+  job.head_dim = head_dim;
+  job.window = layer.window;
+  job.q = workspace.q.as<uint16_t>();
+  job.kv = pass.kv;
+  job.places = pass.places;
+  job.workspace = workspace.attention.as<float>();
+  job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
+  job.out = workspace.operand_for(pass.rows.num_rows, layer.o.input_scale);
+  ops::cuda::attention(stream, pass.rows, pass.tiles, job);
+}
+
+// The end of a sub-block: what the product left joins the residual, and the next norm follows.
+void join_residual(const Stream& stream, const Projection& projection,
+                   const ops::cuda::DeviceBuffer& post_norm, float eps, float layer_scalar,
+                   int num_rows, const ops::cuda::NextNorm& next, Workspace& workspace) {
+  ops::cuda::residual_norm(
+      stream, {.num_rows = num_rows,
+               .hidden = projection.weight.out_features,
+               .sums = projection.weight.partials(workspace.partials.as<float>(), num_rows),
+               .scale = projection.scales[0],
+               .post_weight = post_norm.as<uint16_t>(),
+               .eps = eps,
+               .layer_scalar = layer_scalar,
+               .x = workspace.x.as<uint16_t>(),
+               .next = next});
+}
+
+}  // namespace
+
+base::Result<LayerWeights> load_layer(WeightUploader& uploader, const io::Checkpoint& checkpoint,
+                                      int64_t index) {
+  const io::TextConfig& text = checkpoint.config().text;
+  LayerWeights layer;
+  layer.config = text.layers[static_cast<size_t>(index)];
+  layer.num_heads = static_cast<int>(text.num_attention_heads);
+  layer.window =
+      layer.config.type == io::LayerType::kSliding ? static_cast<int>(text.sliding_window) : 0;
+  layer.writes_kv = checkpoint.config().kind == io::ModelKind::kTarget;
+  const std::string prefix = fmt::format("layers.{}.", index);
+  std::vector<std::string> qkv = {prefix + "self_attn.q_proj"};
+  if (layer.writes_kv) {
+    qkv.push_back(prefix + "self_attn.k_proj");
+    if (!layer.config.k_eq_v) qkv.push_back(prefix + "self_attn.v_proj");
+    layer.k_norm = uploader.vector(checkpoint.tensor(prefix + "self_attn.k_norm.weight"));
+  }
+  TANDEM_ASSIGN_OR_RETURN(layer.qkv, uploader.projection(checkpoint, qkv));
+  TANDEM_ASSIGN_OR_RETURN(layer.o, uploader.projection(checkpoint, {prefix + "self_attn.o_proj"}));
+  TANDEM_ASSIGN_OR_RETURN(layer.gate_up, uploader.projection(checkpoint, {prefix + "mlp.gate_proj",
+                                                                          prefix + "mlp.up_proj"}));
+  TANDEM_ASSIGN_OR_RETURN(layer.down, uploader.projection(checkpoint, {prefix + "mlp.down_proj"}));
+  const auto norm = [&](const char* name) {
+    return uploader.vector(checkpoint.tensor(prefix + name + ".weight"));
+  };
+  layer.q_norm = norm("self_attn.q_norm");
+  layer.input_norm = norm("input_layernorm");
+  layer.post_attention_norm = norm("post_attention_layernorm");
+  layer.pre_feedforward_norm = norm("pre_feedforward_layernorm");
+  layer.post_feedforward_norm = norm("post_feedforward_layernorm");
+  layer.layer_scalar = scalar_of(checkpoint.tensor(prefix + "layer_scalar"));
+  std::vector<float> inv_freq = ops::rope_inv_freq(layer.config.head_dim, layer.config.rope.theta,
+                                                   layer.config.rope.partial_rotary_factor);
+  layer.inv_freq = uploader.vector(core::TensorView(inv_freq.data(), core::DType::kF32,
+                                                    {static_cast<int64_t>(inv_freq.size())}));
+  return layer;
+}
+
+void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const LayerPass& pass,
+               const NextInput& next, Workspace& workspace) {
+  const int n = pass.rows.num_rows;
+  auto* operand = workspace.operand.as<uint16_t>();
+  auto* partials = workspace.partials.as<float>();
+  project(stream, layer, eps, pass, workspace);
+  attend(stream, layer, pass, workspace);
+  ops::cuda::product(stream, layer.o.weight, operand, n / 8, partials);
+  join_residual(stream, layer.o, layer.post_attention_norm, eps, 1.0F, n,
+                next_norm({.norm = layer.pre_feedforward_norm.as<uint16_t>(),
+                           .input_scale = layer.gate_up.input_scale},
+                          eps, n, workspace),
+                workspace);
+  ops::cuda::product(stream, layer.gate_up.weight, operand, n / 8, partials);
+  ops::cuda::gelu_operand(stream, {.num_rows = n,
+                                   .intermediate = layer.gate_up.weight.out_features / 2,
+                                   .sums = layer.gate_up.weight.partials(partials, n),
+                                   .gate_scale = layer.gate_up.scales[0],
+                                   .up_scale = layer.gate_up.scales[1],
+                                   .operand = workspace.operand_for(n, layer.down.input_scale)});
+  ops::cuda::product(stream, layer.down.weight, operand, n / 8, partials);
+  join_residual(stream, layer.down, layer.post_feedforward_norm, eps, layer.layer_scalar, n,
+                next_norm(next, eps, n, workspace), workspace);
+}
+
+}  // namespace tandem::gpu

@@ -1,0 +1,177 @@
+#include "gpu/models.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/bf16.h"
+#include "ops/cuda/attention.h"
+
+namespace tandem::gpu {
+namespace {
+
+using ops::cuda::Stream;
+
+WorkspaceSizes sizes_of(const std::vector<LayerWeights>& layers,
+                        std::initializer_list<const Projection*> others, int64_t max_model_len) {
+  WorkspaceSizes sizes;
+  const auto cover = [&](const Projection& projection) {
+    sizes.cover({.operand_width = projection.weight.in_features,
+                 .partial_bytes = projection.weight.partial_bytes(kMaxPassRows)});
+  };
+  for (const Projection* projection : others) cover(*projection);
+  for (const LayerWeights& layer : layers) {
+    for (const Projection* projection : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+      cover(*projection);
+    const auto head_dim = static_cast<int>(layer.config.head_dim);
+    const int64_t keys =
+        layer.window > 0 ? std::min<int64_t>(max_model_len, layer.window + ops::cuda::kTileRows - 1)
+                         : max_model_len;
+    sizes.cover({.hidden = layer.qkv.weight.in_features,
+                 .q_dim = layer.num_heads * layer.config.head_dim,
+                 .attention_bytes = static_cast<int64_t>(ops::cuda::attention_workspace_bytes(
+                     kMaxPassRows, layer.num_heads, head_dim,
+                     ops::cuda::attention_max_segments(head_dim, keys)))});
+  }
+  return sizes;
+}
+
+// The layers one after the other; `last` is what follows the last one.
+template <typename KvLayerOf>
+void run_layers(const Stream& stream, const std::vector<LayerWeights>& layers, float eps,
+                const Pass& pass, const KvCache& kv, const KvLayerOf& kv_layer_of,
+                const NextInput& last, Workspace& workspace) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const bool ring = layers[i].config.type == io::LayerType::kSliding;
+    const LayerPass layer_pass{.rows = pass.rows,
+                               .tiles = pass.tiles,
+                               .places = ring ? pass.ring : pass.pages,
+                               .kv = kv.layer(kv_layer_of(i)),
+                               .max_keys = pass.max_keys};
+    const bool is_last = i + 1 == layers.size();
+    const NextInput next = is_last ? last
+                                   : NextInput{.norm = layers[i + 1].input_norm.as<uint16_t>(),
+                                               .input_scale = layers[i + 1].qkv.input_scale};
+    run_layer(stream, layers[i], eps, layer_pass, next, workspace);
+  }
+}
+
+ops::cuda::NextNorm first_norm(const std::vector<LayerWeights>& layers, float eps, int num_rows,
+                               const Workspace& workspace) {
+  return {.weight = layers.front().input_norm.as<uint16_t>(),
+          .eps = eps,
+          .operand = workspace.operand_for(num_rows, layers.front().qkv.input_scale)};
+}
+
+}  // namespace
+
+base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint& checkpoint) {
+  Target target;
+  target.config_ = checkpoint.config().text;
+  for (int64_t i = 0; i < target.config_.num_layers(); ++i) {
+    TANDEM_ASSIGN_OR_RETURN(LayerWeights layer, load_layer(uploader, checkpoint, i));
+    target.layers_.push_back(std::move(layer));
+  }
+  TANDEM_ASSIGN_OR_RETURN(target.embed_, uploader.matrix(checkpoint.tensor("embed_tokens.weight"),
+                                                         "embed_tokens.weight"));
+  const auto head = checkpoint.find("lm_head.weight");
+  if (head && !target.config_.tie_word_embeddings) {
+    TANDEM_ASSIGN_OR_RETURN(target.head_, uploader.matrix(*head, "lm_head.weight"));
+  }
+  target.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
+  target.embed_scale_ =
+      core::round_to_bf16(std::sqrt(static_cast<float>(target.config_.hidden_size)));
+  return target;
+}
+
+WorkspaceSizes Target::workspace_sizes(int64_t max_model_len) const {
+  return sizes_of(layers_, {&embed_}, max_model_len);
+}
+
+ops::cuda::EmbedTable Target::embed_table() const {
+  return {.data = embed_.weight.data.as<uint8_t>(),
+          .set_blocks = embed_.weight.set_blocks,
+          .scale = embed_scale_};
+}
+
+void Target::forward(const Stream& stream, const Pass& pass, const KvCache& kv, uint16_t* hidden,
+                     Workspace& workspace) const {
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const int n = pass.rows.num_rows;
+  ops::cuda::embed_norm(stream, {.num_rows = n,
+                                 .hidden = static_cast<int>(config_.hidden_size),
+                                 .tokens = pass.rows.tokens,
+                                 .table = embed_table(),
+                                 .x = workspace.x.as<uint16_t>(),
+                                 .next = first_norm(layers_, eps, n, workspace)});
+  run_layers(
+      stream, layers_, eps, pass, kv, [](size_t i) { return static_cast<int64_t>(i); },
+      {.norm = norm_.as<uint16_t>(), .input_scale = 0.0F, .normed_rows = hidden}, workspace);
+}
+
+ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& workspace) const {
+  const Projection& head = head_ ? *head_ : embed_;
+  ops::cuda::product(stream, head.weight, workspace.operand.as<uint16_t>(), num_rows / 8,
+                     workspace.partials.as<float>());
+  return head.weight.partials(workspace.partials.as<float>(), num_rows);
+}
+
+base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
+                                        const io::Checkpoint& target) {
+  Assistant assistant;
+  assistant.config_ = checkpoint.config().text;
+  assistant.kv_layers_ = io::shared_kv_layers(target.config(), checkpoint.config());
+  for (int64_t i = 0; i < assistant.config_.num_layers(); ++i) {
+    TANDEM_ASSIGN_OR_RETURN(LayerWeights layer, load_layer(uploader, checkpoint, i));
+    assistant.layers_.push_back(std::move(layer));
+  }
+  TANDEM_ASSIGN_OR_RETURN(assistant.pre_projection_,
+                          uploader.projection(checkpoint, {"pre_projection"}));
+  TANDEM_ASSIGN_OR_RETURN(assistant.post_projection_,
+                          uploader.projection(checkpoint, {"post_projection"}));
+  const std::string name =
+      checkpoint.find("lm_head.weight") ? "lm_head.weight" : "embed_tokens.weight";
+  TANDEM_ASSIGN_OR_RETURN(assistant.head_, uploader.matrix(checkpoint.tensor(name), name));
+  assistant.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
+  return assistant;
+}
+
+WorkspaceSizes Assistant::workspace_sizes(int64_t max_model_len) const {
+  return sizes_of(layers_, {&pre_projection_, &post_projection_, &head_}, max_model_len);
+}
+
+ops::cuda::Partials Assistant::step(const Stream& stream, const Target& target, const Pass& pass,
+                                    const KvCache& kv, States& states, float* next_state,
+                                    Workspace& workspace) const {
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const int n = pass.rows.num_rows;
+  auto* operand = workspace.operand.as<uint16_t>();
+  auto* partials = workspace.partials.as<float>();
+  ops::cuda::assistant_input(stream,
+                             {.num_rows = n,
+                              .hidden = static_cast<int>(target.config().hidden_size),
+                              .tokens = pass.rows.tokens,
+                              .table = target.embed_table(),
+                              .states = states.store,
+                              .slots = states.slots,
+                              .state_sums = states.sums,
+                              .state_scale = post_projection_.scales[0],
+                              .operand = workspace.operand_for(n, pre_projection_.input_scale)});
+  ops::cuda::product(stream, pre_projection_.weight, operand, n / 8, partials);
+  ops::cuda::start_layer(stream, {.num_rows = n,
+                                  .hidden = static_cast<int>(config_.hidden_size),
+                                  .sums = pre_projection_.weight.partials(partials, n),
+                                  .scale = pre_projection_.scales[0],
+                                  .x = workspace.x.as<uint16_t>(),
+                                  .next = first_norm(layers_, eps, n, workspace)});
+  // z goes to two products, the head and post_projection, both with BF16 weights.
+  run_layers(
+      stream, layers_, eps, pass, kv, [this](size_t i) { return kv_layers_[i]; },
+      {.norm = norm_.as<uint16_t>(), .input_scale = post_projection_.input_scale}, workspace);
+  ops::cuda::product(stream, post_projection_.weight, operand, n / 8, next_state);
+  ops::cuda::product(stream, head_.weight, operand, n / 8, partials);
+  states.store = nullptr;
+  states.sums = post_projection_.weight.partials(next_state, n);
+  return head_.weight.partials(partials, n);
+}
+
+}  // namespace tandem::gpu

@@ -1,0 +1,77 @@
+// The two models on the GPU. Their specification is model/target_model.h and assistant_model.h.
+#pragma once
+
+#include <vector>
+
+#include "gpu/kv_cache.h"
+#include "gpu/layer.h"
+#include "ops/cuda/row_ops.h"
+
+namespace tandem::gpu {
+
+// Rows of one pass, at most kMaxPassRows, and the block tables they look their keys up in.
+struct Pass {
+  ops::cuda::Rows rows;
+  ops::cuda::QueryTiles tiles;
+  ops::cuda::KvTable ring;   // sliding layers
+  ops::cuda::KvTable pages;  // full layers
+  int max_keys = 0;
+};
+
+class Target {
+ public:
+  static base::Result<Target> load(WeightUploader& uploader, const io::Checkpoint& checkpoint);
+
+  WorkspaceSizes workspace_sizes(int64_t max_model_len) const;
+  // All layers over the rows of the pass: writes their K and V, leaves the hidden states after the
+  // final norm in `hidden` [num_rows, hidden] BF16, and as the head's operand in the workspace.
+  void forward(const ops::cuda::Stream& stream, const Pass& pass, const KvCache& kv,
+               uint16_t* hidden, Workspace& workspace) const;
+  // The head's partial sums of the operand that forward() left.
+  ops::cuda::Partials head(const ops::cuda::Stream& stream, int num_rows,
+                           Workspace& workspace) const;
+
+  ops::cuda::EmbedTable embed_table() const;
+  const io::TextConfig& config() const { return config_; }
+  float softcap() const { return static_cast<float>(config_.final_logit_softcapping); }
+
+ private:
+  io::TextConfig config_;
+  Projection embed_;  // [vocab, hidden], the embedding and, when tied, the head
+  std::optional<Projection> head_;
+  std::vector<LayerWeights> layers_;
+  ops::cuda::DeviceBuffer norm_;
+  float embed_scale_ = 1.0F;
+};
+
+class Assistant {
+ public:
+  static base::Result<Assistant> load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
+                                      const io::Checkpoint& target);
+
+  WorkspaceSizes workspace_sizes(int64_t max_model_len) const;
+
+  // Where a draft step takes its states from: rows `slots` of the store in the first step of a
+  // round, afterwards what the step before left in `sums`.
+  struct States {
+    const uint16_t* store = nullptr;  // [num_slots, hidden of the target] BF16, or null
+    const int32_t* slots = nullptr;   // [num_rows]
+    ops::cuda::Partials sums;
+  };
+  // One draft step: the head's partial sums are left in the workspace and returned; the sums of the
+  // next state are written to next_state and returned through states.
+  ops::cuda::Partials step(const ops::cuda::Stream& stream, const Target& target, const Pass& pass,
+                           const KvCache& kv, States& states, float* next_state,
+                           Workspace& workspace) const;
+  int64_t next_state_bytes() const { return post_projection_.weight.partial_bytes(kMaxPassRows); }
+
+ private:
+  io::TextConfig config_;
+  std::vector<int64_t> kv_layers_;
+  std::vector<LayerWeights> layers_;
+  Projection pre_projection_, post_projection_;
+  Projection head_;
+  ops::cuda::DeviceBuffer norm_;
+};
+
+}  // namespace tandem::gpu

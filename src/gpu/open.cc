@@ -1,0 +1,61 @@
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+
+#include "gpu/device_step.h"
+#include "gpu/pair_step.h"
+
+namespace tandem::gpu {
+namespace {
+
+constexpr int kOldestCapability = 90;  // what this build has code for
+
+}  // namespace
+
+base::Result<DeviceInfo> find_device() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0)
+    return base::unsupported("--device cuda: expected an NVIDIA GPU and its driver, got: {}",
+                             error == cudaSuccess ? "no device" : cudaGetErrorString(error));
+  cudaDeviceProp properties{};
+  TANDEM_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+  DeviceInfo info;
+  info.name = properties.name;
+  info.num_multiprocessors = properties.multiProcessorCount;
+  info.compute_capability = properties.major * 10 + properties.minor;
+  if (info.compute_capability != kOldestCapability)
+    return base::unsupported(
+        "--device cuda: expected compute capability 9.0 (Hopper), which this build has kernels "
+        "for, got {}.{} ({}); use --device cpu",
+        properties.major, properties.minor, info.name);
+  size_t free = 0;
+  size_t total = 0;
+  TANDEM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  info.free_bytes = static_cast<int64_t>(free);
+  info.total_bytes = static_cast<int64_t>(total);
+  return info;
+}
+
+base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,
+                                                           const io::Checkpoint* assistant,
+                                                           const DeviceStepOptions& options) {
+  TANDEM_ASSIGN_OR_RETURN(const DeviceInfo info, find_device());
+  if (options.kv.dtype != core::DType::kBF16)
+    return base::unsupported(
+        "--kv-cache-dtype: expected bfloat16 on a GPU, got {}; use --device cpu for an FP8 cache",
+        core::dtype_name(options.kv.dtype));
+  WeightUploader uploader(info.num_multiprocessors);
+  TANDEM_ASSIGN_OR_RETURN(Target loaded, Target::load(uploader, target));
+  std::optional<Assistant> drafter;
+  std::vector<int32_t> draft_suppress;
+  if (assistant != nullptr) {
+    TANDEM_ASSIGN_OR_RETURN(drafter, Assistant::load(uploader, *assistant, target));
+    draft_suppress = assistant->generation_config().suppress_tokens;
+  }
+  uploader.finish();
+  return std::unique_ptr<DeviceStep>(std::make_unique<PairStep>(
+      std::move(loaded), std::move(drafter), std::move(draft_suppress), options));
+}
+
+}  // namespace tandem::gpu

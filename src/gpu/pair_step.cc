@@ -1,0 +1,304 @@
+#include "gpu/pair_step.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tandem::gpu {
+namespace {
+
+using ops::cuda::RoundResult;
+using speculation::SpecBatch;
+using speculation::SpecResult;
+using speculation::SpecSequence;
+
+constexpr size_t kMaxGraphs = 256;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+int padded(int64_t count) {
+  int size = 8;
+  while (size < count) size *= 2;
+  return size;
+}
+
+ControlSizes control_sizes(const DeviceStepOptions& options) {
+  // A pass may be cut short by a round that does not fit, or by the ring's slack.
+  const int64_t slack_passes = ceil_div(options.max_step_rows, 8);
+  const int64_t passes = ceil_div(options.max_step_rows, kPassRows) * 2 + 1;
+  return {.max_passes = static_cast<int>(std::max(passes, std::min<int64_t>(slack_passes, 64))),
+          .max_entries = static_cast<int>(ceil_div(options.max_sequences, kPassRows) * kPassRows),
+          .ring_blocks =
+              static_cast<int>(std::max<int64_t>(1, options.kv.ring_len / options.kv.block_size)),
+          .page_blocks = static_cast<int>(ceil_div(
+              options.max_model_len + speculation::kMaxDraftTokens + 1, options.kv.block_size))};
+}
+
+WorkspaceSizes workspace_sizes(const Target& target, const std::optional<Assistant>& assistant,
+                               int64_t max_keys) {
+  WorkspaceSizes sizes = target.workspace_sizes(max_keys);
+  if (assistant) sizes.cover(assistant->workspace_sizes(max_keys));
+  return sizes;
+}
+
+template <typename T>
+ops::cuda::DeviceBuffer upload(const std::vector<T>& values) {
+  ops::cuda::DeviceBuffer buffer(values.size() * sizeof(T));
+  if (!values.empty())
+    TANDEM_CUDA_CHECK(
+        cudaMemcpy(buffer.data(), values.data(), buffer.size_bytes(), cudaMemcpyHostToDevice));
+  return buffer;
+}
+
+ops::cuda::SyntheticRates synthetic_rates(const DeviceStepOptions& options) {
+  ops::cuda::SyntheticRates rates;
+  if (!options.synthetic) return rates;
+  rates.enabled = true;
+  rates.seed = options.synthetic_seed;
+  for (int i = 0; i < ops::cuda::kMaxDrafts; ++i)
+    rates.conditional[i] = options.synthetic->conditional(i);
+  return rates;
+}
+
+}  // namespace
+
+PairStep::PairStep(Target target, std::optional<Assistant> assistant,
+                   std::vector<int32_t> draft_suppress_tokens, const DeviceStepOptions& options)
+    : options_(options),
+      target_(std::move(target)),
+      assistant_(std::move(assistant)),
+      kv_(target_.config(), options.kv),
+      ring_slack_(options.kv.ring_len - target_.config().sliding_window + 1),
+      max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
+      control_(control_sizes(options)),
+      workspace_(workspace_sizes(target_, assistant_, max_keys_)) {
+  TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking));
+  const auto row_bytes = static_cast<size_t>(target_.config().hidden_size * 2);
+  const auto rows = static_cast<size_t>(control_.sizes().max_passes) * kPassRows;
+  const auto entries = static_cast<size_t>(control_.sizes().max_entries);
+  hidden_ = ops::cuda::DeviceBuffer(rows * row_bytes);
+  states_ = ops::cuda::DeviceBuffer(static_cast<size_t>(options.max_sequences) * row_bytes);
+  chosen_ = ops::cuda::DeviceBuffer(rows * sizeof(int32_t));
+  draft_chosen_ = ops::cuda::DeviceBuffer(kPassRows * sizeof(int32_t));
+  argmax_scratch_ = ops::cuda::DeviceBuffer(ops::cuda::argmax_scratch_bytes(kPassRows));
+  results_ = ops::cuda::DeviceBuffer(entries * sizeof(RoundResult));
+  host_results_ = ops::cuda::PinnedBuffer(entries * sizeof(RoundResult));
+  host_tokens_ = ops::cuda::PinnedBuffer(rows * sizeof(int32_t));
+  host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
+  suppressed_ = upload(options.suppress_tokens);
+  draft_suppressed_ = upload(draft_suppress_tokens);
+  num_draft_suppressed_ = static_cast<int>(draft_suppress_tokens.size());
+  if (assistant_)
+    next_state_ = ops::cuda::DeviceBuffer(static_cast<size_t>(assistant_->next_state_bytes()));
+  TANDEM_CUDA_CHECK(cudaMemset(argmax_scratch_.data(), 0, argmax_scratch_.size_bytes()));
+  TANDEM_CUDA_CHECK(cudaMemset(states_.data(), 0, states_.size_bytes()));
+  TANDEM_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+PairStep::~PairStep() {
+  (void)cudaStreamSynchronize(stream_.handle);
+  for (const auto& [shape, graph] : graphs_)
+    if (graph != nullptr) (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+  (void)cudaStreamDestroy(stream_.handle);
+}
+
+SpecResult PairStep::run(const SpecBatch& batch) {
+  SpecResult result;
+  result.sequences.resize(batch.sequences.size());
+  if (batch.sequences.empty()) return result;
+  copy_ring_blocks(batch.ring_copies);
+  const StepLayout layout = plan_step(batch, ring_slack_);
+  control_.fill(batch, layout, options_.draft_position_offset);
+  if (device_can_choose(batch, layout))
+    run_on_device(batch, layout, result);
+  else
+    run_with_host(batch, layout, result);
+  return result;
+}
+
+bool PairStep::device_can_choose(const SpecBatch& batch, const StepLayout& layout) const {
+  const bool scores = std::ranges::any_of(
+      batch.sequences, [](const SpecSequence& s) { return !s.scored_tokens.empty(); });
+  return !scores && std::ranges::all_of(layout.entries, [&](const PlannedEntry& entry) {
+    const SpecSequence& sequence = batch.sequences[entry.sequence];
+    return sequence.constraint == nullptr && sequence.sampler->is_plain_greedy() &&
+           sequence.sampler->suppress_tokens() == options_.suppress_tokens;
+  });
+}
+
+void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+  launch_step(shape_of(layout), layout);
+  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+  for (size_t i = 0; i < layout.entries.size(); ++i) {
+    const PlannedEntry& entry = layout.entries[i];
+    const RoundResult& round = host_results_.as<RoundResult>()[i];
+    speculation::SpecSequenceResult& out = result.sequences[entry.sequence];
+    out.num_drafted = round.num_drafted;
+    out.num_accepted = round.num_accepted;
+    out.failed = round.failed != 0;
+    for (int t = 0; t < round.num_tokens; ++t) {
+      sampling::TokenChoice choice;
+      choice.token = round.tokens[t];
+      out.tokens.push_back(std::move(choice));
+      batch.sequences[entry.sequence].sampler->commit(round.tokens[t]);
+    }
+  }
+}
+
+PairStep::Shape PairStep::shape_of(const StepLayout& layout) const {
+  Shape shape = {static_cast<int32_t>(layout.entries.size()), layout.num_drafting,
+                 layout.max_drafts};
+  for (const PlannedPass& pass : layout.passes) {
+    shape.push_back(static_cast<int32_t>(pass.rows.size()));
+    shape.push_back(static_cast<int32_t>(pass.tiles.size()));
+    shape.push_back(pass.needs_logits ? 1 : 0);
+    shape.push_back(padded(pass.max_keys));
+  }
+  return shape;
+}
+
+// The first step of a shape runs as it is, since it may be the only one; the second is recorded.
+void PairStep::launch_step(const Shape& shape, const StepLayout& layout) {
+  const auto [found, is_new] = graphs_.try_emplace(shape, nullptr);
+  if (!options_.use_graphs || is_new || graphs_.size() > kMaxGraphs) {
+    record_step(layout);
+    return;
+  }
+  if (found->second == nullptr) {
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    TANDEM_CUDA_CHECK(cudaStreamBeginCapture(stream_.handle, cudaStreamCaptureModeThreadLocal));
+    record_step(layout);
+    TANDEM_CUDA_CHECK(cudaStreamEndCapture(stream_.handle, &graph));
+    TANDEM_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
+    TANDEM_CUDA_CHECK(cudaGraphDestroy(graph));
+    found->second = executable;
+  }
+  TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(found->second), stream_.handle));
+}
+
+void PairStep::record_step(const StepLayout& layout) {
+  control_.copy_to_device(stream_);
+  record_drafts(layout);
+  for (size_t i = 0; i < layout.passes.size(); ++i) {
+    ops::cuda::HeadLogits head;
+    record_pass(layout, i, &head);
+    if (layout.passes[i].needs_logits)
+      ops::cuda::argmax_rows(stream_, head, argmax_scratch_.data(),
+                             chosen_.as<int32_t>() + i * kPassRows);
+  }
+  record_acceptance(layout);
+}
+
+void PairStep::record_drafts(const StepLayout& layout) {
+  const ControlView& c = control_.device();
+  int64_t max_keys = 1;
+  for (const PlannedPass& pass : layout.passes) max_keys = std::max(max_keys, pass.max_keys);
+  for (int begin = 0; begin < layout.num_drafting; begin += kPassRows) {
+    const int count = std::min(layout.num_drafting - begin, kPassRows);
+    const int rows = padded(count);
+    const Pass pass{
+        .rows = {.num_rows = rows,
+                 .tokens = c.draft_tokens + begin,
+                 .positions = c.draft_positions + begin,
+                 .last_keys = c.draft_last_keys + begin,
+                 .sequences = c.draft_sequences + begin},
+        .tiles = {.num_tiles = count,
+                  .first_rows = c.draft_tile_first_rows + begin,
+                  .num_rows = c.draft_tile_num_rows + begin},
+        .ring = {c.ring_table, control_.sizes().ring_blocks,
+                 static_cast<int>(options_.kv.block_size), static_cast<int>(options_.kv.ring_len)},
+        .pages = {c.page_table, control_.sizes().page_blocks,
+                  static_cast<int>(options_.kv.block_size), 0},
+        .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_))};
+    Assistant::States states;
+    states.store = states_.as<uint16_t>();
+    states.slots = c.slots + begin;
+    for (int step = 0; step < layout.max_drafts; ++step) {
+      const ops::cuda::Partials sums = assistant_->step(stream_, target_, pass, kv_, states,
+                                                        next_state_.as<float>(), workspace_);
+      const ops::cuda::DraftToken draft{.step = step,
+                                        .num_entries = count,
+                                        .first_rows = c.first_rows + begin,
+                                        .wanted = c.wanted + begin,
+                                        .num_drafts = c.num_drafts + begin,
+                                        .tokens = c.tokens,
+                                        .assistant_tokens = c.draft_tokens + begin};
+      ops::cuda::argmax_rows(stream_,
+                             {.sums = sums,
+                              .num_rows = count,
+                              .vocab_size = static_cast<int>(target_.config().vocab_size),
+                              .suppressed = draft_suppressed_.as<int32_t>(),
+                              .num_suppressed = num_draft_suppressed_},
+                             argmax_scratch_.data(), draft_chosen_.as<int32_t>(), &draft);
+    }
+  }
+}
+
+void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head) {
+  const ControlView& c = control_.device();
+  const PlannedPass& planned = layout.passes[index];
+  const auto offset = static_cast<int64_t>(index) * kPassRows;
+  const Pass pass{
+      .rows = {.num_rows = planned.num_padded_rows(),
+               .tokens = c.tokens + offset,
+               .positions = c.positions + offset,
+               .last_keys = c.positions + offset,  // a target row sees itself
+               .sequences = c.sequences + offset},
+      .tiles = {.num_tiles = static_cast<int>(planned.tiles.size()),
+                .first_rows = c.tile_first_rows + offset,
+                .num_rows = c.tile_num_rows + offset},
+      .ring = {c.ring_table, control_.sizes().ring_blocks, static_cast<int>(options_.kv.block_size),
+               static_cast<int>(options_.kv.ring_len)},
+      .pages = {c.page_table, control_.sizes().page_blocks,
+                static_cast<int>(options_.kv.block_size), 0},
+      .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_))};
+  target_.forward(stream_, pass, kv_,
+                  hidden_.as<uint16_t>() + offset * target_.config().hidden_size, workspace_);
+  if (!planned.needs_logits) return;
+  *head = {.sums = target_.head(stream_, pass.rows.num_rows, workspace_),
+           .num_rows = static_cast<int>(planned.rows.size()),
+           .vocab_size = static_cast<int>(target_.config().vocab_size),
+           .cap = target_.softcap(),
+           .suppressed = suppressed_.as<int32_t>(),
+           .num_suppressed = static_cast<int>(options_.suppress_tokens.size())};
+}
+
+void PairStep::record_acceptance(const StepLayout& layout) {
+  if (layout.entries.empty()) return;
+  const ControlView& c = control_.device();
+  ops::cuda::accept_drafts(stream_, {.num_entries = static_cast<int>(layout.entries.size()),
+                                     .hidden = static_cast<int>(target_.config().hidden_size),
+                                     .first_rows = c.first_rows,
+                                     .num_drafts = c.num_drafts,
+                                     .slots = c.slots,
+                                     .tokens = c.tokens,
+                                     .positions = c.positions,
+                                     .chosen = chosen_.as<int32_t>(),
+                                     .hidden_rows = hidden_.as<uint16_t>(),
+                                     .states = states_.as<uint16_t>(),
+                                     .results = results_.as<RoundResult>(),
+                                     .synthetic = synthetic_rates(options_),
+                                     .next = {}});
+  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_results_.as<void>(), results_.data(),
+                                    layout.entries.size() * sizeof(RoundResult),
+                                    cudaMemcpyDeviceToHost, stream_.handle));
+}
+
+void PairStep::copy_ring_blocks(std::span<const model::RingBlockCopy> copies) {
+  for (int64_t i = 0; i < target_.config().num_layers(); ++i) {
+    const io::LayerConfig& layer = target_.config().layers[static_cast<size_t>(i)];
+    if (layer.type != io::LayerType::kSliding) continue;
+    const auto elements =
+        static_cast<size_t>(options_.kv.block_size * layer.num_key_value_heads * layer.head_dim);
+    const ops::cuda::KvLayer kv = kv_.layer(i);
+    for (const model::RingBlockCopy& copy : copies)
+      for (uint16_t* data : {kv.k, kv.v})
+        TANDEM_CUDA_CHECK(cudaMemcpyAsync(data + static_cast<size_t>(copy.to) * elements,
+                                          data + static_cast<size_t>(copy.from) * elements,
+                                          elements * 2, cudaMemcpyDeviceToDevice, stream_.handle));
+  }
+}
+
+}  // namespace tandem::gpu

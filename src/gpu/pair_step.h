@@ -1,0 +1,72 @@
+// One step of the pair on the device: drafts, verify passes, acceptance and commit as one chain of
+// kernels, replayed as a CUDA graph where its shape has been seen before.
+#pragma once
+
+#include <map>
+
+#include "gpu/control.h"
+#include "gpu/device_step.h"
+#include "gpu/models.h"
+#include "ops/cuda/accept.h"
+#include "ops/cuda/head.h"
+
+namespace tandem::gpu {
+
+class PairStep final : public DeviceStep {
+ public:
+  PairStep(Target target, std::optional<Assistant> assistant,
+           std::vector<int32_t> draft_suppress_tokens, const DeviceStepOptions& options);
+  ~PairStep() override;
+
+  speculation::SpecResult run(const speculation::SpecBatch& batch) override;
+
+ private:
+  // What a graph of a step depends on besides the numbers in the control block.
+  using Shape = std::vector<int32_t>;
+  Shape shape_of(const StepLayout& layout) const;
+
+  void run_on_device(const speculation::SpecBatch& batch, const StepLayout& layout,
+                     speculation::SpecResult& result);
+  void run_with_host(const speculation::SpecBatch& batch, const StepLayout& layout,
+                     speculation::SpecResult& result);
+  bool device_can_choose(const speculation::SpecBatch& batch, const StepLayout& layout) const;
+
+  void launch_step(const Shape& shape, const StepLayout& layout);
+  void record_step(const StepLayout& layout);
+  void record_drafts(const StepLayout& layout);
+  // Forward and, where logits are needed, the head of pass `index`.
+  void record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head);
+  void record_acceptance(const StepLayout& layout);
+  void copy_ring_blocks(std::span<const model::RingBlockCopy> copies);
+  // Chooses on the host for the entries of one pass; reads logits the device has copied.
+  void choose_on_host(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
+                      speculation::SpecResult& result);
+
+  DeviceStepOptions options_;
+  Target target_;
+  std::optional<Assistant> assistant_;
+  KvCache kv_;
+  ops::cuda::Stream stream_;
+  int64_t ring_slack_ = 0;
+  int64_t max_keys_ = 0;
+  Control control_;
+  Workspace workspace_;
+  ops::cuda::DeviceBuffer hidden_;        // [max_passes * 64, hidden] BF16
+  ops::cuda::DeviceBuffer states_;        // [max_sequences, hidden] BF16
+  ops::cuda::DeviceBuffer next_state_;    // partial sums of post_projection
+  ops::cuda::DeviceBuffer chosen_;        // [max_passes * 64] argmax of each row
+  ops::cuda::DeviceBuffer draft_chosen_;  // [64]
+  ops::cuda::DeviceBuffer argmax_scratch_;
+  ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
+  int num_draft_suppressed_ = 0;
+  ops::cuda::DeviceBuffer results_;  // [max_entries] RoundResult
+  ops::cuda::PinnedBuffer host_results_;
+  // For entries that the host chooses for; made when first needed.
+  ops::cuda::DeviceBuffer logits_;  // [64, vocab] F32
+  ops::cuda::PinnedBuffer host_logits_;
+  ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * 64] tokens with their drafts
+  ops::cuda::PinnedBuffer host_num_drafts_;
+  std::map<Shape, void*> graphs_;  // cudaGraphExec_t; null: seen once
+};
+
+}  // namespace tandem::gpu

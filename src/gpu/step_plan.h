@@ -1,0 +1,53 @@
+// How one step of the engine is laid out as passes of at most 64 rows: pure arithmetic.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "speculation/spec_batch.h"
+
+namespace tandem::gpu {
+
+inline constexpr int kPassRows = 64;    // places of a pass; a row's index is 64 * pass + place
+inline constexpr int kTileQueries = 8;  // rows of one sequence that attention takes together
+
+struct PlannedRow {
+  int32_t sequence = -1;  // entry of the batch; -1: padding
+  int32_t token = 0;      // known ones; drafts are filled in on the device
+  int32_t position = 0;
+};
+
+struct PlannedTile {
+  int32_t first_row = 0;  // within its pass
+  int32_t num_rows = 0;
+};
+
+struct PlannedPass {
+  std::vector<PlannedRow> rows;
+  std::vector<PlannedTile> tiles;
+  bool needs_logits = false;
+  int64_t max_keys = 0;
+
+  // 8, 16, 32 or 64: what the kernels are made for.
+  int num_padded_rows() const;
+};
+
+// A sequence that emits tokens in this step. Those that draft come first.
+struct PlannedEntry {
+  size_t sequence = 0;     // entry of the batch
+  int32_t first_row = 0;   // row of its newest token
+  int32_t num_drafts = 0;  // wanted
+};
+
+struct StepLayout {
+  std::vector<PlannedPass> passes;
+  std::vector<PlannedEntry> entries;
+  int num_drafting = 0;  // the first entries
+  int max_drafts = 0;
+};
+
+// `ring_slack`: most rows of one sequence in a pass, so that none overwrites a key that another one
+// still sees. A round (newest token and drafts) stays in one pass.
+StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack);
+
+}  // namespace tandem::gpu

@@ -1,0 +1,130 @@
+#include "gpu/weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tandem::gpu {
+namespace {
+
+using ops::cuda::PackedLinear;
+using ops::cuda::PackedType;
+
+constexpr size_t kStagingBytes = size_t{64} << 20;
+
+base::Status check_module(const std::string& module, const io::LinearWeights& weights) {
+  const bool bf16 =
+      weights.format == io::WeightFormat::kBF16 && weights.weight.dtype == core::DType::kBF16;
+  const bool fp8 = weights.format == io::WeightFormat::kFp8PerTensor && weights.input_scale > 0;
+  if (!bf16 && !fp8)
+    return base::unsupported(
+        "{}: expected BF16 weights or FP8 with one weight scale and a static input scale on a GPU, "
+        "got another format; run it with --device cpu",
+        module);
+  if (weights.weight.shape[1] % 32 != 0 || weights.weight.shape[0] % 16 != 0)
+    return base::unsupported(
+        "{}: expected a multiple of 16 outputs and of 32 inputs on a GPU, got {}; run it with "
+        "--device cpu",
+        module, core::to_string(weights.weight.shape));
+  return {};
+}
+
+}  // namespace
+
+WeightUploader::WeightUploader(int num_multiprocessors)
+    : num_multiprocessors_(num_multiprocessors) {
+  TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking));
+  for (Staging& staging : staging_) {
+    staging.host = ops::cuda::PinnedBuffer(kStagingBytes);
+    staging.device = ops::cuda::DeviceBuffer(kStagingBytes);
+    cudaEvent_t event = nullptr;
+    TANDEM_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    staging.done = event;
+  }
+}
+
+WeightUploader::~WeightUploader() {
+  (void)cudaStreamSynchronize(stream_.handle);
+  for (Staging& staging : staging_) (void)cudaEventDestroy(static_cast<cudaEvent_t>(staging.done));
+  (void)cudaStreamDestroy(stream_.handle);
+}
+
+base::Result<Projection> WeightUploader::projection(const io::Checkpoint& checkpoint,
+                                                    const std::vector<std::string>& modules) {
+  std::vector<io::LinearWeights> parts;
+  int64_t out_features = 0;
+  for (const std::string& module : modules) {
+    parts.push_back(checkpoint.linear(module));
+    TANDEM_RETURN_IF_ERROR(check_module(module, parts.back()));
+    const io::LinearWeights& first = parts.front();
+    if (parts.back().format != first.format ||
+        (first.format != io::WeightFormat::kBF16 && parts.back().input_scale != first.input_scale))
+      return base::unsupported(
+          "{} and {}: expected one precision and one input scale, since a GPU runs them as one "
+          "product; quantize them alike, or run it with --device cpu",
+          modules.front(), module);
+    out_features += parts.back().weight.shape[0];
+  }
+  const bool fp8 = parts.front().format == io::WeightFormat::kFp8PerTensor;
+  Projection projection;
+  projection.weight = ops::cuda::make_packed_linear(
+      fp8 ? PackedType::kFp8 : PackedType::kBF16, static_cast<int>(out_features),
+      static_cast<int>(parts.front().weight.shape[1]), num_multiprocessors_);
+  if (fp8) projection.input_scale = parts.front().input_scale;
+  int first_feature = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    pack(projection.weight, parts[i].weight, first_feature);
+    first_feature += static_cast<int>(parts[i].weight.shape[0]);
+    if (fp8) projection.scales[i] = parts[i].input_scale * parts[i].weight_scale;
+  }
+  return projection;
+}
+
+base::Result<Projection> WeightUploader::matrix(const core::TensorView& weight,
+                                                const std::string& name) {
+  if (weight.dtype != core::DType::kBF16 || weight.shape[1] % 32 != 0)
+    return base::unsupported("{}: expected BF16 with a multiple of 32 inputs on a GPU, got {} {}",
+                             name, core::dtype_name(weight.dtype), core::to_string(weight.shape));
+  Projection projection;
+  projection.weight =
+      ops::cuda::make_packed_linear(PackedType::kBF16, static_cast<int>(weight.shape[0]),
+                                    static_cast<int>(weight.shape[1]), num_multiprocessors_);
+  pack(projection.weight, weight, 0);
+  return projection;
+}
+
+void WeightUploader::pack(const PackedLinear& weight, const core::TensorView& rows,
+                          int first_feature) {
+  const auto row_bytes = static_cast<size_t>(rows.shape[1]) * core::dtype_bytes(rows.dtype);
+  const int64_t num_rows = rows.shape[0];
+  const auto rows_at_once = static_cast<int64_t>(kStagingBytes / row_bytes / 16 * 16);
+  TANDEM_CHECK_GT(rows_at_once, 0);
+  for (int64_t begin = 0; begin < num_rows; begin += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, num_rows - begin);
+    Staging& staging = staging_[next_];
+    next_ = (next_ + 1) % staging_.size();
+    TANDEM_CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(staging.done)));
+    const size_t bytes = static_cast<size_t>(count) * row_bytes;
+    std::memcpy(staging.host.as<void>(),
+                static_cast<const char*>(rows.data) + static_cast<size_t>(begin) * row_bytes,
+                bytes);
+    TANDEM_CUDA_CHECK(cudaMemcpyAsync(staging.device.data(), staging.host.as<void>(), bytes,
+                                      cudaMemcpyHostToDevice, stream_.handle));
+    ops::cuda::pack_rows(stream_, weight, staging.device.data(),
+                         first_feature + static_cast<int>(begin), static_cast<int>(count));
+    TANDEM_CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(staging.done), stream_.handle));
+  }
+}
+
+ops::cuda::DeviceBuffer WeightUploader::vector(const core::TensorView& tensor) {
+  const auto bytes = static_cast<size_t>(tensor.shape.num_elements()) *
+                     static_cast<size_t>(core::dtype_bytes(tensor.dtype));
+  ops::cuda::DeviceBuffer buffer(bytes);
+  TANDEM_CUDA_CHECK(cudaMemcpy(buffer.data(), tensor.data, bytes, cudaMemcpyHostToDevice));
+  return buffer;
+}
+
+void WeightUploader::finish() {
+  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+}
+
+}  // namespace tandem::gpu

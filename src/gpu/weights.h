@@ -1,0 +1,57 @@
+// From a checkpoint, or from nothing but its config, to packed weights on the device.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "io/checkpoint.h"
+#include "ops/cuda/packed_linear.h"
+
+namespace tandem::gpu {
+
+// Projections that share one input, as one product: q, k and v; gate and up.
+struct Projection {
+  ops::cuda::PackedLinear weight;
+  // Of the quantized input (FP8); 0 for BF16 weights, whose input stays BF16.
+  float input_scale = 0.0F;
+  // Value = BF16(sum * scale) of each part: input_scale * weight_scale, 1 for BF16.
+  std::array<float, 3> scales = {1.0F, 1.0F, 1.0F};
+};
+
+// Copies weights to the device through two page-locked buffers while earlier pieces are packed.
+class WeightUploader {
+ public:
+  explicit WeightUploader(int num_multiprocessors);
+  ~WeightUploader();
+  WeightUploader(const WeightUploader&) = delete;
+  WeightUploader& operator=(const WeightUploader&) = delete;
+
+  // modules: canonical names with the same in_features. Refuses by name what a GPU does not run:
+  // formats other than BF16 and per-tensor static FP8, parts of different precision or input scale.
+  base::Result<Projection> projection(const io::Checkpoint& checkpoint,
+                                      const std::vector<std::string>& modules);
+  // A BF16 matrix as a projection: the embedding and head.
+  base::Result<Projection> matrix(const core::TensorView& weight, const std::string& name);
+  // A BF16 or F32 vector as it is, e.g. a norm's weight.
+  ops::cuda::DeviceBuffer vector(const core::TensorView& tensor);
+  // Waits for everything above.
+  void finish();
+
+ private:
+  void pack(const ops::cuda::PackedLinear& weight, const core::TensorView& rows, int first_feature);
+
+  int num_multiprocessors_;
+  ops::cuda::Stream stream_;
+  struct Staging {
+    ops::cuda::PinnedBuffer host;
+    ops::cuda::DeviceBuffer device;
+    void* done = nullptr;  // event: the device buffer has been packed
+  };
+  std::array<Staging, 2> staging_;
+  size_t next_ = 0;
+};
+
+}  // namespace tandem::gpu

@@ -1,0 +1,26 @@
+#include "gpu/workspace.h"
+
+#include <algorithm>
+
+namespace tandem::gpu {
+
+void WorkspaceSizes::cover(const WorkspaceSizes& other) {
+  hidden = std::max(hidden, other.hidden);
+  q_dim = std::max(q_dim, other.q_dim);
+  operand_width = std::max(operand_width, other.operand_width);
+  partial_bytes = std::max(partial_bytes, other.partial_bytes);
+  attention_bytes = std::max(attention_bytes, other.attention_bytes);
+}
+
+Workspace::Workspace(const WorkspaceSizes& sizes)
+    : x(static_cast<size_t>(kMaxPassRows * sizes.hidden * 2)),
+      q(static_cast<size_t>(kMaxPassRows * sizes.q_dim * 2)),
+      operand(static_cast<size_t>(kMaxPassRows * sizes.operand_width * 2)),
+      partials(static_cast<size_t>(sizes.partial_bytes)),
+      attention(static_cast<size_t>(sizes.attention_bytes)) {
+  // Padding rows are computed like others: their values must be finite, whatever they are.
+  for (const auto* buffer : {&x, &q, &operand})
+    TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
+}
+
+}  // namespace tandem::gpu

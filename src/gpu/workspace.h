@@ -1,0 +1,39 @@
+// Activations of one pass on the device, shared by every layer of a model and by both models: a
+// kernel reads what the one before it left, and writes for the next.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cuda/device.h"
+#include "ops/cuda/operand.cuh"
+#include "ops/cuda/packed_linear.h"
+
+namespace tandem::gpu {
+
+inline constexpr int kMaxPassRows = ops::cuda::kMaxProductRows;
+
+struct WorkspaceSizes {
+  int64_t hidden = 0;         // largest of the models
+  int64_t q_dim = 0;          // num_heads * head_dim
+  int64_t operand_width = 0;  // in_features of any product
+  int64_t partial_bytes = 0;  // of any product at kMaxPassRows
+  int64_t attention_bytes = 0;
+
+  void cover(const WorkspaceSizes& other);
+};
+
+struct Workspace {
+  explicit Workspace(const WorkspaceSizes& sizes);
+
+  ops::cuda::DeviceBuffer x;          // [kMaxPassRows, hidden] BF16, the residual
+  ops::cuda::DeviceBuffer q;          // [kMaxPassRows, q_dim] BF16
+  ops::cuda::DeviceBuffer operand;    // of the next product
+  ops::cuda::DeviceBuffer partials;   // of the last product
+  ops::cuda::DeviceBuffer attention;  // partial results of one attention
+
+  ops::cuda::Operand operand_for(int num_rows, float input_scale) const {
+    return {operand.as<uint16_t>(), num_rows / 8, input_scale};
+  }
+};
+
+}  // namespace tandem::gpu
