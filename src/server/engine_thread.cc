@@ -30,7 +30,7 @@ Admission::~Admission() {
 }
 
 EngineThread::EngineThread(engine::Engine& engine, EngineThreadOptions options)
-    : engine_(engine), options_(options), stats_(engine.stats()) {
+    : engine_(engine), options_(std::move(options)), stats_(engine.stats()) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -152,8 +152,14 @@ void EngineThread::deliver(engine::TokenEvent event) {
 
 void EngineThread::publish_stats() {
   const engine::EngineStats stats = engine_.stats();
-  const std::lock_guard lock(mutex_);
-  stats_ = stats;
+  const engine::EngineStats before = stats_;  // this thread alone writes it
+  {
+    const std::lock_guard lock(mutex_);
+    stats_ = stats;
+  }
+  if (stats.num_steps == before.num_steps || !options_.on_step) return;
+  options_.on_step(stats.num_prompt_tokens - before.num_prompt_tokens + stats.num_output_tokens -
+                   before.num_output_tokens);
 }
 
 }  // namespace tandem::server

@@ -23,6 +23,8 @@ using EventSink = std::function<void(base::Result<engine::TokenEvent>)>;
 struct EngineThreadOptions {
   int64_t max_requests = 0;    // running and queued together; more are refused before any work
   double stuck_seconds = 300;  // a step that takes longer makes healthy() false
+  // After each step, on the engine thread: tokens of prompts that began in it, and output.
+  std::function<void(int64_t num_tokens)> on_step = {};
 };
 
 class EngineThread;

@@ -68,7 +68,8 @@ Reply Service::metrics(const HttpRequest&) {
   reply.body = parts_.metrics.text({.engine = parts_.engine.stats(),
                                     .num_admitted = parts_.engine.num_admitted(),
                                     .block_size = parts_.model.block_size,
-                                    .num_draft_tokens = parts_.model.num_draft_tokens});
+                                    .num_draft_tokens = parts_.model.num_draft_tokens,
+                                    .healthy = parts_.engine.healthy()});
   return reply;
 }
 

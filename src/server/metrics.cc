@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+
+#include "server/process_metrics.h"
 
 namespace tandem::server {
 namespace {
@@ -18,69 +21,15 @@ constexpr std::array kRequestBounds = {0.3,  0.5,   0.8,   1.0,   1.5,   2.0,   
 constexpr std::array kTokenBounds = {1.0,     2.0,     5.0,     10.0,     20.0,    50.0,
                                      100.0,   200.0,   500.0,   1000.0,   2000.0,  5000.0,
                                      10000.0, 20000.0, 50000.0, 100000.0, 200000.0};
+constexpr std::array kStepBounds = {1.0,   8.0,    16.0,   32.0,   64.0,   128.0,  256.0,
+                                    512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0};
 constexpr std::array kNBounds = {1.0, 2.0, 5.0, 10.0, 20.0};
 constexpr std::array kHttpBounds = {0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0};
 
-void begin(std::string& out, const std::string& name, const std::string& help, const char* type) {
-  out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
-}
-
-void value(std::string& out, const std::string& name, const std::string& labels, double number) {
-  out += fmt::format("{}{{{}}} {}\n", name, labels, number);
-}
-
-void counter(std::string& out, const std::string& name, const std::string& help,
-             const std::string& labels, int64_t count) {
-  begin(out, name, help, "counter");
-  value(out, name, labels, static_cast<double>(count));
-}
-
-void gauge(std::string& out, const std::string& name, const std::string& help,
-           const std::string& labels, double number) {
-  begin(out, name, help, "gauge");
-  value(out, name, labels, number);
-}
-
-std::string escape(const std::string& label) {
-  std::string result;
-  for (const char c : label) {
-    if (c == '\\' || c == '"') result += '\\';
-    if (c == '\n')
-      result += "\\n";
-    else
-      result += c;
-  }
-  return result;
-}
-
 }  // namespace
 
-Histogram::Histogram(std::span<const double> bounds)
-    : bounds_(bounds.begin(), bounds.end()), counts_(bounds.size() + 1) {}
-
-void Histogram::observe(double value, int64_t count) {
-  const auto bucket = std::ranges::lower_bound(bounds_, value) - bounds_.begin();
-  counts_[static_cast<size_t>(bucket)] += count;
-  sum_ += value * static_cast<double>(count);
-}
-
-void Histogram::write(std::string& out, const std::string& name, const std::string& help,
-                      const std::string& labels) const {
-  begin(out, name, help, "histogram");
-  const std::string comma = labels.empty() ? "" : ",";
-  int64_t total = 0;
-  for (size_t i = 0; i < bounds_.size(); ++i) {
-    total += counts_[i];
-    out += fmt::format("{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma, bounds_[i], total);
-  }
-  total += counts_.back();
-  out += fmt::format("{}_bucket{{{}{}le=\"+Inf\"}} {}\n", name, labels, comma, total);
-  value(out, name + "_sum", labels, sum_);
-  value(out, name + "_count", labels, static_cast<double>(total));
-}
-
 Metrics::Metrics(const std::string& model_name)
-    : labels_(fmt::format("model_name=\"{}\",engine=\"0\"", escape(model_name))),
+    : labels_(fmt::format("model_name=\"{}\",engine=\"0\"", escape_label(model_name))),
       finished_({{"stop", 0}, {"length", 0}, {"abort", 0}, {"error", 0}}),
       refused_({{"queue_full", 0}, {"invalid", 0}, {"unauthorized", 0}, {"draining", 0}}),
       http_seconds_(kHttpBounds),
@@ -94,7 +43,8 @@ Metrics::Metrics(const std::string& model_name)
       prompt_tokens_(kTokenBounds),
       generation_tokens_(kTokenBounds),
       params_n_(kNBounds),
-      params_max_tokens_(kTokenBounds) {}
+      params_max_tokens_(kTokenBounds),
+      step_tokens_(kStepBounds) {}
 
 void Metrics::add_http(const std::string& method, const std::string& path, int status,
                        double seconds) {
@@ -135,19 +85,24 @@ void Metrics::add_inter_token(double seconds, int64_t num_tokens) {
   inter_token_.observe(seconds / static_cast<double>(num_tokens), num_tokens);
 }
 
+void Metrics::add_step(int64_t num_tokens) {
+  const std::lock_guard lock(mutex_);
+  step_tokens_.observe(static_cast<double>(num_tokens));
+}
+
 std::string Metrics::text(const MetricsState& state) const {
   const std::lock_guard lock(mutex_);
   std::string out;
   write_gauges(out, state);
   write_speculation(out, state);
-  begin(out, "vllm:request_success_total", "Finished requests by reason.", "counter");
+  begin_metric(out, "vllm:request_success_total", "Finished requests by reason.", "counter");
   for (const auto& [reason, count] : finished_)
-    value(out, "vllm:request_success_total", labels_ + ",finished_reason=\"" + reason + "\"",
-          static_cast<double>(count));
-  begin(out, "tandem:request_refused_total", "Requests refused before any work.", "counter");
+    write_sample(out, "vllm:request_success_total", labels_ + ",finished_reason=\"" + reason + "\"",
+                 static_cast<double>(count));
+  begin_metric(out, "tandem:request_refused_total", "Requests refused before any work.", "counter");
   for (const auto& [reason, count] : refused_)
-    value(out, "tandem:request_refused_total", labels_ + ",reason=\"" + reason + "\"",
-          static_cast<double>(count));
+    write_sample(out, "tandem:request_refused_total", labels_ + ",reason=\"" + reason + "\"",
+                 static_cast<double>(count));
   const auto histogram = [&](const Histogram& which, const char* name, const char* help) {
     which.write(out, std::string("vllm:") + name, help, labels_);
   };
@@ -163,49 +118,63 @@ std::string Metrics::text(const MetricsState& state) const {
   histogram(generation_tokens_, "request_generation_tokens", "Output tokens of a request.");
   histogram(params_n_, "request_params_n", "The parameter n.");
   histogram(params_max_tokens_, "request_params_max_tokens", "Most output tokens of a request.");
+  histogram(step_tokens_, "iteration_tokens_total",
+            "Tokens of a step: of prompts that began, and output.");
   write_http(out);
+  write_process_metrics(out);
   return out;
 }
 
 void Metrics::write_gauges(std::string& out, const MetricsState& state) const {
   const engine::EngineStats& engine = state.engine;
   const auto pages = static_cast<double>(std::max<int64_t>(engine.num_pages, 1));
-  gauge(out, "vllm:num_requests_running", "Requests that run.", labels_,
-        static_cast<double>(engine.num_running));
-  gauge(out, "vllm:num_requests_waiting", "Requests that wait for their first step.", labels_,
-        static_cast<double>(std::max<int64_t>(state.num_admitted - engine.num_running, 0)));
-  gauge(out, "vllm:kv_cache_usage_perc", "Share of KV pages in use, 0 to 1.", labels_,
-        static_cast<double>(engine.num_held_pages) / pages);
-  gauge(out, "vllm:cache_config_info", "Sizes of the KV cache.",
-        fmt::format("{},block_size=\"{}\",num_gpu_blocks=\"{}\"", labels_, state.block_size,
-                    engine.num_pages),
-        1);
-  counter(out, "vllm:num_preemptions_total", "Preempted requests.", labels_,
-          engine.num_preemptions);
-  counter(out, "vllm:prompt_tokens_total", "Prompt tokens of requests that began.", labels_,
-          engine.num_prompt_tokens);
-  counter(out, "vllm:generation_tokens_total", "Output tokens.", labels_, engine.num_output_tokens);
+  write_gauge(out, "vllm:num_requests_running", "Requests that run.", labels_,
+              static_cast<double>(engine.num_running));
+  write_gauge(out, "vllm:num_requests_waiting", "Requests that wait for their first step.", labels_,
+              static_cast<double>(std::max<int64_t>(state.num_admitted - engine.num_running, 0)));
+  write_gauge(out, "vllm:kv_cache_usage_perc", "Share of KV pages in use, 0 to 1.", labels_,
+              static_cast<double>(engine.num_held_pages) / pages);
+  write_gauge(out, "tandem:healthy", "1, or 0 while a step takes longer than it should.", labels_,
+              state.healthy ? 1 : 0);
+  write_gauge(out, "vllm:cache_config_info", "Sizes of the KV cache.",
+              fmt::format("{},block_size=\"{}\",num_gpu_blocks=\"{}\"", labels_, state.block_size,
+                          engine.num_pages),
+              1);
+  write_counter(out, "vllm:num_preemptions_total", "Preempted requests.", labels_,
+                static_cast<double>(engine.num_preemptions));
+  write_counter(out, "vllm:prefix_cache_queries_total",
+                "Prompt tokens looked up in the prefix cache.", labels_,
+                static_cast<double>(engine.num_prefix_queries));
+  write_counter(out, "vllm:prefix_cache_hits_total", "Prompt tokens found there.", labels_,
+                static_cast<double>(engine.num_prefix_hits));
+  write_counter(out, "vllm:prompt_tokens_total", "Prompt tokens of requests that began.", labels_,
+                static_cast<double>(engine.num_prompt_tokens));
+  write_counter(out, "vllm:generation_tokens_total", "Output tokens.", labels_,
+                static_cast<double>(engine.num_output_tokens));
 }
 
 void Metrics::write_speculation(std::string& out, const MetricsState& state) const {
   const auto& acceptance = state.engine.acceptance;
-  counter(out, "vllm:spec_decode_num_drafts_total", "Rounds with a proposal.", labels_,
-          acceptance.num_drafts);
-  counter(out, "vllm:spec_decode_num_draft_tokens_total", "Proposed tokens.", labels_,
-          acceptance.num_draft_tokens);
-  counter(out, "vllm:spec_decode_num_accepted_tokens_total", "Accepted tokens.", labels_,
-          acceptance.num_accepted_tokens);
+  write_counter(out, "vllm:spec_decode_num_drafts_total", "Rounds with a proposal.", labels_,
+                static_cast<double>(acceptance.num_drafts));
+  write_counter(out, "vllm:spec_decode_num_draft_tokens_total", "Proposed tokens.", labels_,
+                static_cast<double>(acceptance.num_draft_tokens));
+  write_counter(out, "vllm:spec_decode_num_accepted_tokens_total", "Accepted tokens.", labels_,
+                static_cast<double>(acceptance.num_accepted_tokens));
+  write_counter(out, "tandem:acceptance_warnings_total",
+                "Times that next to no draft was accepted; the log says why that may be.", labels_,
+                static_cast<double>(state.engine.num_acceptance_warnings));
   const std::string name = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
-  begin(out, name, "Accepted tokens by place in the draft, from 0.", "counter");
+  begin_metric(out, name, "Accepted tokens by place in the draft, from 0.", "counter");
   for (int i = 0; i < state.num_draft_tokens; ++i)
-    value(out, name, fmt::format("{},position=\"{}\"", labels_, i),
-          static_cast<double>(acceptance.accepted_per_pos[static_cast<size_t>(i)]));
+    write_sample(out, name, fmt::format("{},position=\"{}\"", labels_, i),
+                 static_cast<double>(acceptance.accepted_per_pos[static_cast<size_t>(i)]));
 }
 
 void Metrics::write_http(std::string& out) const {
-  begin(out, "http_requests_total", "HTTP replies.", "counter");
+  begin_metric(out, "http_requests_total", "HTTP replies.", "counter");
   for (const auto& [labels, count] : http_)
-    value(out, "http_requests_total", labels, static_cast<double>(count));
+    write_sample(out, "http_requests_total", labels, static_cast<double>(count));
   http_seconds_.write(out, "http_request_duration_seconds", "Time of HTTP requests.", "");
 }
 

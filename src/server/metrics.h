@@ -1,31 +1,15 @@
 // Counters and histograms under vLLM's names, as Prometheus text.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <span>
 #include <string>
-#include <vector>
 
 #include "engine/engine.h"
+#include "server/prometheus.h"
 
 namespace tandem::server {
-
-class Histogram {
- public:
-  explicit Histogram(std::span<const double> bounds);
-  void observe(double value, int64_t count = 1);
-  // `labels` without braces, such as model_name="x".
-  void write(std::string& out, const std::string& name, const std::string& help,
-             const std::string& labels) const;
-
- private:
-  std::vector<double> bounds_;
-  std::vector<int64_t> counts_;  // [bounds + 1]
-  double sum_ = 0;
-};
 
 // What one finished choice adds.
 struct FinishedChoice {
@@ -40,6 +24,7 @@ struct MetricsState {
   int64_t num_admitted = 0;
   int64_t block_size = 0;
   int num_draft_tokens = 0;
+  bool healthy = true;
 };
 
 class Metrics {
@@ -52,6 +37,8 @@ class Metrics {
   void add_finished(const FinishedChoice& choice);
   // `seconds` since the previous event that gave `num_tokens` tokens: each counts with its share.
   void add_inter_token(double seconds, int64_t num_tokens);
+  // Tokens of a step: of prompts that began, and kept output.
+  void add_step(int64_t num_tokens);
 
   std::string text(const MetricsState& state) const;
 
@@ -66,7 +53,7 @@ class Metrics {
   std::map<std::string, int64_t> refused_;
   std::map<std::string, int64_t> http_;  // labels -> count
   Histogram http_seconds_, first_token_, inter_token_, e2e_, queue_, prefill_, decode_, inference_;
-  Histogram prompt_tokens_, generation_tokens_, params_n_, params_max_tokens_;
+  Histogram prompt_tokens_, generation_tokens_, params_n_, params_max_tokens_, step_tokens_;
 };
 
 }  // namespace tandem::server

@@ -65,7 +65,9 @@ base::Status serve(engine::Engine& engine, const ServedModel& model, const Serve
                    const std::function<bool()>& stopped) {
   // Outlives the engine thread, whose last events are counted.
   Metrics metrics(model.names.front());
-  EngineThread engine_thread(engine, options.engine);
+  EngineThreadOptions thread_options = options.engine;
+  thread_options.on_step = [&metrics](int64_t num_tokens) { metrics.add_step(num_tokens); };
+  EngineThread engine_thread(engine, thread_options);
   Service service({model, engine_thread, metrics}, options.service);
   PageHandler page(service, metrics);
   TANDEM_ASSIGN_OR_RETURN(const auto http, HttpServer::open(page, options.http));

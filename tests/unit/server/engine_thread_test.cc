@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -132,7 +133,11 @@ class EngineThreadTest : public testing::Test {
   Script script_;
   engine::Engine engine_{engine_options(),
                          [this](const auto& batch) { return script_.run(batch); }};
-  EngineThread thread_{engine_, {.max_requests = 3, .stuck_seconds = 0.05}};
+  std::atomic<int64_t> step_tokens_{0};
+  EngineThread thread_{
+      engine_, {.max_requests = 3, .stuck_seconds = 0.05, .on_step = [this](int64_t num_tokens) {
+                  step_tokens_ += num_tokens;
+                }}};
 };
 
 TEST_F(EngineThreadTest, AnswersAreCompleteAndPlacesComeBack) {
@@ -145,6 +150,7 @@ TEST_F(EngineThreadTest, AnswersAreCompleteAndPlacesComeBack) {
   EXPECT_EQ(second.reason(), engine::FinishReason::kLength);
   EXPECT_TRUE(becomes_idle());
   EXPECT_EQ(thread_.stats().num_held_pages, 0);
+  EXPECT_EQ(step_tokens_.load(), 3 + 5 + 3 + 9);  // prompts and output
 }
 
 TEST_F(EngineThreadTest, NoMoreRequestsThanPlaces) {

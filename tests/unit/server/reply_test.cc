@@ -235,6 +235,8 @@ TEST(Metrics, CountersAndHistograms) {
   metrics.add_finished({.reason = "stop", .max_tokens = 9, .stats = stats});
   metrics.add_inter_token(0.4, 4);
   metrics.add_http("GET", "/health", 200, 0.001);
+  metrics.add_step(12);
+  metrics.add_step(70);
   MetricsState state;
   state.num_draft_tokens = 2;
   state.num_admitted = 3;
@@ -242,6 +244,8 @@ TEST(Metrics, CountersAndHistograms) {
   state.engine.num_pages = 10;
   state.engine.num_held_pages = 5;
   state.engine.acceptance.add_round(2, 1);
+  state.engine.num_acceptance_warnings = 2;
+  state.healthy = false;
   const std::string text = metrics.text(state);
   const std::string labels = "{model_name=\"de\\\"mo\",engine=\"0\"";
   for (const std::string& line :
@@ -253,6 +257,9 @@ TEST(Metrics, CountersAndHistograms) {
         "vllm:time_to_first_token_seconds_bucket" + labels + ",le=\"0.5\"} 0\n",
         "vllm:time_to_first_token_seconds_bucket" + labels + ",le=\"0.75\"} 1\n",
         "vllm:inter_token_latency_seconds_count" + labels + "} 4\n",
+        "vllm:iteration_tokens_total_bucket" + labels + ",le=\"64\"} 1\n",
+        "vllm:iteration_tokens_total_sum" + labels + "} 82\n",
+        "tandem:acceptance_warnings_total" + labels + "} 2\n", "tandem:healthy" + labels + "} 0\n",
         "vllm:e2e_request_latency_seconds_sum" + labels + "} 2\n",
         std::string("http_requests_total{method=\"GET\",handler=\"/health\",status=\"200\"} 1\n")})
     EXPECT_NE(text.find("\n" + line), std::string::npos) << line << text;
