@@ -58,6 +58,7 @@ std::string_view view(beast::string_view text) {
 
 HttpConnection::HttpConnection(HttpShared& shared, asio::ip::tcp::socket socket)
     : shared_(shared),
+      entry_(shared.table, [this] { close_soon(); }),
       stream_(std::move(socket)),
       timer_(stream_.get_executor()),
       buffer_(kBufferBytes) {
@@ -67,6 +68,17 @@ HttpConnection::HttpConnection(HttpShared& shared, asio::ip::tcp::socket socket)
 HttpConnection::~HttpConnection() {
   hold_body(0);
   shared_.num_connections.fetch_sub(1);
+}
+
+// The last reference may go with the posted handler, on the connection's own executor.
+void HttpConnection::close_soon() {
+  auto self = weak_from_this().lock();
+  if (!self) return;
+  const auto executor = timer_.get_executor();
+  asio::post(executor, [self = std::move(self)] {
+    self->stream_.close();
+    self->timer_.cancel();
+  });
 }
 
 HttpConnection::Awaitable<void> HttpConnection::run() {
@@ -119,6 +131,7 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
 HttpConnection::Awaitable<bool> HttpConnection::read_head() {
   beast::error_code error;
   const HttpServerOptions& options = shared_.options;
+  const ConnectionTable::Waiting waiting(entry_);
   parser_.emplace();
   parser_->header_limit(static_cast<uint32_t>(options.max_header_bytes));
   parser_->body_limit(options.max_body_bytes);
@@ -192,6 +205,7 @@ HttpConnection::Awaitable<bool> HttpConnection::accept_body(const HttpRequest& r
 
 HttpConnection::Awaitable<bool> HttpConnection::read_body() {
   beast::error_code error;
+  const ConnectionTable::Waiting waiting(entry_);
   stream_.expires_after(seconds(shared_.options.body_seconds));
   while (!parser_->is_done()) {
     co_await http::async_read_some(stream_, buffer_, *parser_, token(error));
@@ -337,6 +351,7 @@ HttpConnection::Awaitable<void> HttpConnection::wait_for_more() {
 HttpConnection::Awaitable<bool> HttpConnection::write(const std::string& text) {
   if (text.empty()) co_return true;
   beast::error_code error;
+  const ConnectionTable::Waiting waiting(entry_);
   stream_.expires_after(seconds(shared_.options.write_seconds) +
                         seconds(text.size() / kSlowestBytesPerSecond));
   co_await asio::async_write(stream_, asio::buffer(text), token(error));
@@ -347,6 +362,7 @@ HttpConnection::Awaitable<bool> HttpConnection::write(const std::string& text) {
 // Lets the client read a refusal before the connection is reset by what it still sends.
 HttpConnection::Awaitable<void> HttpConnection::linger() {
   beast::error_code error;
+  const ConnectionTable::Waiting waiting(entry_);
   stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
   stream_.expires_after(seconds(2));
   buffer_.clear();

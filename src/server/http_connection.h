@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "server/connection_table.h"
 #include "server/http_server.h"
 #include "server/http_text.h"
 
@@ -24,6 +25,7 @@ struct HttpShared {
   HttpHandler& handler;
   HttpServerOptions options;
   boost::asio::thread_pool workers;  // for handlers that may take a while
+  ConnectionTable table = {};
   std::atomic<size_t> num_connections{0};
   std::atomic<int64_t> num_busy{0};
   std::atomic<size_t> body_bytes{0};  // of all requests that are being read or answered
@@ -63,10 +65,12 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   Awaitable<void> wait_for_more();
   Awaitable<bool> write(const std::string& text);
   Awaitable<void> linger();
+  void close_soon();
   void watch_for_disconnect();
   bool client_gone();
 
   HttpShared& shared_;
+  ConnectionTable::Entry entry_;
   boost::beast::tcp_stream stream_;
   boost::asio::steady_timer timer_;
   boost::beast::flat_buffer buffer_;

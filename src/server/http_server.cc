@@ -1,14 +1,19 @@
 #include "server/http_server.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "server/http_connection.h"
 
@@ -17,6 +22,18 @@ namespace {
 
 namespace asio = boost::asio;
 using asio::ip::tcp;
+
+constexpr size_t kOtherFiles = 256;  // models, log, connections that are being closed
+
+// Every connection is a file: the system's soft limit is often 1024, its hard one much more.
+void raise_file_limit(size_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min<rlim_t>(wanted, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+    base::log_warning("http: expected a limit of {} open files, got {}; raise it (ulimit -n)",
+                      wanted, limit.rlim_cur);
+}
 
 }  // namespace
 
@@ -29,6 +46,7 @@ struct HttpServer::Impl {
         acceptor(context) {}
 
   base::Status listen();
+  void warn_full();
   asio::awaitable<void> accept();
 
   HttpShared shared;
@@ -36,7 +54,17 @@ struct HttpServer::Impl {
   tcp::acceptor acceptor;
   uint16_t port = 0;
   std::vector<std::thread> threads;
+  std::optional<base::Stopwatch> last_warning;
 };
+
+void HttpServer::Impl::warn_full() {
+  if (last_warning && last_warning->seconds() < 60) return;
+  last_warning.emplace();
+  base::log_warning(
+      "http: all {} connections are in use; those that the server has waited for longest are "
+      "closed for new ones",
+      shared.options.max_connections);
+}
 
 base::Status HttpServer::Impl::listen() {
   const HttpServerOptions& options = shared.options;
@@ -68,13 +96,15 @@ asio::awaitable<void> HttpServer::Impl::accept() {
     if (error) {
       // Out of file descriptors, say: others must end first.
       base::log_warning("http: a connection could not be accepted: {}", error.message());
+      shared.table.evict();
       asio::steady_timer pause(context, std::chrono::milliseconds(100));
       co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
       continue;
     }
-    if (shared.num_connections.load() >= shared.options.max_connections) {
-      base::log_debug("http: a connection too many is closed");
-      continue;
+    const bool full = shared.num_connections.load() >= shared.options.max_connections;
+    if (full) {
+      warn_full();
+      if (!shared.table.evict()) continue;  // all of them wait for answers: the new one goes
     }
     const auto executor = socket.get_executor();
     auto connection = std::make_shared<HttpConnection>(shared, std::move(socket));
@@ -86,6 +116,7 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 base::Result<std::unique_ptr<HttpServer>> HttpServer::open(HttpHandler& handler,
                                                            const HttpServerOptions& options) {
+  raise_file_limit(options.max_connections + kOtherFiles);
   auto impl = std::make_unique<Impl>(handler, options);
   TANDEM_RETURN_IF_ERROR(impl->listen());
   asio::co_spawn(impl->context, impl->accept(), asio::detached);
