@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
+#include "server/answer_form.h"
 #include "server/request.h"
 
 namespace tandem::server {
@@ -11,16 +12,6 @@ namespace {
 
 using nlohmann::json;
 using nlohmann::ordered_json;
-
-// Whether the model may call tools at all.
-bool tools_wanted(Fields& fields) {
-  const json* choice = fields.any("tool_choice");
-  if (choice == nullptr || *choice == "auto") return true;
-  if (*choice == "none") return false;
-  fields.fail("tool_choice", "expected \"auto\" or \"none\", got " + io::describe_json(*choice) +
-                                 "; a call cannot be forced yet");
-  return false;
-}
 
 // A misspelt role would be rendered as it is, and the model would make of it what it likes.
 void check_roles(Fields& fields, const json& messages) {
@@ -55,7 +46,8 @@ void read_logprobs(Fields& fields, sampling::SamplingParams& params) {
 ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const ServedModel& model) {
   const json* messages = fields.array("messages");
   if (messages != nullptr) check_roles(fields, *messages);
-  const bool wanted = tools_wanted(fields);
+  ChatPrompt prompt;
+  prompt.tool_choice = read_tool_choice(fields);
   const json* tools = fields.array("tools");
   fields.refuse("chat_template", "the server's template is used");
   fields.refuse("documents", "leave it out");
@@ -73,7 +65,10 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
   if (fields.error()) return tl::unexpected<ApiError>(*fields.error());
   if (messages == nullptr || messages->empty())
     return api_error(400, "messages: expected a list of at least one message", "messages");
-  const bool has_tools = wanted && tools != nullptr && !tools->empty();
+  const bool has_tools =
+      prompt.tool_choice.kind != ToolChoice::Kind::kNone && tools != nullptr && !tools->empty();
+  if (prompt.tool_choice.forced() && !has_tools)
+    return api_error(400, "tool_choice: expected tools to choose from, got none", "tool_choice");
   chat.messages = &ordered["messages"];
   chat.tools = has_tools ? &ordered["tools"] : nullptr;
   chat.template_kwargs = &kwargs;
@@ -84,9 +79,13 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
     if (!error.param) error.param = "messages";
     return tl::unexpected<ApiError>(std::move(error));
   }
-  ChatPrompt prompt;
   prompt.ids = model.tokenizer.encode_segments(*segments);
-  if (has_tools) prompt.tools = text::ToolSchemas::from_json(*tools);
+  const auto thinking = kwargs.find("enable_thinking");
+  prompt.thought =
+      thought_after(prompt.ids, thinking != kwargs.end() && *thinking == true, model.tokenizer);
+  if (!has_tools) return prompt;
+  prompt.tools = text::ToolSchemas::from_json(*tools);
+  prompt.tool_choice.tools = std::make_shared<const ordered_json>(ordered["tools"]);
   return prompt;
 }
 
@@ -105,10 +104,10 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
   request.include_reasoning = fields.boolean("include_reasoning").value_or(true);
   fields.refuse("echo", "use continue_final_message");
   fields.refuse("add_special_tokens", "the template writes them");
-  if (const auto parallel = fields.boolean("parallel_tool_calls"); parallel && !*parallel)
-    fields.fail("parallel_tool_calls", "expected true; the number of calls cannot be limited yet");
+  auto form = read_content_form(fields, body);
   auto prompt = encode_chat(body, fields, model);
   if (auto error = fields.finish()) return tl::unexpected<ApiError>(*error);
+  if (!form) return tl::unexpected<ApiError>(std::move(form.error()));
   if (!prompt) return tl::unexpected<ApiError>(std::move(prompt.error()));
   request.prompt = std::move(prompt->ids);
   request.tools = std::move(prompt->tools);
@@ -116,6 +115,11 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
     error->param = "messages";
     return tl::unexpected<ApiError>(*error);
   }
+  // The dearest part comes last.
+  auto grammar = compile_form(std::move(*form), request.tools ? &prompt->tool_choice : nullptr,
+                              prompt->thought, request.params.sampling, model);
+  if (!grammar) return tl::unexpected<ApiError>(std::move(grammar.error()));
+  request.params.grammar = std::move(*grammar);
   return request;
 }
 

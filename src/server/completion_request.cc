@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
+#include "server/answer_form.h"
 #include "server/request.h"
 
 namespace tandem::server {
@@ -114,8 +115,10 @@ ApiResult<CompletionRequest> parse_completion(std::string_view body, const Serve
   const bool echo = fields.boolean("echo").value_or(false);
   read_lengths(fields, echo, request.params);
   const bool add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
+  auto form = read_content_form(fields, body);
   const json* prompt = fields.any("prompt");
   if (auto error = fields.finish()) return tl::unexpected<ApiError>(*error);
+  if (!form) return tl::unexpected<ApiError>(std::move(form.error()));
   if (prompt == nullptr)
     return api_error(400, "prompt: expected a string or token ids, got none", "prompt");
   PromptReader(fields, model, add_special_tokens, echo, request).read(*prompt);
@@ -123,6 +126,10 @@ ApiResult<CompletionRequest> parse_completion(std::string_view body, const Serve
   for (const auto& ids : request.prompts)
     if (auto error = check_prompt(ids, model, request.params.max_tokens))
       return tl::unexpected<ApiError>(*error);
+  auto grammar =
+      compile_form(std::move(*form), nullptr, text::Thought::kNone, request.params.sampling, model);
+  if (!grammar) return tl::unexpected<ApiError>(std::move(grammar.error()));
+  request.params.grammar = std::move(*grammar);
   return request;
 }
 

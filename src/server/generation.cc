@@ -69,7 +69,9 @@ void Generation::submit(size_t index, Admission admission) {
                                 .prompt_ids = job_.prompts[index / n],
                                 .sampling = job_.params.sampling,
                                 .max_tokens = choices_[index].max_tokens,
-                                .num_draft_tokens = {}};
+                                .num_draft_tokens = {},
+                                .cache_salt = job_.params.cache_salt};
+  if (job_.params.grammar) request.constraint = job_.params.grammar->start();
   // The first choice is the one that a request for a single one would get.
   if (request.sampling.seed && index % n > 0)
     request.sampling.seed = sampling::derive_seed(*request.sampling.seed, index % n);
@@ -155,8 +157,9 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   delta.pieces = choice.answer.push(event);
   const bool stopped = choice.answer.stopped();
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kError) {
-    // Only allowed_token_ids can leave nothing to choose from.
-    const int status = job_.params.sampling.allowed_token_ids.empty() ? 500 : 400;
+    // Only what the request asks for can leave nothing to choose from.
+    const bool restricted = !job_.params.sampling.allowed_token_ids.empty() || job_.params.grammar;
+    const int status = restricted ? 400 : 500;
     return fail({.status = status, .message = event.finish->error}, part);
   }
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kCancelled) {

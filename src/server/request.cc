@@ -13,6 +13,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxJsonValues = 1'000'000;
 constexpr size_t kMaxIds = 100'000;
+constexpr size_t kMaxSaltBytes = 1024;
 constexpr int64_t kMaxTokens = int64_t{1} << 40;
 
 void read_logit_bias(Fields& fields, sampling::SamplingParams& params) {
@@ -80,19 +81,19 @@ void read_prompt_logprobs(Fields& fields, GenerationParams& params) {
   params.prompt_logprobs = true;
 }
 
+void read_cache_salt(Fields& fields, GenerationParams& params) {
+  const auto salt = fields.string("cache_salt", kMaxSaltBytes);
+  if (!salt) return;
+  if (salt->empty()) return fields.fail("cache_salt", "expected some text, got an empty string");
+  params.cache_salt = *salt;
+}
+
 // What other servers take and this one does not: named, so that nobody waits for an effect.
 void refuse_unsupported(Fields& fields) {
-  const char* const structured = "structured output is not available yet";
-  for (const char* key :
-       {"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"})
-    fields.refuse(key, structured);
-  if (const json* format = fields.object("response_format");
-      format != nullptr && format->value("type", json()) != "text")
-    fields.fail("response_format", std::string("expected {\"type\": \"text\"}; ") + structured);
   for (const char* key :
        {"use_beam_search", "suffix", "kv_transfer_params", "bad_words", "logprob_token_ids",
         "truncate_prompt_tokens", "thinking_token_budget", "return_tokens_as_token_ids",
-        "cache_salt", "request_id", "stream_interval", "prediction", "modalities", "audio"})
+        "request_id", "stream_interval", "prediction", "modalities", "audio"})
     fields.refuse(key, "leave it out");
   if (fields.integer("best_of", 1, 1) && fields.error()) return;
   fields.integer("priority", 0, 0);
@@ -127,6 +128,7 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   params.return_draft_info = fields.boolean("return_draft_info").value_or(false);
   params.max_tokens = fields.integer("max_tokens", 0, kMaxTokens);
+  read_cache_salt(fields, params);
   read_prompt_logprobs(fields, params);
   read_sampling(fields, model, params.sampling);
   refuse_unsupported(fields);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "sampling/params.h"
+#include "server/answer_form.h"
 #include "server/api_error.h"
 #include "server/fields.h"
 #include "server/format.h"
@@ -39,6 +40,8 @@ struct GenerationParams {
   bool prompt_logprobs = false;    // are shown
   bool only_prompt = false;        // max_tokens 0: nothing of the answer is shown
   bool return_draft_info = false;  // which text came from accepted drafts
+  std::string cache_salt;          // requests of different salts share no cached prefix
+  FormGrammar grammar;             // what the answer may be; null: anything
 };
 
 struct CompletionRequest {
@@ -64,6 +67,8 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
 struct ChatPrompt {
   std::vector<int32_t> ids;
   std::shared_ptr<const text::ToolSchemas> tools;
+  ToolChoice tool_choice;
+  text::Thought thought = text::Thought::kNone;
 };
 ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const ServedModel& model);
 

@@ -10,6 +10,7 @@
 
 #include "sampling/params.h"
 #include "text/chat_template.h"
+#include "text/grammar/compiled_grammar.h"
 #include "text/tokenizer.h"
 
 namespace tandem::server {
@@ -20,6 +21,7 @@ struct ServedModel {
   std::string version;
   text::Tokenizer tokenizer;
   text::ChatTemplate chat_template;
+  std::shared_ptr<text::GrammarCompiler> grammars;
   std::shared_ptr<const nlohmann::ordered_json> template_kwargs;  // defaults; an object
   sampling::SamplingParams sampling;                              // of requests that name none
   std::vector<int32_t> modality_ids;  // refused in prompts: Tandem reads text only
@@ -29,7 +31,8 @@ struct ServedModel {
   int64_t block_size = 0;
   int64_t num_pages = 0;
   int num_draft_tokens = 0;
-  bool spec_metrics = false;  // speculative statistics in every answer
+  bool spec_metrics = false;    // speculative statistics in every answer
+  bool prompt_details = false;  // usage.prompt_tokens_details
   std::time_t started = 0;
 };
 

@@ -19,14 +19,17 @@ constexpr int64_t kMaxCost = 2048;
 constexpr size_t kMaxChoices = 1000;
 constexpr size_t kMaxChoiceBytes = size_t{64} << 10;
 
-Ebnf new_ebnf() {
-  return {kMaxGrammarBytes, kMaxCost};
+Ebnf new_ebnf(std::string prefix = "") {
+  return {kMaxGrammarBytes, kMaxCost, std::move(prefix)};
+}
+
+tl::unexpected<base::Error> too_large(const std::string& where) {
+  return base::unsupported(
+      "{}: expected a smaller grammar: fewer or simpler patterns, lengths and properties", where);
 }
 
 base::Result<GrammarText> finished(const Ebnf& ebnf, const std::string& where) {
-  if (ebnf.overflowed())
-    return base::unsupported(
-        "{}: expected a smaller grammar: fewer or simpler patterns, lengths and properties", where);
+  if (ebnf.overflowed()) return too_large(where);
   return GrammarText{ebnf.text()};
 }
 
@@ -88,7 +91,7 @@ base::Result<GrammarText> tool_call_grammar(const ToolCallRules& rules, const To
   if (!begin || !end || !quote)
     return base::unsupported(
         "tool_choice: expected a vocabulary with the tokens of tool calls; this model has none");
-  Ebnf ebnf = new_ebnf();
+  Ebnf ebnf = new_ebnf("tandem_");
   ValueGrammar values(ebnf, {quote});
   std::vector<std::string> calls;
   for (const CallableTool& tool : rules.tools) {
@@ -106,13 +109,19 @@ base::Result<GrammarText> tool_call_grammar(const ToolCallRules& rules, const To
     calls.push_back(ebnf.rule("call", ebnf_literal("call:" + tool.name) + " " + arguments));
   }
   const std::string call = ebnf.rule("calls", any_of(calls) + " " + token(*end));
-  if (rules.use == ToolCallRules::Use::kFree) {
-    ebnf.define("root", fmt::format("TokenTagDispatch(({}, {}), excludes=({},))", *begin, call,
-                                    fmt::join(end_ids, ", ")));
-  } else {
-    ebnf.define("root", fmt::format("({} {}){}", token(*begin), call, rules.many ? "+" : ""));
-  }
-  return finished(ebnf, "tools");
+  std::string body = fmt::format("({} {}){}", token(*begin), call, rules.many ? "+" : "");
+  if (rules.use == ToolCallRules::Use::kFree)
+    body = fmt::format("TokenTagDispatch(({}, {}), loop_after_dispatch={}, excludes=({},))", *begin,
+                       call, rules.many, fmt::join(end_ids, ", "));
+  ebnf.define("tandem_calls", body);
+  if (ebnf.overflowed()) return too_large("tools");
+  return GrammarText{ebnf.text(), "tandem_calls"};
+}
+
+GrammarText either(GrammarText a, const GrammarText& b) {
+  a.ebnf += b.ebnf + fmt::format("tandem_either ::= {} | {}\n", a.root, b.root);
+  a.root = "tandem_either";
+  return a;
 }
 
 GrammarText after_thought(GrammarText answer, Thought thought, const Tokenizer& tokenizer,

@@ -44,11 +44,14 @@ struct ToolCallRules {
   };
   std::vector<CallableTool> tools;
   Use use = Use::kForced;
-  bool many = true;  // forced: more than one call
+  bool many = true;  // more than one call
 };
 // Calls in the family's syntax. Refuses vocabularies that lack its tokens.
 base::Result<GrammarText> tool_call_grammar(const ToolCallRules& rules, const Tokenizer& tokenizer,
                                             const std::vector<int32_t>& end_ids);
+
+// One or the other; their rules have different names.
+GrammarText either(GrammarText a, const GrammarText& b);
 
 enum class Thought {
   kNone,  // the answer begins at once

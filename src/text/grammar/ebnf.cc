@@ -9,7 +9,7 @@
 namespace tandem::text {
 
 std::string Ebnf::reserve(std::string_view hint) {
-  return fmt::format("{}_{}", hint, num_names_++);
+  return fmt::format("{}{}_{}", prefix_, hint, num_names_++);
 }
 
 void Ebnf::define(const std::string& name, std::string_view body) {

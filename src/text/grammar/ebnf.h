@@ -13,7 +13,9 @@ namespace tandem::text {
 class Ebnf {
  public:
   // No more text than this, and no more work to prepare it (kWideCost in regex.h says of what).
-  Ebnf(size_t max_bytes, int64_t max_cost) : max_bytes_(max_bytes), left_(max_cost) {}
+  // Names begin with `prefix`: grammars of different ones can be put together.
+  Ebnf(size_t max_bytes, int64_t max_cost, std::string prefix)
+      : prefix_(std::move(prefix)), max_bytes_(max_bytes), left_(max_cost) {}
 
   // A name that no rule has; its body is given later, or never when nothing refers to it.
   std::string reserve(std::string_view hint);
@@ -27,6 +29,7 @@ class Ebnf {
   const std::string& text() const { return text_; }
 
  private:
+  std::string prefix_;
   size_t max_bytes_;
   size_t num_names_ = 0;
   int64_t left_;

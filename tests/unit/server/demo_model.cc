@@ -19,6 +19,8 @@ const ServedModel& demo_model() {
                        .version = "1",
                        .tokenizer = *tokenizer,
                        .chat_template = *chat_template,
+                       .grammars = std::make_shared<text::GrammarCompiler>(
+                           *tokenizer, std::vector<int32_t>{1, 106, 50}, 4096),
                        .template_kwargs = std::make_shared<const nlohmann::ordered_json>(
                            nlohmann::ordered_json::object()),
                        .sampling = {},
