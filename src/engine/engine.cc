@@ -27,6 +27,10 @@ std::span<const int32_t> scored_tokens(const Sequence& sequence, int64_t num_row
       .subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
 }
 
+bool ranks_before(const Sequence* a, const Sequence* b) {
+  return a->ranks_before(*b);
+}
+
 }  // namespace
 
 Engine::Engine(EngineOptions options, StepFunction run_step)
@@ -55,11 +59,12 @@ base::Status Engine::add_request(EngineRequest request) {
   StopRules rules = make_stop_rules(request.sampling, options_.eos_token_ids, request.max_tokens);
   const uint64_t id = request.id;
   const int num_draft_tokens = request.num_draft_tokens.value_or(options_.num_draft_tokens);
+  const bool auto_drafts = options_.auto_drafts && !request.num_draft_tokens;
   auto sequence = std::make_unique<Sequence>(std::move(request), std::move(rules),
-                                             std::move(sampler), num_draft_tokens);
+                                             std::move(sampler), num_draft_tokens, auto_drafts);
   sequence->arrival = arrival;
   sequence->stats.num_prompt_tokens = sequence->num_prompt_tokens;
-  waiting_.push_back(sequence.get());
+  waiting_.insert(std::ranges::upper_bound(waiting_, sequence.get(), ranks_before), sequence.get());
   sequences_.emplace(id, std::move(sequence));
   return {};
 }
@@ -81,6 +86,7 @@ std::vector<TokenEvent> Engine::step() {
   const std::vector<Sequence*> scheduled = reserve(plan);
   speculation::SpecResult result = run_step_(make_batch(plan, scheduled));
   ring_copies_.clear();
+  drafts_.add_step(result, std::ranges::all_of(plan.sequences, &PlannedSequence::decodes));
   TANDEM_CHECK_EQ(result.sequences.size(), scheduled.size());
   for (size_t i = 0; i < scheduled.size(); ++i) {
     auto event = commit(plan.sequences[i], *scheduled[i], result.sequences[i]);
@@ -94,7 +100,7 @@ std::vector<TokenEvent> Engine::step() {
   return events;
 }
 
-StepPlan Engine::plan() const {
+StepPlan Engine::plan() {
   const std::vector<SequenceView> running = view_running();
   std::vector<SequenceView> waiting;
   // No more than the seats can be admitted: a long queue costs nothing.
@@ -116,7 +122,7 @@ void Engine::preempt(const StepPlan& plan) {
     TANDEM_CHECK_EQ(running_.back()->id, id);
     running_.pop_back();
     release(sequence);
-    waiting_.push_front(&sequence);
+    waiting_.insert(std::ranges::upper_bound(waiting_, &sequence, ranks_before), &sequence);
     ++sequence.stats.num_preemptions;
     ++totals_.num_preemptions;
     base::log_debug("request {}: preempted with {} tokens; its KV cache is computed again later",
@@ -142,7 +148,7 @@ std::vector<Sequence*> Engine::reserve(const StepPlan& plan) {
 void Engine::admit(Sequence& sequence) {
   TANDEM_CHECK_EQ(waiting_.front()->id, sequence.id);
   waiting_.pop_front();
-  running_.push_back(&sequence);
+  running_.insert(std::ranges::upper_bound(running_, &sequence, ranks_before), &sequence);
   rings_.allocate(ring_blocks_per_sequence(options_), sequence.ring_blocks);
   state_slots_.allocate(1, sequence.state_slot);
   start_behind_prefix(sequence);
@@ -247,6 +253,8 @@ void Engine::keep_scores(Sequence& sequence, speculation::SpecSequenceResult& re
 
 void Engine::count_round(Sequence& sequence, const speculation::SpecSequenceResult& result) {
   sequence.stats.acceptance.add_round(result.num_drafted, result.num_accepted);
+  if (sequence.has_state)
+    drafts_.add_round(sequence.acceptance, result.num_drafted, result.num_accepted);
   totals_.acceptance.add_round(result.num_drafted, result.num_accepted);
   if (!options_.watch_acceptance) return;
   const auto warning = watch_.add_round(result.num_drafted, result.num_accepted);

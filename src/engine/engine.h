@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "engine/acceptance_watch.h"
 #include "engine/block_pool.h"
+#include "engine/draft_policy.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -35,6 +36,8 @@ struct EngineOptions {
   int64_t max_model_len = 0;        // prompt and output of a request
   int64_t vocab_size = 0;
   int num_draft_tokens = 0;    // K of requests that name none, and the most they may name
+  bool auto_drafts = false;    // those that name none have in each round what is best, up to K
+  bool priorities = false;     // else every request has priority 0: first come, first served
   int64_t max_num_queued = 0;  // requests waiting for their first step; 0: no bound
   std::vector<int32_t> eos_token_ids;
   std::vector<int32_t> suppress_tokens;
@@ -52,8 +55,8 @@ struct EngineStats {
   int64_t num_finished = 0;
   int64_t num_prompt_tokens = 0;  // of requests that began; each once, however often preempted
   int64_t num_output_tokens = 0;
-  int64_t num_prefix_queries = 0;  // prompt tokens looked up in the prefix cache
-  int64_t num_prefix_hits = 0;     // and found: they were not computed again
+  int64_t num_prefix_queries = 0;       // prompt tokens looked up in the prefix cache
+  int64_t num_prefix_hits = 0;          // and found: they were not computed again
   int64_t num_acceptance_warnings = 0;  // times that acceptance looked broken
   speculation::AcceptanceStats acceptance;
 };
@@ -86,7 +89,7 @@ class Engine {
 
  private:
   base::Status check_request(const EngineRequest& request) const;
-  StepPlan plan() const;
+  StepPlan plan();
   void preempt(const StepPlan& plan);
   std::vector<Sequence*> reserve(const StepPlan& plan);
   void admit(Sequence& sequence);
@@ -99,7 +102,8 @@ class Engine {
   void release(Sequence& sequence);
 
   // engine_prefix.cc
-  std::vector<SequenceView> view_running() const;
+  std::vector<SequenceView> view_running();
+  void choose_drafts(std::vector<SequenceView>& running);
   SequenceView view_waiting(Sequence& sequence) const;
   PrefixMatch match_prefix(Sequence& sequence) const;
   void start_behind_prefix(Sequence& sequence);
@@ -111,17 +115,18 @@ class Engine {
   EngineOptions options_;
   StepFunction run_step_;
   std::unordered_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
-  std::vector<Sequence*> running_;  // oldest first
-  std::deque<Sequence*> waiting_;   // oldest first; all younger than those running
+  std::vector<Sequence*> running_;  // by rank: priority, then arrival
+  std::deque<Sequence*> waiting_;   // by rank; of equal priority, all younger than those running
   BlockPool rings_;
   BlockPool pages_;
   BlockPool state_slots_;
   PrefixCache prefixes_;                           // owns some of pages_
   std::vector<model::RingBlockCopy> ring_copies_;  // in order, before the next step's rows
-  mutable uint64_t num_visits_ = 0;                // of PrefixCache::count_unvisited
+  uint64_t num_visits_ = 0;                        // of PrefixCache::count_unvisited
   std::vector<int32_t> ring_table_;                // [batch, ring blocks per sequence]
   std::vector<int32_t> page_table_;                // [batch, most pages of one sequence]
   AcceptanceWatch watch_;
+  DraftPolicy drafts_;
   EngineStats totals_;
   uint64_t num_requests_ = 0;
 };

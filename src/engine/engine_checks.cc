@@ -104,6 +104,11 @@ Status Engine::check_request(const EngineRequest& request) const {
         "prompt and max_tokens: expected at most {} tokens together (all the KV cache holds), got "
         "{} + {}; give the cache more memory or lower max_tokens",
         max_request_tokens(), num_prompt_tokens, request.max_tokens);
+  if (request.priority != 0 && !options_.priorities)
+    return invalid(
+        "priority: expected 0 with --scheduling-policy fcfs, got {}; with the policy priority "
+        "others count",
+        request.priority);
   const int drafts = request.num_draft_tokens.value_or(0);
   if (drafts < 0 || drafts > options_.num_draft_tokens)
     return invalid("num_speculative_tokens: expected 0 to {}, got {}", options_.num_draft_tokens,
@@ -129,11 +134,12 @@ std::string Engine::find_fault() const {
   std::vector<const std::vector<int32_t>*> rings, pages, slots;
   std::deque<std::vector<int32_t>> own_pages;
   std::vector<PrefixNode*> tails;
-  uint64_t next_arrival = 0;
+  const Sequence* before = nullptr;
   const auto visit = [&](const Sequence& sequence, bool running) {
-    if (sequence.arrival < next_arrival)
-      return fmt::format("request {} is served after a younger one", sequence.id);
-    next_arrival = sequence.arrival + 1;
+    if (before != nullptr && !before->ranks_before(sequence))
+      return fmt::format("request {} is served after {}, which ranks behind it", sequence.id,
+                         before->id);
+    before = &sequence;
     rings.push_back(&sequence.ring_blocks);
     const auto& blocks = sequence.page_blocks;
     own_pages.emplace_back(blocks.begin() + sequence.num_shared_pages(), blocks.end());
@@ -145,8 +151,13 @@ std::string Engine::find_fault() const {
     slots.push_back(&sequence.state_slot);
     return sequence_fault(sequence, options_, running);
   };
+  for (const Sequence* waits : waiting_)
+    for (const Sequence* runs : running_)
+      if (waits->priority == runs->priority && waits->ranks_before(*runs))
+        return fmt::format("request {} waits, {} of its priority overtook it", waits->id, runs->id);
   for (const Sequence* sequence : running_)
     if (std::string fault = visit(*sequence, true); !fault.empty()) return fault;
+  before = nullptr;
   for (const Sequence* sequence : waiting_)
     if (std::string fault = visit(*sequence, false); !fault.empty()) return fault;
   own_pages.push_back(prefixes_.owned_pages());

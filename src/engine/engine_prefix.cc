@@ -16,6 +16,7 @@ int draft_limit(const Sequence& sequence) {
 
 SequenceView view_of(const Sequence& sequence) {
   return {.id = sequence.id,
+          .priority = sequence.priority,
           .num_tokens = sequence.num_tokens(),
           .num_computed = sequence.num_computed,
           .has_state = sequence.has_state,
@@ -26,7 +27,7 @@ SequenceView view_of(const Sequence& sequence) {
 
 }  // namespace
 
-std::vector<SequenceView> Engine::view_running() const {
+std::vector<SequenceView> Engine::view_running() {
   std::vector<SequenceView> views;
   ++num_visits_;
   for (const Sequence* sequence : running_) {
@@ -34,7 +35,22 @@ std::vector<SequenceView> Engine::view_running() const {
     const int64_t first_seen = PrefixCache::count_unvisited(sequence->prefix_tail, num_visits_);
     views.back().num_kept_pages = sequence->num_shared_pages() - first_seen;
   }
+  choose_drafts(views);
   return views;
+}
+
+// K of those that leave it to the engine.
+void Engine::choose_drafts(std::vector<SequenceView>& running) {
+  if (!options_.auto_drafts) return;
+  std::vector<DraftCandidate> candidates;
+  for (size_t i = 0; i < running.size(); ++i)
+    if (running[i].has_state && running_[i]->chooses_drafts)
+      candidates.push_back({&running_[i]->acceptance, running[i].max_draft_tokens});
+  const std::vector<int> counts = drafts_.choose(candidates);
+  size_t next = 0;
+  for (size_t i = 0; i < running.size(); ++i)
+    if (running[i].has_state && running_[i]->chooses_drafts)
+      running[i].max_draft_tokens = counts[next++];
 }
 
 SequenceView Engine::view_waiting(Sequence& sequence) const {

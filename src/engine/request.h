@@ -20,6 +20,7 @@ struct EngineRequest {
   sampling::SamplingParams sampling;
   int64_t max_tokens = 0;               // most output tokens
   std::optional<int> num_draft_tokens;  // K; absent: the engine's
+  int64_t priority = 0;                 // lower ones are served first
   std::string cache_salt = {};          // requests of different salts share no cached prefix
   // What the answer may be; this request's own, at its beginning. Null: anything.
   std::shared_ptr<base::TokenConstraint> constraint = nullptr;

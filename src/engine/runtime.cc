@@ -57,6 +57,8 @@ EngineOptions engine_options(const RuntimeOptions& options, const io::TextConfig
   engine.max_model_len = plan.max_model_len;
   engine.vocab_size = config.vocab_size;
   engine.num_draft_tokens = options.num_draft_tokens;
+  engine.auto_drafts = options.auto_drafts;
+  engine.priorities = options.priorities;
   engine.max_num_queued = options.max_num_queued;
   engine.seed = options.seed;
   engine.watch_acceptance = !options.synthetic.has_value();

@@ -19,6 +19,7 @@ struct RuntimeOptions {
   model::PairOptions pair;   // pair.model.max_rows is set from max_num_batched_tokens
   int num_threads = 0;       // 0: all usable cores
   int num_draft_tokens = 0;  // K; needs an assistant when > 0
+  bool auto_drafts = false;  // each round has its own K, up to num_draft_tokens
   int draft_position_offset = 0;
   std::optional<speculation::SyntheticAcceptance> synthetic;
   int64_t max_num_seqs = 8;
@@ -26,6 +27,7 @@ struct RuntimeOptions {
   int64_t max_chunk_tokens = 512;
   int64_t max_model_len = 0;  // 0: as the KV memory allows
   int64_t max_num_queued = 0;
+  bool priorities = false;
   int64_t kv_bytes = int64_t{4} << 30;
   int64_t block_size = 32;
   model::KvCacheDtype kv_cache_dtype = model::KvCacheDtype::kAuto;
@@ -46,6 +48,7 @@ class Runtime {
   Engine& engine() { return *engine_; }
   const model::Pair& pair() const { return pair_; }
   const KvPlan& kv_plan() const { return kv_plan_; }
+  model::KvStore& kv() { return *kv_; }  // on a CPU
   core::DType kv_dtype() const { return kv_dtype_; }
   // Where steps run: the card's name, or nothing for the CPU.
   const std::string& gpu_name() const { return gpu_name_; }

@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/check.h"
 #include "engine/block_pool.h"
@@ -22,11 +23,10 @@ class Planner {
 
   StepPlan run() {
     keep_what_fits();
+    make_room();
     plan_decodes();
     plan_drafts();
     plan_prefills();
-    // What was just evicted must not come back at once: it would be evicted again.
-    if (plan_.preempted.empty()) admit();
     plan_.num_rows = limits_.max_num_batched_tokens - budget_;
     return std::move(plan_);
   }
@@ -43,12 +43,59 @@ class Planner {
       const int64_t needed = missing_pages(sequence, sequence.num_tokens);
       while (needed > free_pages_ && num_kept_ > i) {
         TANDEM_CHECK_MSG(num_kept_ > 1, "sequence {} does not fit alone", sequence.id);
-        const SequenceView& newest = input_.running[--num_kept_];
-        free_pages_ += newest.num_pages - newest.num_kept_pages;
-        plan_.preempted.push_back(newest.id);
+        free_pages_ += held_pages(preempt_last());
       }
       if (i < num_kept_) free_pages_ -= needed;
     }
+  }
+
+  const SequenceView& preempt_last() {
+    const SequenceView& last = input_.running[--num_kept_];
+    plan_.preempted.push_back(last.id);
+    return last;
+  }
+
+  // Those that nobody before it holds as well.
+  static int64_t held_pages(const SequenceView& sequence) {
+    return sequence.num_pages - sequence.num_kept_pages;
+  }
+
+  // Pages that admitting takes from the free ones. Cached ones that only preempted sequences used
+  // have just been counted as free.
+  int64_t pages_to_admit(const SequenceView& sequence, bool preempts) const {
+    return missing_pages(sequence, sequence.num_tokens) +
+           (preempts ? sequence.num_pages : sequence.num_unused_pages);
+  }
+
+  // A new sequence takes the pages of all its known tokens at once, so that a prefill never waits
+  // for pages half-way, and leaves one page of growth to everyone who runs.
+  bool fits(const SequenceView& sequence, size_t num_kept, int64_t free_pages) const {
+    const bool preempts = num_kept < input_.running.size();
+    const int64_t num_running = static_cast<int64_t>(num_kept) + num_admitted_;
+    const int64_t headroom = num_running == 0 ? 0 : num_running + 1;
+    const int64_t seats =
+        input_.num_free_seats + static_cast<int64_t>(input_.running.size()) - num_running;
+    return seats > 0 && num_running < limits_.max_num_seqs &&
+           pages_to_admit(sequence, preempts) + headroom <= free_pages;
+  }
+
+  // Puts pages aside for the first in the queue, so that drafts do not take them; preempts for it
+  // if that gives it a place.
+  void make_room() {
+    if (input_.waiting.empty()) return;
+    const SequenceView& first = input_.waiting.front();
+    size_t num_kept = num_kept_;
+    int64_t free_pages = free_pages_;
+    while (!fits(first, num_kept, free_pages)) {
+      if (num_kept == 0 || input_.running[num_kept - 1].priority <= first.priority) return;
+      const SequenceView& last = input_.running[--num_kept];
+      free_pages += held_pages(last) + missing_pages(last, last.num_tokens);
+    }
+    while (num_kept_ > num_kept) preempt_last();
+    const bool preempts = !plan_.preempted.empty();
+    if (preempts && first.priority >= input_.running[num_kept_].priority) return;
+    free_pages_ = free_pages - pages_to_admit(first, preempts);
+    has_room_ = true;
   }
 
   std::span<const SequenceView> kept() const { return input_.running.first(num_kept_); }
@@ -105,26 +152,26 @@ class Planner {
 
   void plan_prefills() {
     for (const SequenceView& sequence : kept()) {
-      if (sequence.has_state || budget_ == 0) continue;
+      if (sequence.has_state) continue;
+      admit_before(sequence.priority);
+      if (budget_ == 0) return;
       add(sequence, chunk(sequence), missing_pages(sequence, sequence.num_tokens));
     }
+    admit_before(std::numeric_limits<int64_t>::max());
   }
 
-  // A new sequence takes the pages of all its known tokens at once, so that a prefill never waits
-  // for pages half-way, and leaves one page of growth to everyone who runs.
-  void admit() {
-    auto num_running = static_cast<int64_t>(num_kept_);
-    int64_t seats = std::min(input_.num_free_seats, limits_.max_num_seqs - num_running);
-    for (const SequenceView& sequence : input_.waiting) {
-      const int64_t new_pages = missing_pages(sequence, sequence.num_tokens);
-      const int64_t pages = new_pages + sequence.num_unused_pages;
-      const int64_t headroom = num_running == 0 ? 0 : num_running + 1;
-      if (seats == 0 || budget_ == 0 || pages + headroom > free_pages_) return;
-      add(sequence, chunk(sequence), new_pages);
+  // What was just preempted, and what ranks behind it, must not come back at once: it would be
+  // preempted again.
+  void admit_before(int64_t priority) {
+    if (!plan_.preempted.empty()) priority = std::min(priority, input_.running[num_kept_].priority);
+    while (num_admitted_ < static_cast<int64_t>(input_.waiting.size()) && budget_ > 0) {
+      const SequenceView& next = input_.waiting[static_cast<size_t>(num_admitted_)];
+      const bool put_aside = has_room_ && num_admitted_ == 0;
+      if (next.priority >= priority || !(put_aside || fits(next, num_kept_, free_pages_))) return;
+      if (!put_aside) free_pages_ -= pages_to_admit(next, !plan_.preempted.empty());
+      add(next, chunk(next), missing_pages(next, next.num_tokens));
       plan_.sequences.back().admitted = true;
-      free_pages_ -= pages;
-      ++num_running;
-      --seats;
+      ++num_admitted_;
     }
   }
 
@@ -140,7 +187,9 @@ class Planner {
 
   const SchedulerLimits& limits_;
   const SchedulerInput& input_;
-  size_t num_kept_;  // running[0 .. num_kept_) go on
+  size_t num_kept_;           // running[0 .. num_kept_) go on
+  int64_t num_admitted_ = 0;  // waiting[0 .. num_admitted_) begin
+  bool has_room_ = false;     // pages for waiting[0] are put aside
   int64_t free_pages_;
   int64_t budget_;
   std::vector<const SequenceView*> decoding_;

@@ -1,12 +1,14 @@
 // Who runs in the next step, and how many rows each has: a pure function of a few integers.
 //
-// Every running sequence has computed tokens that chase its known tokens; there are no phases.
-// 1. Each decoding sequence gets its one row. If pages are short, the newest sequences are
-//    preempted. The oldest is never: alone it fits, so something always advances and every request
+// Sequences rank by priority, then by arrival. Every running one has computed tokens that chase its
+// known tokens; there are no phases.
+// 1. Each decoding sequence gets its one row. If pages are short, those that rank last are
+//    preempted; so are running ones of lower priority than the first in the queue when that gives
+//    it a place. The first of all is never preempted and always has rows, so that every request
 //    finishes.
 // 2. Drafts share what is left of the budget evenly; they never cause a preemption, and leave a
 //    part of the budget to prefill while there is some.
-// 3. Prefill chunks of running sequences, then new sequences in order of arrival.
+// 3. Prefill chunks of running sequences and new sequences, as they rank.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +27,7 @@ struct SchedulerLimits {
 
 struct SequenceView {
   uint64_t id = 0;
+  int64_t priority = 0;  // lower ones are served first
   int64_t num_tokens = 0;
   int64_t num_computed = 0;      // when waiting: what the prefix cache has
   bool has_state = false;        // may draft; then num_computed == num_tokens - 1
@@ -38,8 +41,9 @@ struct SequenceView {
 };
 
 struct SchedulerInput {
-  std::span<const SequenceView> running;  // oldest first
-  std::span<const SequenceView> waiting;  // in order of arrival, preempted ones included
+  std::span<const SequenceView> running;  // by rank
+  std::span<const SequenceView> waiting;  // by rank, preempted ones included; of equal priority,
+                                          // behind those that run
   int64_t num_free_pages = 0;             // cached ones that nobody uses included
   int64_t num_free_seats = 0;             // sequences for which there is a ring and a state row
 };
@@ -54,11 +58,12 @@ struct PlannedSequence {
   int64_t num_new_pages = 0;
 
   int64_t num_rows() const { return num_tokens + num_draft_tokens; }
+  bool decodes() const { return samples && num_tokens == 1; }
 };
 
 struct StepPlan {
   std::vector<PlannedSequence> sequences;
-  std::vector<uint64_t> preempted;  // newest first
+  std::vector<uint64_t> preempted;  // the last in rank first
   int64_t num_rows = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "engine/draft_policy.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/stop.h"
@@ -14,19 +15,25 @@
 namespace tandem::engine {
 
 struct Sequence {
+  // draft_tokens: K, or with auto_drafts the most.
   Sequence(EngineRequest request, StopRules stop_rules, sampling::Sampler token_sampler,
-           int draft_tokens)
+           int draft_tokens, bool auto_drafts)
       : id(request.id),
+        priority(request.priority),
         tokens(std::move(request.prompt_ids)),
         num_prompt_tokens(static_cast<int64_t>(tokens.size())),
         stop(std::move(stop_rules)),
         sampler(std::move(token_sampler)),
         num_draft_tokens(draft_tokens),
+        chooses_drafts(auto_drafts),
         constraint(std::move(request.constraint)) {
     prefix_key.salt = std::move(request.cache_salt);
   }
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  bool ranks_before(const Sequence& other) const {
+    return priority != other.priority ? priority < other.priority : arrival < other.arrival;
+  }
   int64_t num_output_tokens() const { return num_tokens() - num_prompt_tokens; }
   int64_t num_shared_pages() const { return prefix_tail == nullptr ? 0 : prefix_tail->depth; }
   // Prompt rows are scored once: not when they are computed again after a preemption.
@@ -35,12 +42,15 @@ struct Sequence {
   }
 
   uint64_t id;
-  uint64_t arrival = 0;         // counts up; earlier ones are served first
+  int64_t priority;             // lower ones are served first
+  uint64_t arrival = 0;         // counts up; among equals, earlier ones are
   std::vector<int32_t> tokens;  // prompt, then kept output
   int64_t num_prompt_tokens;
   StopRules stop;
   sampling::Sampler sampler;
-  int num_draft_tokens;                               // K asked for
+  int num_draft_tokens;           // K asked for
+  bool chooses_drafts;            // each round has its own K, up to num_draft_tokens
+  AcceptanceEstimate acceptance;  // for that
   std::shared_ptr<base::TokenConstraint> constraint;  // stands behind the last token; null: none
   PrefixKey prefix_key;
 

@@ -48,8 +48,16 @@ struct SpecSequenceResult {
   std::vector<sampling::TokenScore> scores = {};  // one for each of scored_tokens
 };
 
+struct StepTime {
+  int64_t num_rows = 0;
+  double seconds = 0;
+};
+
 struct SpecResult {
   std::vector<SpecSequenceResult> sequences;  // in the batch's order
+  // Measured; empty where nobody measures.
+  StepTime verify_time = {};               // the target, and all that follows from its rows
+  std::vector<StepTime> draft_times = {};  // of each step of the assistant
 };
 
 }  // namespace tandem::speculation

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "ops/activation.h"
 #include "ops/argmax.h"
 #include "speculation/emit.h"
@@ -36,14 +37,17 @@ SpecResult SpeculativeStep::run(const ops::Context& context, const SpecBatch& ba
   result.sequences.resize(batch.sequences.size());
   kv_.copy_ring_blocks(batch.ring_copies);
   if (batch.sequences.empty()) return result;
-  draft(context, batch);
+  draft(context, batch, result);
+  const base::Stopwatch clock;
   const core::TensorView hidden = verify(context, batch);
   score(context, batch, hidden, result);
   choose(context, batch, hidden, result);
+  result.verify_time = {hidden.rows(), clock.seconds()};
   return result;
 }
 
-void SpeculativeStep::draft(const ops::Context& context, const SpecBatch& batch) {
+void SpeculativeStep::draft(const ops::Context& context, const SpecBatch& batch,
+                            SpecResult& result) {
   drafts_.assign(batch.sequences.size(), {});
   if (assistant_ == nullptr) return;
   std::vector<size_t> active;  // entries that draft one more token
@@ -58,10 +62,12 @@ void SpeculativeStep::draft(const ops::Context& context, const SpecBatch& batch)
   }
   core::TensorView source = states_.view();
   while (!active.empty()) {
+    const base::Stopwatch clock;
     const auto n = static_cast<int64_t>(active.size());
     ops::gather_rows(context, source, rows, draft_next_.rows(n));
     std::swap(draft_state_, draft_next_);
     draft_step(context, batch, active);
+    result.draft_times.push_back({n, clock.seconds()});
     source = draft_state_.view();
     std::vector<size_t> still;
     rows.clear();

@@ -40,7 +40,7 @@ class SpeculativeStep {
 
  private:
   // drafts_[i] for entry i; a row with NaN logits ends its sequence's drafting.
-  void draft(const ops::Context& context, const SpecBatch& batch);
+  void draft(const ops::Context& context, const SpecBatch& batch, SpecResult& result);
   void draft_step(const ops::Context& context, const SpecBatch& batch,
                   std::span<const size_t> active);
   // Takes entry's guess of the last draft step; false ends its drafting.

@@ -1,0 +1,175 @@
+#include "engine/draft_policy.h"
+
+#include <algorithm>
+
+namespace tandem::engine {
+namespace {
+
+constexpr int kMostDrafts = speculation::kMaxDraftTokens;
+// Row counts above this share measurements: their times hardly differ.
+constexpr int64_t kExactRows = 32;
+
+constexpr double kSequenceDecay = 0.9;
+constexpr double kSequencePrior = 4;  // rounds that the chances of all sequences count as
+constexpr double kAllDecay = 0.998;
+constexpr double kAllPrior = 10;
+constexpr double kUnknownChance = 0.7;  // of a pair that belongs together, on mixed text
+constexpr int kUnknownTimeDrafts = 4;
+
+// The first steps try different K in turn, later every 64th does (what plain decoding costs is
+// asked most), and each sequence looks one place further in every 32nd round.
+constexpr std::array<int, 8> kTries = {4, 0, kMostDrafts, 0, 2, 0, 1, 0};
+constexpr int64_t kStepsPerTry = 64;
+constexpr int64_t kRoundsPerProbe = 32;
+
+int64_t bucket_of(int64_t num_rows) {
+  if (num_rows <= kExactRows) return num_rows;
+  int64_t step = 1;
+  while (num_rows / step > kExactRows) step *= 2;
+  return num_rows / step * step;
+}
+
+std::vector<int> same_for_all(std::span<const DraftCandidate> candidates, int count) {
+  std::vector<int> counts;
+  for (const DraftCandidate& candidate : candidates)
+    counts.push_back(std::min(count, candidate.max_draft_tokens));
+  return counts;
+}
+
+// One more drafted token of a candidate, and the tokens that can be expected of it.
+struct Increment {
+  double gain = 0;
+  size_t candidate = 0;
+  int place = 0;
+};
+
+// Best first. Within a candidate gains fall from place to place, so every beginning of the list
+// is a valid choice.
+std::vector<Increment> increments(std::span<const double> prior,
+                                  std::span<const DraftCandidate> candidates) {
+  std::vector<Increment> list;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    double gain = 1;
+    for (int place = 0; place < candidates[i].max_draft_tokens; ++place) {
+      gain *= candidates[i].acceptance->conditional(place, prior[static_cast<size_t>(place)],
+                                                    kSequencePrior);
+      list.push_back({gain, i, place});
+    }
+  }
+  std::ranges::stable_sort(list, [](const Increment& a, const Increment& b) {
+    return a.gain != b.gain ? a.gain > b.gain : a.place < b.place;
+  });
+  return list;
+}
+
+double draft_seconds(const StepTimes& draft, std::span<const int64_t> rows_of_steps) {
+  double seconds = 0;
+  for (const int64_t rows : rows_of_steps)
+    if (rows > 0) seconds += draft.at(rows).value_or(0);
+  return seconds;
+}
+
+}  // namespace
+
+void StepTimes::add(speculation::StepTime time) {
+  if (time.num_rows <= 0 || !(time.seconds > 0)) return;
+  Samples& samples = by_rows_[bucket_of(time.num_rows)];
+  samples.seconds[samples.num_added++ % kKept] = time.seconds;
+  const size_t count = std::min(samples.num_added, kKept);
+  std::array<double, kKept> sorted = samples.seconds;
+  std::sort(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(count));
+  samples.typical = sorted[(count - 1) / 4];
+}
+
+std::optional<double> StepTimes::at(int64_t num_rows) const {
+  if (by_rows_.empty()) return std::nullopt;
+  const auto above = by_rows_.lower_bound(num_rows);
+  if (above != by_rows_.end() && (above->first == num_rows || above == by_rows_.begin()))
+    return above->second.typical;
+  const auto below = std::prev(above);
+  const double base = below->second.typical;
+  const auto extra = static_cast<double>(num_rows - below->first);
+  if (above != by_rows_.end())
+    return base + (above->second.typical - base) * extra /
+                      static_cast<double>(above->first - below->first);
+  // Beyond all that was measured: as steep as the measured ones are on the whole.
+  const auto first = by_rows_.begin();
+  const double rows = static_cast<double>(below->first - first->first);
+  const double slope =
+      rows > 0 ? (base - first->second.typical) / rows : base / static_cast<double>(below->first);
+  return base + std::max(slope, 0.0) * extra;
+}
+
+void AcceptanceEstimate::add_round(int num_drafted, int num_accepted, double decay) {
+  ++num_rounds;
+  const int num_tried = std::min(num_drafted, num_accepted + 1);
+  for (int i = 0; i < num_tried; ++i) {
+    const auto place = static_cast<size_t>(i);
+    tried[place] = tried[place] * decay + 1;
+    held[place] = held[place] * decay + (i < num_accepted ? 1 : 0);
+  }
+}
+
+double AcceptanceEstimate::conditional(int place, double prior, double weight) const {
+  const auto i = static_cast<size_t>(place);
+  return (held[i] + weight * prior) / (tried[i] + weight);
+}
+
+std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& draft,
+                                   std::span<const double> prior,
+                                   std::span<const DraftCandidate> candidates) {
+  const auto num_rows = static_cast<int64_t>(candidates.size());
+  if (!verify.at(num_rows)) return same_for_all(candidates, kUnknownTimeDrafts);
+  const std::vector<Increment> list = increments(prior, candidates);
+  std::vector<int> counts(candidates.size(), 0);
+  double best_rate = static_cast<double>(num_rows) / *verify.at(num_rows);
+  // A draft step costs the same for one more row or nearly so: hence each depth on its own.
+  for (int depth = 1; depth <= kMostDrafts; ++depth) {
+    std::array<int64_t, kMostDrafts> at_place{};  // candidates that draft so far
+    std::vector<int> tried(candidates.size(), 0);
+    double num_tokens = static_cast<double>(num_rows);
+    int64_t rows = num_rows;
+    for (const Increment& added : list) {
+      if (added.place >= depth) continue;
+      num_tokens += added.gain;
+      ++at_place[static_cast<size_t>(added.place)];
+      ++tried[added.candidate];
+      const double rate = num_tokens / (*verify.at(++rows) + draft_seconds(draft, at_place));
+      if (rate <= best_rate) continue;
+      best_rate = rate;
+      counts = tried;
+    }
+  }
+  return counts;
+}
+
+std::vector<int> DraftPolicy::choose(std::span<const DraftCandidate> candidates) {
+  if (candidates.empty()) return {};
+  const int64_t turn = num_choices_++;
+  constexpr auto kNumTries = static_cast<int64_t>(kTries.size());
+  const auto tried = [&](int64_t number) {
+    return same_for_all(candidates, kTries[static_cast<size_t>(number % kNumTries)]);
+  };
+  if (turn < 2 * kNumTries) return tried(turn);
+  if (turn % kStepsPerTry == 0) return tried(turn / kStepsPerTry);
+  std::array<double, kMostDrafts> prior{};
+  for (int place = 0; place < kMostDrafts; ++place)
+    prior[static_cast<size_t>(place)] = all_.conditional(place, kUnknownChance, kAllPrior);
+  std::vector<int> counts = best_draft_counts(verify_, draft_, prior, candidates);
+  for (size_t i = 0; i < counts.size(); ++i)
+    if (candidates[i].acceptance->num_rounds % kRoundsPerProbe == kRoundsPerProbe - 1)
+      counts[i] = std::min(counts[i] + 1, candidates[i].max_draft_tokens);
+  return counts;
+}
+
+void DraftPolicy::add_step(const speculation::SpecResult& result, bool decodes_only) {
+  for (const speculation::StepTime& time : result.draft_times) draft_.add(time);
+  if (decodes_only) verify_.add(result.verify_time);
+}
+
+void DraftPolicy::add_round(AcceptanceEstimate& sequence, int num_drafted, int num_accepted) {
+  sequence.add_round(num_drafted, num_accepted, kSequenceDecay);
+  all_.add_round(num_drafted, num_accepted, kAllDecay);
+}
+
+}  // namespace tandem::engine

@@ -1,0 +1,76 @@
+// How many tokens each sequence drafts ("num_speculative_tokens": "auto"): arithmetic on measured
+// step times and on what was accepted. The text never depends on it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "speculation/acceptance.h"
+#include "speculation/spec_batch.h"
+
+namespace tandem::engine {
+
+// Seconds of a step by its number of rows; each a low one of the last few measurements, as what
+// disturbs a step only makes it longer.
+class StepTimes {
+ public:
+  void add(speculation::StepTime time);
+  // On the line between the measured row counts around it. Nothing before the first measurement.
+  std::optional<double> at(int64_t num_rows) const;
+
+ private:
+  static constexpr size_t kKept = 8;
+  struct Samples {
+    std::array<double, kKept> seconds{};
+    size_t num_added = 0;
+    double typical = 0;
+  };
+  std::map<int64_t, Samples> by_rows_;
+};
+
+// Running acceptance by place in the draft. A place is tried when all before it held.
+struct AcceptanceEstimate {
+  std::array<double, speculation::kMaxDraftTokens> tried{};
+  std::array<double, speculation::kMaxDraftTokens> held{};
+  int64_t num_rounds = 0;
+
+  // What was before counts `decay` times as much as this round.
+  void add_round(int num_drafted, int num_accepted, double decay);
+  // The chance that a place holds when those before it do; `prior` counts as much as `weight`
+  // rounds.
+  double conditional(int place, double prior, double weight) const;
+};
+
+// A sequence that decodes in the next step.
+struct DraftCandidate {
+  const AcceptanceEstimate* acceptance = nullptr;
+  int max_draft_tokens = 0;  // 0 to kMaxDraftTokens
+};
+
+// For each candidate the K with which all of them together get the most tokens per second. `prior`:
+// the chances of a sequence of which nothing is known.
+std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& draft,
+                                   std::span<const double> prior,
+                                   std::span<const DraftCandidate> candidates);
+
+class DraftPolicy {
+ public:
+  // K of each candidate. Now and then another one than the best, so that times and chances that
+  // have become better are noticed.
+  std::vector<int> choose(std::span<const DraftCandidate> candidates);
+  // After the step. `decodes_only`: no prefill chunk took part, so its time is that of its rows.
+  void add_step(const speculation::SpecResult& result, bool decodes_only);
+  void add_round(AcceptanceEstimate& sequence, int num_drafted, int num_accepted);
+
+ private:
+  StepTimes verify_;
+  StepTimes draft_;
+  AcceptanceEstimate all_;
+  int64_t num_choices_ = 0;
+};
+
+}  // namespace tandem::engine

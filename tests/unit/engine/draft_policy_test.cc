@@ -1,0 +1,197 @@
+// The choice of K: against all choices there are, over costs and chances of every shape.
+#include "engine/draft_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <random>
+
+namespace tandem::engine {
+namespace {
+
+using speculation::StepTime;
+
+StepTimes times(const std::function<double(int64_t)>& seconds, int64_t most) {
+  StepTimes result;
+  for (int64_t rows = 1; rows <= most; ++rows) result.add({rows, seconds(rows)});
+  return result;
+}
+
+// After so many rounds that no prior matters.
+AcceptanceEstimate known(const std::vector<double>& chances) {
+  AcceptanceEstimate estimate;
+  for (size_t i = 0; i < chances.size(); ++i) {
+    estimate.tried[i] = 1e9;
+    estimate.held[i] = 1e9 * chances[i];
+  }
+  return estimate;
+}
+
+constexpr std::array<double, speculation::kMaxDraftTokens> kPrior = {0.5, 0.5, 0.5, 0.5,
+                                                                     0.5, 0.5, 0.5, 0.5};
+
+TEST(StepTimesTest, LowOnesOfTheLastFewAndLinesBetween) {
+  StepTimes measured;
+  EXPECT_FALSE(measured.at(1).has_value());
+  measured.add({1, 9.0});  // the first touch
+  for (int i = 0; i < 3; ++i) measured.add({1, 1.0});
+  EXPECT_DOUBLE_EQ(*measured.at(1), 1.0);
+  measured.add({1, 50.0});  // a hiccup
+  EXPECT_DOUBLE_EQ(*measured.at(1), 1.0);
+  measured.add({5, 3.0});
+  EXPECT_DOUBLE_EQ(*measured.at(3), 2.0);
+  EXPECT_DOUBLE_EQ(*measured.at(7), 4.0);  // goes on as steep as before
+  for (int i = 0; i < 8; ++i) measured.add({1, 2.0});
+  EXPECT_DOUBLE_EQ(*measured.at(1), 2.0);
+  measured.add({0, 1.0});
+  measured.add({4, 0.0});
+  EXPECT_DOUBLE_EQ(*measured.at(4), 2.75);
+}
+
+TEST(DraftCounts, AreTheBestOfAll) {
+  std::mt19937_64 random(3);
+  const auto uniform = [&] { return static_cast<double>(random() % 1000) / 1000; };
+  for (int trial = 0; trial < 300; ++trial) {
+    const double base = 0.2 + uniform(), slope = uniform() * 0.3, bend = uniform() * 0.03;
+    const double draft_base = uniform() * 0.3, draft_slope = uniform() * 0.05;
+    const auto verify_at = [&](int64_t n) {
+      return base + slope * static_cast<double>(n) + bend * static_cast<double>(n * n);
+    };
+    const auto draft_at = [&](int64_t n) {
+      return 0.001 + draft_base + draft_slope * static_cast<double>(n);
+    };
+    std::vector<AcceptanceEstimate> estimates;
+    std::vector<std::vector<double>> chances;
+    for (int i = 0; i < 3; ++i) {
+      chances.push_back({uniform(), uniform(), uniform(), uniform()});
+      estimates.push_back(known(chances.back()));
+    }
+    std::vector<DraftCandidate> candidates;
+    for (const AcceptanceEstimate& estimate : estimates)
+      candidates.push_back({&estimate, 2 + static_cast<int>(random() % 3)});
+    const auto rate = [&](const std::vector<int>& counts) {
+      double tokens = 3, seconds = 0;
+      int64_t rows = 3;
+      for (size_t i = 0; i < 3; ++i) {
+        double gain = 1;
+        for (int place = 0; place < counts[i]; ++place)
+          tokens += gain *= chances[i][static_cast<size_t>(place)];
+        rows += counts[i];
+      }
+      for (int place = 0; place < 4; ++place) {
+        int64_t deep = 0;
+        for (const int count : counts) deep += count > place ? 1 : 0;
+        if (deep > 0) seconds += draft_at(deep);
+      }
+      return tokens / (seconds + verify_at(rows));
+    };
+    const std::vector<int> chosen =
+        best_draft_counts(times(verify_at, 15), times(draft_at, 3), kPrior, candidates);
+    double best = 0;
+    for (int a = 0; a <= candidates[0].max_draft_tokens; ++a)
+      for (int b = 0; b <= candidates[1].max_draft_tokens; ++b)
+        for (int c = 0; c <= candidates[2].max_draft_tokens; ++c)
+          best = std::max(best, rate({a, b, c}));
+    // The order of gains is not always the order of gains per draft step: close to the best.
+    EXPECT_GE(rate(chosen), 0.98 * best) << "trial " << trial;
+  }
+}
+
+TEST(DraftCounts, FollowCostAndChance) {
+  const AcceptanceEstimate good = known(std::vector<double>(8, 0.9)),
+                           bad = known(std::vector<double>(8, 0.05));
+  const StepTimes flat = times([](int64_t) { return 1.0; }, 40);
+  const StepTimes linear = times([](int64_t n) { return static_cast<double>(n); }, 40);
+  const StepTimes cheap = times([](int64_t) { return 0.01; }, 4);
+  const std::vector<DraftCandidate> both = {{&good, 8}, {&bad, 8}};
+  // Nothing costs more for two than for one.
+  EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, both), (std::vector<int>{8, 8}));
+  EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, {both.begin() + 1, 1}), (std::vector<int>{1}));
+  EXPECT_EQ(best_draft_counts(linear, cheap, kPrior, both), (std::vector<int>{0, 0}));
+  EXPECT_EQ(best_draft_counts({}, {}, kPrior, both), (std::vector<int>{4, 4}));
+  const std::vector<DraftCandidate> ending = {{&good, 1}, {&good, 0}};
+  EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, ending), (std::vector<int>{1, 0}));
+}
+
+// A machine with these costs, and a text whose drafts hold with these chances.
+struct Machine {
+  std::function<double(int64_t)> verify, draft;
+  std::mt19937_64 random{11};
+
+  // Seconds and tokens of a round of one sequence with K drafts.
+  std::pair<double, int> round(int k, double chance) {
+    double seconds = verify(1 + k);
+    for (int i = 0; i < k; ++i) seconds += draft(1);
+    int accepted = 0;
+    while (accepted < k && static_cast<double>(random() % 10000) < chance * 10000) ++accepted;
+    return {seconds, accepted};
+  }
+  double fixed_rate(int k, double chance) const {
+    double tokens = 1, gain = 1;
+    for (int i = 0; i < k; ++i) tokens += gain *= chance;
+    return tokens / (verify(1 + k) + k * draft(1));
+  }
+};
+
+struct Play {
+  double tokens = 0, seconds = 0, drafted = 0;
+  int rounds = 0;
+};
+
+Play play(Machine& machine, DraftPolicy& policy, AcceptanceEstimate& estimate, double chance,
+          int rounds) {
+  Play result;
+  for (int i = 0; i < rounds; ++i) {
+    const DraftCandidate candidate{&estimate, 8};
+    const int k = policy.choose(std::span(&candidate, 1))[0];
+    const auto [seconds, accepted] = machine.round(k, chance);
+    speculation::SpecResult measured;
+    // What a busy machine measures: now and then far too much.
+    const double noise = machine.random() % 10 == 0 ? 4.0 : 1.0;
+    measured.verify_time = {1 + k, noise * machine.verify(1 + k)};
+    for (int j = 0; j < k; ++j) measured.draft_times.push_back({1, machine.draft(1)});
+    policy.add_step(measured, true);
+    policy.add_round(estimate, k, accepted);
+    result.tokens += 1 + accepted;
+    result.seconds += seconds;
+    result.drafted += k;
+    ++result.rounds;
+  }
+  return result;
+}
+
+TEST(DraftPolicyTest, IsNearlyAsFastAsTheBestFixedK) {
+  const std::vector<Machine> machines = {
+      {[](int64_t n) { return 1 + 0.02 * static_cast<double>(n); }, [](int64_t) { return 0.05; }},
+      {[](int64_t n) { return 0.5 + 0.3 * static_cast<double>(n); }, [](int64_t) { return 0.1; }},
+      {[](int64_t n) { return n <= 4 ? 1.0 : 2.5; }, [](int64_t) { return 0.02; }},
+  };
+  for (size_t m = 0; m < machines.size(); ++m)
+    for (const double chance : {0.02, 0.3, 0.6, 0.8, 0.95}) {
+      Machine machine = machines[m];
+      DraftPolicy policy;
+      AcceptanceEstimate estimate;
+      play(machine, policy, estimate, chance, 200);
+      const Play run = play(machine, policy, estimate, chance, 4000);
+      double best = 0;
+      for (int k = 0; k <= 8; ++k) best = std::max(best, machine.fixed_rate(k, chance));
+      EXPECT_GT(run.tokens / run.seconds, 0.9 * best) << "machine " << m << " chance " << chance;
+    }
+}
+
+TEST(DraftPolicyTest, GivesUpAndComesBack) {
+  Machine machine{[](int64_t n) { return 0.5 + 0.3 * static_cast<double>(n); },
+                  [](int64_t) { return 0.1; }};
+  DraftPolicy policy;
+  AcceptanceEstimate estimate;
+  play(machine, policy, estimate, 0.0, 300);
+  const Play hopeless = play(machine, policy, estimate, 0.0, 1000);
+  EXPECT_LT(hopeless.drafted / hopeless.rounds, 0.2);
+  play(machine, policy, estimate, 0.98, 400);
+  const Play good = play(machine, policy, estimate, 0.98, 1000);
+  EXPECT_GT(good.drafted / good.rounds, 3);
+}
+
+}  // namespace
+}  // namespace tandem::engine
