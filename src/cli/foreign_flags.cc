@@ -26,21 +26,9 @@ constexpr const char* kNoGraphs = "nothing is compiled while it runs";
 
 const std::vector<ForeignFlag>& foreign_flags() {
   static const std::vector<ForeignFlag> kFlags = {
-      {"--gpu-memory-utilization",
-       Form::kValue,
-       {},
-       "",
-       "on a CPU the memory of the KV cache is --kv-cache-gib"},
       {"--enable-chunked-prefill", Form::kSwitch, {}, "", kAlways},
       {"--async-scheduling", Form::kSwitch, {}, "", "steps follow each other"},
       {"--no-async-scheduling", Form::kSwitch, {}, "", kAlways},
-      {"--enable-prefix-caching",
-       Form::kSwitch,
-       {},
-       "",
-       "there is no prefix cache yet; answers are the same"},
-      {"--no-enable-prefix-caching", Form::kSwitch, {}, "", kAlways},
-      {"--enforce-eager", Form::kSwitch, {}, "", kNoGraphs},
       {"--compilation-config", Form::kValue, {}, "", kNoGraphs},
       {"--optimization-level", Form::kValue, {}, "", kNoGraphs},
       {"--performance-mode", Form::kValue, {}, "", kNoGraphs},
@@ -54,8 +42,6 @@ const std::vector<ForeignFlag>& foreign_flags() {
       {"--pipeline-parallel-size", Form::kValue, {"1"}, "", kOneProcess},
       {"--data-parallel-size", Form::kValue, {"1"}, "", kOneProcess},
       {"--dtype", Form::kValue, {"auto", "bfloat16"}, "", "--compute chooses another one"},
-      {"--kv-cache-dtype", Form::kValue, {"auto", "bfloat16"}, "", kAlways},
-      {"--scheduling-policy", Form::kValue, {"fcfs"}, "", kAlways},
       {"--stream-interval", Form::kValue, {"1"}, "", kAlways},
       {"--swap-space", Form::kValue, {}, "", "preempted requests are computed again"},
       {"--disable-log-requests", Form::kSwitch, {}, "", kAlways},
@@ -74,7 +60,6 @@ const std::vector<ForeignFlag>& foreign_flags() {
       {"--lora-modules", Form::kValue, {}, "adapters are not available", ""},
       {"--root-path", Form::kValue, {}, "let the proxy remove the prefix", ""},
       {"--otlp-traces-endpoint", Form::kValue, {}, "traces are not available; see /metrics", ""},
-      {"--enable-prompt-tokens-details", Form::kSwitch, {}, "there is no prefix cache yet", ""},
       {"--allowed-origins", Form::kValue, {}, "pages of other sites may not ask", ""},
   };
   return kFlags;

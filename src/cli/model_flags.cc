@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kExitInterrupted = 130;
 constexpr const char* kSpeculativeHelp =
-    R"(the assistant, as JSON: {"model": DIR, "num_speculative_tokens": 0 to 8})";
+    R"(the assistant, as JSON: {"model": DIR, "num_speculative_tokens": 0 to 8 or "auto"})";
 
 base::Result<std::optional<speculation::SyntheticAcceptance>> synthetic_acceptance(
     const io::SpeculativeConfig& config) {
@@ -37,11 +37,7 @@ base::Result<std::optional<speculation::SyntheticAcceptance>> synthetic_acceptan
 base::Status apply_speculative_config(const std::string& json, engine::RuntimeOptions& options) {
   TANDEM_ASSIGN_OR_RETURN(const io::SpeculativeConfig config,
                           io::parse_speculative_config(json, speculation::kMaxDraftTokens));
-  if (config.automatic)
-    return base::unsupported(
-        "--speculative-config: num_speculative_tokens: expected 0 to {}, got \"auto\"; name a "
-        "number, 4 suits most texts",
-        speculation::kMaxDraftTokens);
+  options.auto_drafts = config.automatic;
   options.pair.assistant = config.model;
   options.num_draft_tokens = config.num_speculative_tokens;
   options.draft_position_offset = config.draft_position_offset;

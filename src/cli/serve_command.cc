@@ -16,6 +16,7 @@
 namespace tandem::cli {
 namespace {
 
+const double kMemoryShare = ModelFlags().gpu_memory_utilization;
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 
 base::Result<text::ChatTemplate> load_template(const ServeFlags& flags) {
@@ -53,9 +54,10 @@ void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& opt
   if (pair.assistant_checkpoint != nullptr)
     base::log_info("assistant: {}", describe_weights(*pair.assistant_checkpoint));
   base::log_info("speculation: {}{}",
-                 options.num_draft_tokens > 0
-                     ? fmt::format("{} draft tokens", options.num_draft_tokens)
-                     : "off",
+                 options.num_draft_tokens == 0 ? "off"
+                 : options.auto_drafts ? fmt::format("up to {} draft tokens, as pays in each round",
+                                                     options.num_draft_tokens)
+                                       : fmt::format("{} draft tokens", options.num_draft_tokens),
                  options.synthetic ? ", synthetic acceptance" : "");
   const engine::KvPlan& plan = runtime.kv_plan();
   base::log_info("activations: {}; {} threads",
@@ -63,9 +65,8 @@ void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& opt
                  runtime.num_threads());
   base::log_info(
       "KV cache: {} in {}, {} tokens in full layers, {} requests at once, of up to {} tokens each",
-      describe_bytes(static_cast<double>(plan.size_bytes)),
-      core::dtype_name(runtime.kv_dtype()), plan.num_page_blocks * block_size,
-      plan.max_num_seqs, model.max_request_tokens);
+      describe_bytes(static_cast<double>(plan.size_bytes)), core::dtype_name(runtime.kv_dtype()),
+      plan.num_page_blocks * block_size, plan.max_num_seqs, model.max_request_tokens);
   base::log_info("prefix cache: {}",
                  !options.prefix_caching
                      ? "off"
@@ -118,6 +119,7 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       .num_draft_tokens = runtime.engine().options().num_draft_tokens,
       .spec_metrics = flags.spec_metrics,
       .prompt_details = flags.prompt_details,
+      .priorities = runtime.engine().options().priorities,
       .started = std::time(nullptr)};
 }
 
@@ -130,7 +132,13 @@ base::Status run(const ServeFlags& flags) {
   TANDEM_ASSIGN_OR_RETURN(options.max_model_len, parse_model_len(flags.max_model_len));
   options.block_size = flags.block_size;
   options.seed = flags.seed;
+  options.priorities = flags.scheduling_policy == "priority";
   TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
+  if (runtime->gpu_name().empty() && flags.model.gpu_memory_utilization != kMemoryShare)
+    base::log_info(
+        "--gpu-memory-utilization {}: changes nothing: on a CPU the memory of the KV cache is "
+        "--kv-cache-gib",
+        flags.model.gpu_memory_utilization);
   TANDEM_RETURN_IF_ERROR(
       check_quantization(flags, runtime->pair().target_checkpoint->quantization()));
   TANDEM_ASSIGN_OR_RETURN(const server::ServedModel model, served_model(flags, *runtime));

@@ -58,6 +58,13 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
   command.add_option("--seed", flags.seed, "of requests that bring none")->capture_default_str();
   command.add_flag("--per-request-spec-decode-metrics", flags.spec_metrics,
                    "speculative statistics in answers that are not streamed");
+  command
+      .add_option("--scheduling-policy", flags.scheduling_policy,
+                  "priority: requests of lower \"priority\" go first; fcfs: as they come")
+      ->check(CLI::IsMember({"fcfs", "priority"}))
+      ->capture_default_str();
+  command.add_flag("--enable-prompt-tokens-details", flags.prompt_details,
+                   "usage tells how many tokens of the prompt came from the prefix cache");
   command.add_flag("--disable-log-stats", flags.disable_log_stats, "no line every 10 seconds");
 }
 

@@ -29,6 +29,8 @@ struct ServeFlags {
   double step_seconds = 300;
   bool request_id_headers = false;
   bool spec_metrics = false;
+  bool prompt_details = false;
+  std::string scheduling_policy = "fcfs";
   bool disable_log_stats = false;
 
   // Flags of other servers that were given, with their values.

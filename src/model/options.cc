@@ -21,7 +21,8 @@ base::Result<KvCacheDtype> parse_kv_cache_dtype(std::string_view name) {
   if (name == "auto") return KvCacheDtype::kAuto;
   if (name == "bfloat16") return KvCacheDtype::kBFloat16;
   if (name == "fp8" || name == "fp8_e4m3") return KvCacheDtype::kFp8;
-  return base::invalid("KV cache: expected auto, bfloat16, fp8 or fp8_e4m3, got \"{}\"", name);
+  return base::invalid("--kv-cache-dtype: expected auto, bfloat16, fp8 or fp8_e4m3, got \"{}\"",
+                       name);
 }
 
 }  // namespace tandem::model

@@ -9,10 +9,13 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json usage_json(const Usage& usage) {
-  return {{"prompt_tokens", usage.num_prompt_tokens},
-          {"total_tokens", usage.num_prompt_tokens + usage.num_output_tokens},
-          {"completion_tokens", usage.num_output_tokens}};
+ordered_json usage_json(const Usage& usage, const ReplyExtras& extras) {
+  ordered_json json = {{"prompt_tokens", usage.num_prompt_tokens},
+                       {"total_tokens", usage.num_prompt_tokens + usage.num_output_tokens},
+                       {"completion_tokens", usage.num_output_tokens}};
+  if (extras.prompt_details)
+    json["prompt_tokens_details"] = {{"cached_tokens", usage.num_cached_tokens}};
+  return json;
 }
 
 ordered_json speculation_json(const speculation::AcceptanceStats& stats) {
@@ -63,7 +66,7 @@ std::string OpenAiFormat::end_stream(const Usage& usage,
   if (!extras_.usage_chunk) return kSseDone;
   ordered_json reply = envelope(true);
   reply["choices"] = ordered_json::array();
-  reply["usage"] = usage_json(usage);
+  reply["usage"] = usage_json(usage, extras_);
   if (speculation != nullptr)
     reply["metrics"] = {{"speculative_decoding", speculation_json(*speculation)}};
   return sse_event(reply) + kSseDone;
@@ -76,7 +79,7 @@ std::string OpenAiFormat::stream_error(const ApiError& error) {
 std::string OpenAiFormat::choice_event(ordered_json choice, const Usage& usage) const {
   ordered_json reply = envelope(true);
   reply["choices"] = ordered_json::array({std::move(choice)});
-  if (extras_.usage_in_chunks) reply["usage"] = usage_json(usage);
+  if (extras_.usage_in_chunks) reply["usage"] = usage_json(usage, extras_);
   return sse_event(reply);
 }
 
@@ -103,7 +106,7 @@ std::string OpenAiFormat::whole(const std::vector<ChoicePart>& choices, const Us
   reply["choices"] = ordered_json::array();
   for (const ChoicePart& part : choices) reply["choices"].push_back(choice_json(part));
   add_fields(choices, reply);
-  reply["usage"] = usage_json(usage);
+  reply["usage"] = usage_json(usage, extras_);
   if (speculation != nullptr)
     reply["metrics"] = {{"speculative_decoding", speculation_json(*speculation)}};
   return json_text(reply);

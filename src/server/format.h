@@ -37,6 +37,7 @@ struct ChoicePart {
 
 struct Usage {
   int64_t num_prompt_tokens = 0;
+  int64_t num_cached_tokens = 0;  // of these, from the prefix cache
   int64_t num_output_tokens = 0;
   int64_t num_reasoning_tokens = 0;  // of these
 };
@@ -69,6 +70,7 @@ struct ReplyExtras {
   bool prompt_logprobs = false;
   bool usage_chunk = false;      // a last chunk with usage
   bool usage_in_chunks = false;  // and usage so far in each
+  bool prompt_details = false;   // and in usage: tokens from the prefix cache
 };
 
 // Chat and completions.

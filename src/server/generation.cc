@@ -70,6 +70,7 @@ void Generation::submit(size_t index, Admission admission) {
                                 .sampling = job_.params.sampling,
                                 .max_tokens = choices_[index].max_tokens,
                                 .num_draft_tokens = {},
+                                .priority = job_.params.priority,
                                 .cache_salt = job_.params.cache_salt};
   if (job_.params.grammar) request.constraint = job_.params.grammar->start();
   // The first choice is the one that a request for a single one would get.
@@ -153,6 +154,7 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   for (const sampling::TokenScore& score : delta.prompt_scores)
     if (score.token == sampling::kNotFinite)
       return fail({500, "the model gave no usable logits for a token of the prompt"}, part);
+  if (!event.tokens.empty()) choice.num_cached_tokens = event.num_cached_tokens;
   if (job_.params.only_prompt) event.tokens.clear();
   delta.pieces = choice.answer.push(event);
   const bool stopped = choice.answer.stopped();
@@ -246,6 +248,9 @@ Usage Generation::usage() const {
   Usage usage;
   for (const auto& prompt : job_.prompts)
     usage.num_prompt_tokens += static_cast<int64_t>(prompt.size());
+  // The prompt of several choices counts once.
+  for (size_t i = 0; i < choices_.size(); i += static_cast<size_t>(job_.params.n))
+    usage.num_cached_tokens += choices_[i].num_cached_tokens;
   for (const Choice& choice : choices_) {
     usage.num_output_tokens += choice.answer.num_tokens();
     usage.num_reasoning_tokens += choice.answer.num_reasoning_tokens();

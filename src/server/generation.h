@@ -63,6 +63,7 @@ class Generation : public ReplySource {
   struct Choice {
     Answer answer;
     int64_t max_tokens = 0;
+    int64_t num_cached_tokens = 0;  // of the prompt
     uint64_t engine_id = 0;
     bool ended = false;     // nothing more of it is shown
     bool released = false;  // the engine has ended it

@@ -81,6 +81,12 @@ void read_prompt_logprobs(Fields& fields, GenerationParams& params) {
   params.prompt_logprobs = true;
 }
 
+void read_priority(Fields& fields, const ServedModel& model, GenerationParams& params) {
+  params.priority = fields.integer("priority", INT32_MIN, INT32_MAX).value_or(0);
+  if (params.priority != 0 && !model.priorities)
+    fields.fail("priority", "expected 0; others count with --scheduling-policy priority alone");
+}
+
 void read_cache_salt(Fields& fields, GenerationParams& params) {
   const auto salt = fields.string("cache_salt", kMaxSaltBytes);
   if (!salt) return;
@@ -96,7 +102,6 @@ void refuse_unsupported(Fields& fields) {
         "request_id", "stream_interval", "prediction", "modalities", "audio"})
     fields.refuse(key, "leave it out");
   if (fields.integer("best_of", 1, 1) && fields.error()) return;
-  fields.integer("priority", 0, 0);
   fields.ignore({"user", "store", "metadata", "service_tier", "safety_identifier",
                  "prompt_cache_key", "prompt_cache_retention", "spaces_between_special_tokens"});
 }
@@ -128,6 +133,7 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   params.return_draft_info = fields.boolean("return_draft_info").value_or(false);
   params.max_tokens = fields.integer("max_tokens", 0, kMaxTokens);
+  read_priority(fields, model, params);
   read_cache_salt(fields, params);
   read_prompt_logprobs(fields, params);
   read_sampling(fields, model, params.sampling);

@@ -40,6 +40,7 @@ struct GenerationParams {
   bool prompt_logprobs = false;    // are shown
   bool only_prompt = false;        // max_tokens 0: nothing of the answer is shown
   bool return_draft_info = false;  // which text came from accepted drafts
+  int64_t priority = 0;            // lower ones are served first
   std::string cache_salt;          // requests of different salts share no cached prefix
   FormGrammar grammar;             // what the answer may be; null: anything
 };

@@ -33,6 +33,7 @@ struct ServedModel {
   int num_draft_tokens = 0;
   bool spec_metrics = false;    // speculative statistics in every answer
   bool prompt_details = false;  // usage.prompt_tokens_details
+  bool priorities = false;      // requests may have one
   std::time_t started = 0;
 };
 

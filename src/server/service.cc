@@ -210,13 +210,14 @@ ReplyNames Service::names(const char* prefix, const std::string& id) const {
           .model = parts_.model.names.front()};
 }
 
-ReplyExtras Service::extras(const GenerationParams& params) {
+ReplyExtras Service::extras(const GenerationParams& params) const {
   return {.logprobs = params.sampling.num_logprobs >= 0,
           .token_ids = params.return_token_ids,
           .draft_info = params.return_draft_info,
           .prompt_logprobs = params.prompt_logprobs,
           .usage_chunk = params.include_usage,
-          .usage_in_chunks = params.continuous_usage};
+          .usage_in_chunks = params.continuous_usage,
+          .prompt_details = parts_.model.prompt_details};
 }
 
 Reply Service::completions(const HttpRequest& request) {

@@ -53,7 +53,7 @@ class Service : public HttpHandler {
   Reply generate(GenerationJob job, Admission first, const HttpRequest& request);
   Reply refused(const ApiError& error, const HttpRequest& request);
   ReplyNames names(const char* prefix, const std::string& id) const;
-  static ReplyExtras extras(const GenerationParams& params);
+  ReplyExtras extras(const GenerationParams& params) const;
 
   ServerParts parts_;
   ServiceOptions options_;

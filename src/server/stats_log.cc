@@ -42,11 +42,14 @@ std::vector<std::string> describe_interval(const engine::EngineStats& before,
   lines.push_back(fmt::format(
       "Avg prompt throughput: {:.1f} tokens/s, Avg generation throughput: {:.1f} tokens/s, "
       "Running: "
-      "{} reqs, Waiting: {} reqs, KV cache usage: {:.1f}%",
+      "{} reqs, Waiting: {} reqs, KV cache usage: {:.1f}%, Prefix cache hit rate: {:.1f}%",
       rate(before.num_prompt_tokens, after.num_prompt_tokens),
       rate(before.num_output_tokens, after.num_output_tokens), after.num_running, num_waiting,
       100 * static_cast<double>(after.num_held_pages) /
-          static_cast<double>(std::max<int64_t>(after.num_pages, 1))));
+          static_cast<double>(std::max<int64_t>(after.num_pages, 1)),
+      100 * static_cast<double>(after.num_prefix_hits - before.num_prefix_hits) /
+          static_cast<double>(
+              std::max<int64_t>(after.num_prefix_queries - before.num_prefix_queries, 1))));
   if (after.acceptance.num_drafts > before.acceptance.num_drafts)
     lines.push_back(speculation_line(before.acceptance, after.acceptance, seconds));
   return lines;

@@ -74,6 +74,7 @@ const std::vector<FieldCase>& shared_fields() {
        {{{"type", "json_object"}}, {{"type", "json_schema"}}, {{"type", 3}}, json::object()},
        {Type::object}},
       {"priority", {0}, {1, -1}, kInteger},
+      {"cache_salt", {"a"}, {"", std::string(2000, 'a')}, {Type::string}},
       {"best_of", {1}, {2, 0}, kInteger},
   };
   return kCases;
