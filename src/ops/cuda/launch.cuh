@@ -18,7 +18,12 @@ void launch_clusters(const Stream& stream, unsigned cluster, void (*kernel)(Para
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream.handle;
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attributes[3] = {};
+  // A multiprocessor changes how much of its memory is shared only when it is idle: kernels that
+  // are to overlap must all ask for the same.
+  cudaLaunchAttribute& carveout = attributes[config.numAttrs++];
+  carveout.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  carveout.val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   if (stream.dependent) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
