@@ -71,7 +71,7 @@ engine::RuntimeOptions options_of(const Arguments& arguments, const Case& c) {
   options.max_num_batched_tokens = 2048;
   options.max_chunk_tokens = 2048;
   options.max_model_len = c.context + 1024;
-  options.kv_bytes = 0;
+  options.kv_bytes = int64_t{1} << 40;
   options.prefix_caching = false;
   return options;
 }

@@ -46,9 +46,11 @@ base::Status apply_speculative_config(const std::string& json, engine::RuntimeOp
 }
 
 void add_cache_flags(CLI::App& command, ModelFlags& flags) {
-  command.add_option("--kv-cache-gib", flags.kv_cache_gib, "most memory of the KV cache, in GiB")
-      ->check(CLI::Range(0.0, 1e6))
-      ->capture_default_str();
+  command
+      .add_option("--kv-cache-gib", flags.kv_cache_gib,
+                  "most memory of the KV cache, in GiB; else 4 on a CPU, and on a GPU what "
+                  "--gpu-memory-utilization leaves")
+      ->check(CLI::Range(0.0, 1e6));
   command
       .add_option("--kv-cache-dtype", flags.kv_cache_dtype,
                   "auto (as the checkpoint asks), bfloat16, fp8 or fp8_e4m3")
@@ -153,8 +155,11 @@ base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
   options.max_num_batched_tokens = std::max(flags.max_num_batched_tokens, flags.max_num_seqs);
   options.max_chunk_tokens = options.max_num_batched_tokens;
   options.max_model_len = flags.max_model_len;
-  options.kv_bytes = static_cast<int64_t>(flags.kv_cache_gib * (int64_t{1} << 30));
   TANDEM_ASSIGN_OR_RETURN(options.on_gpu, wants_gpu(flags));
+  // Beyond any card: what it has left decides.
+  constexpr double kNoLimitGib = 1e6;
+  options.kv_bytes = static_cast<int64_t>(
+      flags.kv_cache_gib.value_or(options.on_gpu ? kNoLimitGib : 4.0) * (int64_t{1} << 30));
   options.gpu_memory_utilization = flags.gpu_memory_utilization;
   options.use_graphs = !flags.enforce_eager;
   return options;

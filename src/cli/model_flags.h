@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -26,7 +27,7 @@ struct ModelFlags {
   int64_t max_num_seqs = 8;
   int64_t max_num_batched_tokens = 512;
   int64_t max_model_len = 0;
-  double kv_cache_gib = 4.0;
+  std::optional<double> kv_cache_gib;  // absent: 4 on a CPU, what the card has left on a GPU
   std::string kv_cache_dtype = "auto";
   bool prefix_caching = true;
   std::string load_format = "auto";

@@ -34,7 +34,7 @@ struct RuntimeOptions {
   bool prefix_caching = true;
   uint64_t seed = 0;
   // On a GPU the KV cache takes what gpu_memory_utilization of the card's memory leaves beside
-  // weights and working memory, but no more than kv_bytes when that is given.
+  // weights and working memory, but no more than kv_bytes.
   bool on_gpu = false;
   double gpu_memory_utilization = 0.9;
   bool use_graphs = true;

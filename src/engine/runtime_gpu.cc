@@ -37,7 +37,7 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
                     static_cast<double>(weights) / kGiB,
                     static_cast<double>(used_by_others + kReservedBytes) / kGiB,
                     options.gpu_memory_utilization, static_cast<double>(info.total_bytes) / kGiB));
-  return options.kv_bytes > 0 ? std::min(options.kv_bytes, budget) : budget;
+  return std::min(options.kv_bytes, budget);
 }
 
 }  // namespace
