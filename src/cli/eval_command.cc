@@ -46,6 +46,10 @@ base::Result<quantize::EvalOptions> make_options(const EvalFlags& flags, PairPat
     return base::invalid(
         "eval: expected measured acceptance, got a synthetic one in "
         "--speculative-config");
+  if (runtime.auto_drafts)
+    return base::invalid(
+        "eval: num_speculative_tokens: expected a number, as acceptance depends on it, got "
+        "\"auto\"");
   candidate = std::move(runtime.pair);
   options.num_draft_tokens = runtime.num_draft_tokens;
   options.draft_position_offset = runtime.draft_position_offset;

@@ -81,7 +81,7 @@ void EngineThread::cancel_all() {
 }
 
 bool EngineThread::healthy() const {
-  const int64_t began = step_began_ns_.load();
+  const int64_t began = busy_since_ns_.load();
   return began == 0 || static_cast<double>(now_ns() - began) * 1e-9 <= options_.stuck_seconds;
 }
 
@@ -101,18 +101,15 @@ void EngineThread::run() {
       });
       inbox = std::exchange(inbox_, {});
     }
+    // Whatever keeps this thread from coming back here keeps every client waiting.
+    busy_since_ns_.store(now_ns());
     const bool stop = inbox.stop;
     take(std::move(inbox));
     if (stop) break;
-    if (engine_.has_work()) {
-      step_began_ns_.store(now_ns());
-      std::vector<engine::TokenEvent> events = engine_.step();
-      step_began_ns_.store(0);
-      publish_stats();
-      for (engine::TokenEvent& event : events) deliver(std::move(event));
-    } else {
-      publish_stats();
-    }
+    std::vector<engine::TokenEvent> events = engine_.step();
+    publish_stats();
+    for (engine::TokenEvent& event : events) deliver(std::move(event));
+    busy_since_ns_.store(0);
   }
   TANDEM_CHECK(active_.empty());
 }

@@ -63,7 +63,7 @@ class EngineThread {
 
   bool idle() const { return num_admitted_.load() == 0; }
   int64_t num_admitted() const { return num_admitted_.load(); }
-  // False while a step takes longer than stuck_seconds.
+  // False while a step, or handing out what it gave, takes longer than stuck_seconds.
   bool healthy() const;
   engine::EngineStats stats() const;
   const EngineThreadOptions& options() const { return options_; }
@@ -95,7 +95,7 @@ class EngineThread {
   EngineThreadOptions options_;
   std::atomic<int64_t> num_admitted_{0};
   std::atomic<uint64_t> next_id_{1};
-  std::atomic<int64_t> step_began_ns_{0};  // 0: no step is under way
+  std::atomic<int64_t> busy_since_ns_{0};  // 0: waits for work
 
   mutable std::mutex mutex_;  // never held across a step
   std::condition_variable wake_;

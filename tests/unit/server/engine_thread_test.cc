@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -129,6 +130,10 @@ class EngineThreadTest : public testing::Test {
     for (int i = 0; i < 2000 && !thread_.idle(); ++i) std::this_thread::sleep_for(10ms);
     return thread_.idle();
   }
+  bool becomes_healthy() {
+    for (int i = 0; i < 2000 && !thread_.healthy(); ++i) std::this_thread::sleep_for(10ms);
+    return thread_.healthy();
+  }
 
   Script script_;
   engine::Engine engine_{engine_options(),
@@ -219,7 +224,20 @@ TEST_F(EngineThreadTest, AStuckStepIsNoticed) {
   script_.hold(false);
   ASSERT_TRUE(events.wait());
   EXPECT_TRUE(becomes_idle());
-  EXPECT_TRUE(thread_.healthy());
+  EXPECT_TRUE(becomes_healthy());
+}
+
+TEST_F(EngineThreadTest, SoIsASinkThatDoesNotReturn) {
+  std::promise<void> release;
+  const std::shared_future<void> released = release.get_future().share();
+  engine::EngineRequest request;
+  request.prompt_ids = {1, 2};
+  request.max_tokens = 1;
+  thread_.submit(std::move(request), place(), [released](const auto&) { released.wait(); });
+  for (int i = 0; i < 2000 && thread_.healthy(); ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_FALSE(thread_.healthy());
+  release.set_value();
+  EXPECT_TRUE(becomes_healthy());
 }
 
 TEST(EngineThread, TheEndCancelsWhatIsLeft) {
