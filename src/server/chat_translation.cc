@@ -18,7 +18,11 @@ ApiError renamed(ApiError error, FieldNames names) {
     const bool matches = error.param->starts_with(chat) &&
                          (rest.empty() || rest.front() == '.' || rest.front() == '[');
     if (!matches) continue;
-    if (error.message.starts_with(*error.param))
+    // A prompt that is too long is called a prompt whatever it was made of.
+    constexpr std::string_view kPrompt = "prompt: ";
+    if (error.message.starts_with(kPrompt))
+      error.message = fmt::format("{}: {}", own, error.message.substr(kPrompt.size()));
+    else if (error.message.starts_with(*error.param))
       error.message = std::string(own) + error.message.substr(chat.size());
     error.param = std::string(own) + rest;
     break;

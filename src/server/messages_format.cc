@@ -116,25 +116,34 @@ class MessagesFormat : public ReplyFormat {
     return {{"id", names_.id}, {"type", "message"}, {"role", "assistant"}, {"model", names_.model}};
   }
 
+  // Each line looks at what the one before it has left open.
   std::string piece_events(const AnswerPiece& piece) {
+    std::string events;
     switch (piece.kind) {
       case Kind::kReasoning:
-        return open(Block::kThinking, {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}}) +
-               delta({{"type", "thinking_delta"}, {"thinking", piece.text}});
+        events +=
+            open(Block::kThinking, {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}});
+        events += delta({{"type", "thinking_delta"}, {"thinking", piece.text}});
+        break;
       case Kind::kContent:
-        return open(Block::kText, {{"type", "text"}, {"text", ""}}) +
-               delta({{"type", "text_delta"}, {"text", piece.text}});
+        events += open(Block::kText, {{"type", "text"}, {"text", ""}});
+        events += delta({{"type", "text_delta"}, {"text", piece.text}});
+        break;
       case Kind::kToolCallBegin:
-        return close_block() + open(Block::kTool, {{"type", "tool_use"},
-                                                   {"id", piece.call_id},
-                                                   {"name", piece.call_name},
-                                                   {"input", ordered_json::object()}});
+        events += close_block();
+        events += open(Block::kTool, {{"type", "tool_use"},
+                                      {"id", piece.call_id},
+                                      {"name", piece.call_name},
+                                      {"input", ordered_json::object()}});
+        break;
       case Kind::kToolArguments:
-        return delta({{"type", "input_json_delta"}, {"partial_json", piece.text}});
+        events += delta({{"type", "input_json_delta"}, {"partial_json", piece.text}});
+        break;
       case Kind::kToolCallEnd:
-        return close_block();
+        events += close_block();
+        break;
     }
-    return {};
+    return events;
   }
 
   // Nothing when such a block is open.
@@ -142,9 +151,9 @@ class MessagesFormat : public ReplyFormat {
     if (block_ == kind) return {};
     std::string events = close_block();
     block_ = kind;
-    return events + sse_event({{"type", "content_block_start"},
-                               {"index", index_},
-                               {"content_block", std::move(block)}});
+    events += sse_event(
+        {{"type", "content_block_start"}, {"index", index_}, {"content_block", std::move(block)}});
+    return events;
   }
 
   std::string delta(ordered_json value) const {

@@ -14,12 +14,13 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 1> kText = {"text"};
-constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kNames = {
+constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kNames = {
     {{"max_completion_tokens", "max_tokens"},
      {"stop", "stop_sequences"},
      {"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"},
      {"response_format", "output_config.format"},
-     {"include_reasoning", "thinking.type"}}};
+     {"include_reasoning", "thinking.type"},
+     {"messages", "messages"}}};
 
 // The content blocks of one message, as messages of a chat.
 class MessageReader {
