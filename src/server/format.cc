@@ -22,12 +22,21 @@ ordered_json speculation_json(const speculation::AcceptanceStats& stats) {
   ordered_json per_position = ordered_json::array();
   for (size_t i = 0; i < stats.proposed_per_pos.size() && stats.proposed_per_pos[i] > 0; ++i)
     per_position.push_back(stats.accepted_per_pos[i]);
+  // Rounds of which exactly 0, 1, ... drafts held: per_position counts those with more than i.
+  ordered_json histogram = ordered_json::array();
+  int64_t more = stats.num_drafts;
+  for (size_t i = 0; i <= per_position.size(); ++i) {
+    const int64_t next = i < per_position.size() ? stats.accepted_per_pos[i] : 0;
+    histogram.push_back(more - next);
+    more = next;
+  }
   return {{"num_spec_steps", stats.num_drafts},
           {"num_draft_tokens", stats.num_draft_tokens},
           {"num_accepted_tokens", stats.num_accepted_tokens},
           {"mean_acceptance_length", stats.mean_acceptance_length()},
           {"draft_acceptance_rate", stats.acceptance_rate()},
-          {"accepted_per_position", per_position}};
+          {"accepted_per_position", per_position},
+          {"acceptance_histogram", histogram}};
 }
 
 // The text of one kind, cut where drafted text and the target's own meet.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/log.h"
 #include "sampling/rng.h"
 #include "server/json_text.h"
 
@@ -103,6 +104,16 @@ void Generation::cancel() {
     parts_.engine.cancel(choice.engine_id);
   }
   over_ = true;
+  log_end("aborted by the client");
+}
+
+void Generation::log_end(std::string_view how) {
+  if (!parts_.model.log_requests || std::exchange(logged_, true)) return;
+  const Usage used = usage();
+  const double seconds = std::chrono::duration<double>(Clock::now() - started_).count();
+  base::log_info("request {}: {}, {} prompt tokens ({} cached), {} output tokens, {:.3f} s",
+                 job_.request_id, how, used.num_prompt_tokens, used.num_cached_tokens,
+                 used.num_output_tokens, seconds);
 }
 
 ReplyPart Generation::poll() {
@@ -219,6 +230,7 @@ void Generation::fail(const ApiError& error, ReplyPart& part) {
     part.data = reply.body;
     head_sent_ = true;
   }
+  log_end(fmt::format("failed with {}", error.status));
   cancel();
 }
 
@@ -232,6 +244,7 @@ void Generation::finish_reply(ReplyPart& part) {
     part.data = job_.format->whole(wholes, usage(), shown_acceptance());
   }
   over_ = true;
+  log_end("finished");
 }
 
 void Generation::add_head(ReplyPart& part, int status) {

@@ -78,6 +78,8 @@ class Generation : public ReplySource {
   void finish_reply(ReplyPart& part);
   void add_head(ReplyPart& part, int status);
   Usage usage() const;
+  // One line when it ends, if requests are logged.
+  void log_end(std::string_view how);
   const speculation::AcceptanceStats* shown_acceptance() const;
 
   ServerParts parts_;
@@ -87,6 +89,8 @@ class Generation : public ReplySource {
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   speculation::AcceptanceStats acceptance_;
   size_t num_ended_ = 0;
+  Clock::time_point started_ = Clock::now();
+  bool logged_ = false;
   bool head_sent_ = false;
   bool over_ = false;
 };
