@@ -1,5 +1,5 @@
-# cmake -DFOLDER=... -DOUTPUT=... -P EmbedFiles.cmake: writes a source file that defines tandem::server::web_files() with
-# the files of the folder, every byte as an escape.
+# cmake -DFOLDER=... -DOUTPUT=... -DFUNCTION=web_files -P EmbedFiles.cmake: writes a source file that defines
+# tandem::server::web_files() with the files of the folder, every byte as an escape.
 file(GLOB paths ${FOLDER}/*)
 list(SORT paths)
 set(arrays "")
@@ -27,7 +27,7 @@ ${table}};
 
 }  // namespace
 
-std::span<const WebFile> web_files() {
+std::span<const WebFile> ${FUNCTION}() {
   return kFiles;
 }
 

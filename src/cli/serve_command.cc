@@ -117,6 +117,7 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       .block_size = flags.block_size,
       .num_pages = runtime.kv_plan().num_page_blocks,
       .num_draft_tokens = runtime.engine().options().num_draft_tokens,
+      .log_requests = flags.log_requests,
       .spec_metrics = flags.spec_metrics,
       .prompt_details = flags.prompt_details,
       .priorities = runtime.engine().options().priorities,
@@ -147,7 +148,9 @@ base::Status run(const ServeFlags& flags) {
   serve.http.host = flags.host;
   serve.http.port = static_cast<uint16_t>(flags.port);
   serve.http.num_threads = flags.http_threads;
-  serve.service = {.api_keys = flags.api_keys, .request_id_headers = flags.request_id_headers};
+  serve.service = {.api_keys = flags.api_keys,
+                   .request_id_headers = flags.request_id_headers,
+                   .response_store_bytes = static_cast<size_t>(flags.response_store_mib) << 20};
   serve.engine = {.max_requests = runtime->kv_plan().max_num_seqs + flags.max_num_queued,
                   .stuck_seconds = flags.step_seconds};
   serve.shutdown_seconds = flags.shutdown_seconds;

@@ -39,6 +39,11 @@ void add_network_flags(CLI::App& command, ServeFlags& flags) {
                   "seconds a step may take before /health says 503")
       ->check(CLI::Range(1.0, 86400.0))
       ->capture_default_str();
+  command
+      .add_option("--response-store-mib", flags.response_store_mib,
+                  "memory for answers of /v1/responses that clients come back to; 0: none is kept")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str();
   command.add_flag("--enable-request-id-headers", flags.request_id_headers,
                    "X-Request-Id in replies");
 }
@@ -57,7 +62,9 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
       ->capture_default_str();
   command.add_option("--seed", flags.seed, "of requests that bring none")->capture_default_str();
   command.add_flag("--per-request-spec-decode-metrics", flags.spec_metrics,
-                   "speculative statistics in answers that are not streamed");
+                   "speculative statistics in answers, and in the last chunk of streams with usage");
+  command.add_flag("--enable-log-requests,!--no-enable-log-requests", flags.log_requests,
+                   "a line for each request that ends");
   command
       .add_option("--scheduling-policy", flags.scheduling_policy,
                   "priority: requests of lower \"priority\" go first; fcfs: as they come")

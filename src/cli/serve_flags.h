@@ -27,7 +27,9 @@ struct ServeFlags {
   int http_threads = 2;
   int shutdown_seconds = 30;
   double step_seconds = 300;
+  int64_t response_store_mib = 64;
   bool request_id_headers = false;
+  bool log_requests = false;
   bool spec_metrics = false;
   bool prompt_details = false;
   std::string scheduling_policy = "fcfs";

@@ -8,11 +8,15 @@
 #include "server/json_text.h"
 #include "server/messages_format.h"
 #include "server/messages_request.h"
+#include "server/responses_format.h"
+#include "server/responses_request.h"
 
 namespace tandem::server {
 namespace {
 
 constexpr std::string_view kBearer = "Bearer ";
+constexpr std::string_view kResponses = "/v1/responses/";
+constexpr std::string_view kCancel = "/cancel";
 constexpr size_t kMaxIdBytes = 128;
 
 GenerationJob chat_job(ChatRequest request, std::unique_ptr<ReplyFormat> format, std::string id) {
@@ -46,6 +50,7 @@ const std::vector<Service::Route>& Service::routes() {
       {"/ping", {"GET", "POST"}, &Service::health},
       {"/version", {"GET"}, &Service::version},
       {"/load", {"GET"}, &Service::load},
+      {"/openapi.json", {"GET"}, &Service::openapi},
       {"/metrics", {"GET"}, &Service::metrics},
       {"/v1/models", {"GET"}, &Service::models},
       {"/tokenize", {"POST"}, &Service::tokenize},
@@ -54,12 +59,18 @@ const std::vector<Service::Route>& Service::routes() {
       {"/v1/chat/completions", {"POST"}, &Service::chat_completions},
       {"/v1/messages", {"POST"}, &Service::messages},
       {"/v1/messages/count_tokens", {"POST"}, &Service::count_tokens},
+      {"/v1/responses", {"POST"}, &Service::responses},
+      {"/v1/responses/{id}", {"GET", "DELETE"}, &Service::stored_response},
+      {"/v1/responses/{id}/cancel", {"POST"}, &Service::stored_response},
   };
   return kRoutes;
 }
 
 const Service::Route* Service::find_route(std::string_view path) {
   if (path.starts_with("/v1/models/")) path = "/v1/models";
+  if (path.starts_with(kResponses))
+    path = path.substr(kResponses.size()).ends_with(kCancel) ? "/v1/responses/{id}/cancel"
+                                                             : "/v1/responses/{id}";
   for (const Route& route : routes())
     if (route.path == path) return &route;
   return nullptr;
@@ -96,7 +107,7 @@ std::string request_id(std::string_view header) {
 }
 
 Service::Service(const ServerParts& parts, ServiceOptions options)
-    : parts_(parts), options_(std::move(options)) {}
+    : parts_(parts), options_(std::move(options)), store_(options_.response_store_bytes) {}
 
 bool Service::authorized(const HttpRequest& request) const {
   if (options_.api_keys.empty() || request.path == "/health") return true;
@@ -266,6 +277,42 @@ Reply Service::count_tokens(const HttpRequest& request) {
   if (!count) return refused(count.error(), request);
   Reply reply;
   reply.body = json_text({{"input_tokens", *count}});
+  return reply;
+}
+
+Reply Service::responses(const HttpRequest& request) {
+  auto admission = enter();
+  if (!admission) return refused(admission.error(), request);
+  auto parsed = parse_responses(request.body, parts_.model, store_);
+  if (!parsed) return refused(parsed.error(), request);
+  // Not the client's: it must not take another response's place in the store.
+  std::string id = request_id({});
+  auto format = make_responses_format(names("resp_", id), std::move(parsed->reply),
+                                      std::move(parsed->input), parsed->store ? &store_ : nullptr);
+  return generate(chat_job(std::move(parsed->chat), std::move(format), std::move(id)),
+                  std::move(*admission), request);
+}
+
+// Reads, forgets or (never) cancels a response that has been kept.
+Reply Service::stored_response(const HttpRequest& request) {
+  std::string_view id = std::string_view(request.path).substr(kResponses.size());
+  const bool cancels = request.method == "POST";
+  if (cancels) id.remove_suffix(kCancel.size());
+  const auto stored = store_.get(std::string(id));
+  if (!stored)
+    return refused({404, "response_id: expected a response that this server keeps", "response_id"},
+                   request);
+  if (cancels)
+    return refused({400,
+                    "response_id: expected a response in the background, got a finished one; close "
+                    "the connection to cancel one that is being made",
+                    "response_id"},
+                   request);
+  Reply reply;
+  reply.body = stored->reply;
+  if (request.method != "DELETE") return reply;
+  store_.erase(std::string(id));
+  reply.body = json_text({{"id", id}, {"object", "response"}, {"deleted", true}});
   return reply;
 }
 

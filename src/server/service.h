@@ -8,12 +8,14 @@
 
 #include "server/generation.h"
 #include "server/http_types.h"
+#include "server/response_store.h"
 
 namespace tandem::server {
 
 struct ServiceOptions {
   std::vector<std::string> api_keys;  // empty: everybody may ask
   bool request_id_headers = false;    // X-Request-Id in every reply
+  size_t response_store_bytes = 0;    // for /v1/responses; 0: none is kept
 };
 
 class Service : public HttpHandler {
@@ -40,6 +42,7 @@ class Service : public HttpHandler {
   Reply version(const HttpRequest& request);
   Reply models(const HttpRequest& request);
   Reply load(const HttpRequest& request);
+  Reply openapi(const HttpRequest& request);
   Reply metrics(const HttpRequest& request);
   Reply tokenize(const HttpRequest& request);
   Reply detokenize(const HttpRequest& request);
@@ -47,6 +50,8 @@ class Service : public HttpHandler {
   Reply chat_completions(const HttpRequest& request);
   Reply messages(const HttpRequest& request);
   Reply count_tokens(const HttpRequest& request);
+  Reply responses(const HttpRequest& request);
+  Reply stored_response(const HttpRequest& request);
 
   // Refuses before any work: draining, or no place. Else the first place.
   ApiResult<Admission> enter();
@@ -57,6 +62,7 @@ class Service : public HttpHandler {
 
   ServerParts parts_;
   ServiceOptions options_;
+  ResponseStore store_;
   std::atomic<bool> draining_{false};
 };
 

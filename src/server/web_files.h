@@ -1,4 +1,4 @@
-// The files of src/server/web, which the build puts into the program.
+// The files of src/server/web and src/server/openapi, which the build puts into the program.
 #pragma once
 
 #include <span>
@@ -13,5 +13,6 @@ struct WebFile {
 
 // Sorted by name. Defined in a source file that cmake/EmbedFiles.cmake writes.
 std::span<const WebFile> web_files();
+std::span<const WebFile> openapi_files();
 
 }  // namespace tandem::server
