@@ -251,7 +251,10 @@ TEST(Request, Logprobs) {
   EXPECT_FALSE(chat({{"top_logprobs", 5}}).has_value());
   EXPECT_FALSE(chat({{"logprobs", true}, {"top_logprobs", 21}}).has_value());
   EXPECT_EQ(completion({{"logprobs", 3}})->params.sampling.num_logprobs, 3);
-  EXPECT_FALSE(completion({{"logprobs", 3}, {"echo", true}}).has_value());
+  EXPECT_EQ(completion({{"logprobs", 3}, {"echo", true}})->params.sampling.num_prompt_logprobs, 3);
+  EXPECT_EQ(completion({{"logprobs", 3}})->params.sampling.num_prompt_logprobs, -1);
+  EXPECT_TRUE(completion({{"max_tokens", 0}, {"echo", true}})->params.only_prompt);
+  EXPECT_FALSE(completion({{"max_tokens", 0}}).has_value());
 }
 
 }  // namespace
