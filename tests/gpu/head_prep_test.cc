@@ -125,7 +125,7 @@ class HeadPrepTest : public testing::TestWithParam<Case> {
   struct Result {
     std::vector<uint16_t> q, k, v;
   };
-  Result run(const Batch& batch, const Product& product) {
+  Result run(const Batch& batch, const Product& product, bool early = false) {
     const auto pieces = tests::to_device(product.pieces);
     const auto positions = tests::to_device(batch.positions);
     const auto sequences = tests::to_device(batch.sequences);
@@ -142,6 +142,7 @@ class HeadPrepTest : public testing::TestWithParam<Case> {
     rows.num_rows = static_cast<int>(batch.positions.size());
     rows.positions = positions.as<int32_t>();
     rows.sequences = sequences.as<int32_t>();
+    rows.early_plan = early;
     cuda::HeadPrep job;
     job.product = product.plan;
     job.product.data = pieces.as<float>();
@@ -297,7 +298,7 @@ TEST_P(HeadPrepTest, BitsOfARowDoNotDependOnItsCompany) {
       for (int piece = 0; piece < product.plan.num_pieces(column / cuda::kSetColumns); ++piece)
         alone.pieces[alone.index(2, column, piece)] =
             product.pieces[product.index(row, column, piece)];
-    const Result got = run(one, alone);
+    const Result got = run(one, alone, row % 2 == 1);
     for (size_t i = 0; i < q_columns; ++i)
       ASSERT_EQ(got.q[2 * q_columns + i], all.q[static_cast<size_t>(row) * q_columns + i])
           << "row " << row << " q element " << i;

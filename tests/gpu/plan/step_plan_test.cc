@@ -1,0 +1,129 @@
+#include "gpu/step_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace tandem::gpu {
+namespace {
+
+using speculation::SpecBatch;
+using speculation::SpecSequence;
+
+constexpr int64_t kSlack = 40;
+
+// A batch whose token spans point into `tokens`, which is long enough for any of them.
+SpecBatch random_batch(uint32_t seed, const std::vector<int32_t>& tokens) {
+  std::mt19937 random(seed);
+  SpecBatch batch;
+  const size_t count = 1 + random() % 24;
+  for (size_t i = 0; i < count; ++i) {
+    SpecSequence sequence;
+    sequence.state_slot = static_cast<int32_t>(i);
+    const bool chunk = random() % 3 == 0;
+    const size_t length = chunk ? 1 + random() % 150 : 1;
+    sequence.tokens = std::span(tokens).subspan(random() % 100, length);
+    sequence.start_position = random() % 1000;
+    sequence.samples = !chunk || random() % 2 == 0;
+    sequence.num_draft_tokens =
+        length == 1 && sequence.samples ? static_cast<int>(random() % 9) : 0;
+    if (chunk && random() % 4 == 0)
+      sequence.scored_tokens = sequence.tokens.first(1 + random() % length);
+    batch.sequences.push_back(sequence);
+  }
+  return batch;
+}
+
+// Every row of the batch is in the layout once, rows of a sequence in order.
+void expect_all_rows(const SpecBatch& batch, const StepLayout& layout) {
+  std::vector<std::vector<PlannedRow>> of_sequence(batch.sequences.size());
+  for (const PlannedPass& pass : layout.passes)
+    for (const PlannedRow& row : pass.rows)
+      of_sequence.at(static_cast<size_t>(row.sequence)).push_back(row);
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const SpecSequence& sequence = batch.sequences[i];
+    const size_t known = sequence.tokens.size();
+    ASSERT_EQ(of_sequence[i].size(), known + static_cast<size_t>(sequence.num_draft_tokens));
+    for (size_t r = 0; r < of_sequence[i].size(); ++r) {
+      EXPECT_EQ(of_sequence[i][r].position, sequence.start_position + static_cast<int64_t>(r));
+      if (r < known) {
+        EXPECT_EQ(of_sequence[i][r].token, sequence.tokens[r]);
+      }
+    }
+  }
+}
+
+void expect_tiles(const PlannedPass& pass) {
+  int32_t next = 0;
+  for (const PlannedTile& tile : pass.tiles) {
+    EXPECT_EQ(tile.first_row, next);
+    EXPECT_GE(tile.num_rows, 1);
+    EXPECT_LE(tile.num_rows, kTileQueries);
+    for (int32_t i = 0; i < tile.num_rows; ++i)
+      EXPECT_EQ(pass.rows[static_cast<size_t>(next + i)].sequence,
+                pass.rows[static_cast<size_t>(next)].sequence);
+    next += tile.num_rows;
+  }
+  EXPECT_EQ(next, static_cast<int32_t>(pass.rows.size()));
+}
+
+void expect_pass(const PlannedPass& pass) {
+  EXPECT_GE(pass.rows.size(), 1U);
+  EXPECT_LE(pass.rows.size(), static_cast<size_t>(kPassRows));
+  EXPECT_GE(pass.num_padded_rows(), static_cast<int>(pass.rows.size()));
+  expect_tiles(pass);
+  std::vector<int64_t> per_sequence(64, 0);
+  for (const PlannedRow& row : pass.rows) {
+    EXPECT_LT(row.position, pass.max_keys);
+    EXPECT_LE(++per_sequence.at(static_cast<size_t>(row.sequence)), kSlack);
+  }
+}
+
+void expect_entries(const SpecBatch& batch, const StepLayout& layout) {
+  size_t samples = 0;
+  for (const SpecSequence& sequence : batch.sequences) samples += sequence.samples ? 1 : 0;
+  ASSERT_EQ(layout.entries.size(), samples);
+  for (size_t i = 0; i < layout.entries.size(); ++i) {
+    const PlannedEntry& entry = layout.entries[i];
+    const SpecSequence& sequence = batch.sequences[entry.sequence];
+    EXPECT_EQ(entry.num_drafts > 0, static_cast<int>(i) < layout.num_drafting);
+    const PlannedPass& pass = layout.passes.at(static_cast<size_t>(entry.first_row / kPassRows));
+    EXPECT_TRUE(pass.needs_logits);
+    const auto place = static_cast<size_t>(entry.first_row % kPassRows);
+    EXPECT_EQ(pass.rows.at(place).token, sequence.tokens.back());
+    // A round stays in one pass.
+    ASSERT_LE(place + static_cast<size_t>(entry.num_drafts), pass.rows.size() - 1);
+    EXPECT_EQ(pass.rows[place + static_cast<size_t>(entry.num_drafts)].sequence,
+              static_cast<int32_t>(entry.sequence));
+  }
+}
+
+TEST(StepPlanTest, HoldsEveryRowOfRandomBatches) {
+  std::vector<int32_t> tokens(400);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
+  for (uint32_t seed = 0; seed < 3000; ++seed) {
+    SCOPED_TRACE(seed);
+    const SpecBatch batch = random_batch(seed, tokens);
+    const StepLayout layout = plan_step(batch, kSlack);
+    expect_all_rows(batch, layout);
+    for (const PlannedPass& pass : layout.passes) expect_pass(pass);
+    expect_entries(batch, layout);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(StepPlanTest, ScoredRowsNeedLogits) {
+  std::vector<int32_t> tokens(100, 5);
+  SpecBatch batch;
+  SpecSequence sequence;
+  sequence.tokens = tokens;
+  sequence.scored_tokens = std::span<const int32_t>(tokens).first(50);
+  batch.sequences.push_back(sequence);
+  const StepLayout layout = plan_step(batch, 64);
+  ASSERT_EQ(layout.passes.size(), 2U);
+  EXPECT_TRUE(layout.passes[0].needs_logits);
+  EXPECT_FALSE(layout.passes[1].needs_logits);
+}
+
+}  // namespace
+}  // namespace tandem::gpu
