@@ -9,16 +9,19 @@
 #include <list>
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace tandem::text {
 namespace {
 
 class Constraint : public base::TokenConstraint {
  public:
-  Constraint(const xgrammar::CompiledGrammar& grammar, int64_t vocab_size)
+  Constraint(const xgrammar::CompiledGrammar& grammar, int64_t vocab_size, double max_seconds)
       : matcher_(grammar),
+        left_seconds_(max_seconds),
         mask_(static_cast<size_t>(xgrammar::GetBitmaskSize(static_cast<int>(vocab_size)))) {}
 
   std::span<const uint32_t> allowed() override {
@@ -50,11 +53,18 @@ class Constraint : public base::TokenConstraint {
     tensor.ndim = 1;
     tensor.dtype = xgrammar::GetBitmaskDLType();
     tensor.shape = &shape;
+    const base::Stopwatch clock;
     restricts_ = matcher_.FillNextTokenBitmask(&tensor);
+    left_seconds_ -= clock.seconds();
+    if (left_seconds_ < 0) {
+      restricts_ = true;
+      std::ranges::fill(mask_, 0U);
+    }
     fresh_ = true;
   }
 
   xgrammar::GrammarMatcher matcher_;
+  double left_seconds_;
   std::vector<uint32_t> mask_;
   bool fresh_ = false;  // mask_ belongs to the place where the matcher is
   bool restricts_ = false;
@@ -62,11 +72,13 @@ class Constraint : public base::TokenConstraint {
 
 class Grammar : public CompiledGrammar {
  public:
-  Grammar(xgrammar::CompiledGrammar grammar, int64_t vocab_size)
-      : grammar_(std::move(grammar)), vocab_size_(vocab_size) {}
+  Grammar(xgrammar::CompiledGrammar grammar, int64_t vocab_size, double max_mask_seconds)
+      : grammar_(std::move(grammar)),
+        vocab_size_(vocab_size),
+        max_mask_seconds_(max_mask_seconds) {}
 
   std::unique_ptr<base::TokenConstraint> start() const override {
-    return std::make_unique<Constraint>(grammar_, vocab_size_);
+    return std::make_unique<Constraint>(grammar_, vocab_size_, max_mask_seconds_);
   }
 
   bool matches(const std::string& text) const override {
@@ -79,15 +91,19 @@ class Grammar : public CompiledGrammar {
  private:
   xgrammar::CompiledGrammar grammar_;
   int64_t vocab_size_;
+  double max_mask_seconds_;
 };
 
-// The bytes a token adds to an answer; empty for tokens that are no text, which only a grammar that
-// names them can allow.
+// The bytes a token adds to an answer. Special tokens, which only a grammar that names them may
+// allow, have bytes that are no character: the library never allows a token without any.
 std::vector<std::string> token_bytes(const Tokenizer& tokenizer, int64_t vocab_size) {
   std::vector<std::string> result(static_cast<size_t>(vocab_size));
   const int32_t count = std::min(tokenizer.vocab_size(), static_cast<int32_t>(vocab_size));
   for (int32_t id = 0; id < count; ++id) {
-    if (tokenizer.is_special(id)) continue;
+    if (tokenizer.is_special(id)) {
+      result[static_cast<size_t>(id)] = fmt::format("\xFF{}", id);
+      continue;
+    }
     const int byte = tokenizer.byte_value(id);
     result[static_cast<size_t>(id)] =
         byte >= 0 ? std::string(1, static_cast<char>(byte)) : std::string(tokenizer.piece(id));
@@ -165,7 +181,8 @@ base::Result<std::shared_ptr<const CompiledGrammar>> GrammarCompiler::compile(
       impl_->compiler.emplace(info, /*max_threads=*/1, /*cache_enabled=*/false);
     }
     auto grammar = std::make_shared<const Grammar>(impl_->compiler->CompileGrammar(ebnf, root),
-                                                   impl_->vocab_size);
+                                                   impl_->vocab_size,
+                                                   impl_->limits.max_mask_seconds);
     impl_->keep(key, grammar);
     return grammar;
   } catch (const std::exception& error) {

@@ -28,6 +28,9 @@ class CompiledGrammar {
 struct GrammarLimits {
   size_t max_cached_grammars = 32;
   size_t max_cached_bytes = size_t{128} << 20;
+  // Of finding out what may come, for one answer. Some grammars take long at every token, and
+  // others wait meanwhile: then nothing may come any more.
+  double max_mask_seconds = 20;
 };
 
 class GrammarCompiler {

@@ -37,7 +37,6 @@ std::string any_of(const std::vector<std::string>& alternatives) {
 std::string repeat(const std::string& item, int64_t min, int64_t max) {
   if (min == 0 && max < 0) return item + "*";
   if (min == 1 && max < 0) return item + "+";
-  if (min == 0 && max == 1) return item + "?";
   if (min == 1 && max == 1) return item;
   if (max < 0) return fmt::format("{}{{{},}}", item, min);
   if (min == max) return fmt::format("{}{{{}}}", item, min);

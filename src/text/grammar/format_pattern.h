@@ -3,16 +3,18 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "text/grammar/shape.h"
 
 namespace tandem::text {
 
-struct FormatPattern {
+// A string is its parts, one behind the other.
+struct FormatPart {
   std::string pattern;     // in the notation of Regex("..."); no quotes, no backslashes, ASCII only
-  int64_t max_chars = -1;  // -1: no bound
+  int64_t max_chars = -1;  // -1: no bound. A part with one can end nearly anywhere
 };
 
-FormatPattern format_pattern(StringFormat format);
+std::vector<FormatPart> format_parts(StringFormat format);
 
 }  // namespace tandem::text

@@ -190,10 +190,9 @@ Patterns decimal(const Edge& low, const Edge& high) {
   add(result, low.whole + "[.]", fraction_from(low.fraction, low.exclusive, true));
   const Patterns middle = whole(plus_one(low.whole), minus_one(high.whole));
   for (const std::string& text : middle)
-    result.push_back(text + fmt::format("(?:[.][0-9]{{1,{}}})?", kMaxFraction));
+    result.push_back(text + fmt::format("(?:|[.][0-9]{{1,{}}})", kMaxFraction));
   if (!high.fraction.empty() || !high.exclusive) result.push_back(high.whole);
-  if (!high.fraction.empty())
-    add(result, high.whole + "[.]", fraction_to(high.fraction, high.exclusive, true));
+  add(result, high.whole + "[.]", fraction_to(high.fraction, high.exclusive, true));
   return result;
 }
 
@@ -235,7 +234,7 @@ std::optional<std::string> number_pattern(const NumberShape& shape) {
   if (!shape.min && !shape.max) {
     const std::string integer = fmt::format("-?(?:0|[1-9][0-9]{{0,{}}})", kMaxWhole - 1);
     if (shape.integer) return integer;
-    return integer + fmt::format("(?:[.][0-9]{{1,{}}})?(?:[eE][+-]?[0-9]{{1,2}})?", kMaxFraction);
+    return integer + fmt::format("(?:|[.][0-9]{{1,{}}})(?:|[eE][+-]?[0-9]{{1,2}})", kMaxFraction);
   }
   const Edge zero{"0", "", false};
   const Edge largest{std::string(kMaxWhole, '9'), "", false};

@@ -22,7 +22,8 @@ int64_t cost_of(const CharSet& set) {
 
 int64_t cost_of(const RegexNode& node) {
   if (node.kind == RegexNode::Kind::kSet) return cost_of(node.set);
-  int64_t cost = 0;
+  // Even what matches nothing takes room.
+  int64_t cost = node.kind == RegexNode::Kind::kChoice ? 1 : 0;
   for (const RegexNode& part : node.parts) cost = std::min(cost + cost_of(part), 1 + kMaxCost);
   if (node.kind != RegexNode::Kind::kRepeat) return cost;
   const int64_t times = node.max < 0 ? std::max(node.min, 1) : node.max;
@@ -46,7 +47,7 @@ class Writer {
     }
     const std::string part = write(node.parts.front());
     if (part.empty() || node.max == 0) return "";
-    return repeat("(?:" + part + ")", node.min, node.max);
+    return repeat_pattern(part, node.min, node.max);
   }
 
   std::string any() const {
@@ -121,6 +122,16 @@ const std::string& json_char_pattern() {
       R"((?:{0}|{1}(?:["{1}{2}bfnrt]|u(?:[0-9A-CE-Fa-ce-f][0-9A-Fa-f]{{3}}|[Dd][0-7][0-9A-Fa-f]{{2}}|[Dd][89ABab][0-9A-Fa-f]{{2}}{1}u[Dd][C-Fc-f][0-9A-Fa-f]{{2}}))))",
       json_plain().pattern(), pattern_char('\\'), pattern_char('/'));
   return kPattern;
+}
+
+std::string repeat_pattern(const std::string& pattern, int64_t min, int64_t max) {
+  const std::string group = fmt::format("(?:{})", pattern);
+  std::string result;
+  if (min == 1 && max < 0) return group + "+";
+  for (int64_t i = 0; i < min; ++i) result += group;
+  if (max < 0) return result + group + "*";
+  for (int64_t i = min; i < max; ++i) result += fmt::format("(?:|{})", pattern);
+  return result;
 }
 
 const std::string& call_char_pattern() {

@@ -52,26 +52,19 @@ class ShapeWriter {
 
   std::string operator()(const StringShape& string) {
     if (string.pattern != nullptr) return with_pattern(string);
-    std::string pattern;
-    int64_t max_chars = string.max_length;
     if (string.format) {
-      FormatPattern format = format_pattern(*string.format);
-      pattern = std::move(format.pattern);
-      max_chars = format.max_chars;
-    } else {
-      if (string.min_length == 0 && max_chars < 0) return grammar_.any_string();
-      if (max_chars == 0) return grammar_.quoted(ebnf_literal(""));
-      const std::string character =
-          grammar_.notation_.is_json() ? json_char_pattern() : call_char_pattern();
-      pattern = repeat(character, string.min_length, -1);
-      ebnf_.spend(string.min_length * kWideCost);
+      std::string body;
+      for (const FormatPart& part : format_parts(*string.format))
+        body += bounded(part.pattern, part.max_chars) + " ";
+      return grammar_.quoted(body);
     }
-    std::string body = pattern_ebnf(pattern);
-    if (max_chars < 0) return grammar_.quoted(body);
-    // Counting is cheaper than an automaton with a state for each character.
-    const std::string name = ebnf_.reserve("text");
-    ebnf_.define(fmt::format("{}[max_chars={}]", name, max_chars), body);
-    return grammar_.quoted(name);
+    if (string.min_length == 0 && string.max_length < 0) return grammar_.any_string();
+    if (string.max_length == 0) return grammar_.quoted(ebnf_literal(""));
+    const std::string character =
+        grammar_.notation_.is_json() ? json_char_pattern() : call_char_pattern();
+    ebnf_.spend(string.min_length * kWideCost);
+    return grammar_.quoted(
+        bounded(repeat_pattern(character, string.min_length, -1), string.max_length));
   }
 
   std::string operator()(const ChoiceShape& choice) {
@@ -144,6 +137,15 @@ class ShapeWriter {
       name = ebnf_.reserve("shape");
       open_.push_back(id);
     }
+    return name;
+  }
+
+  // Counting is cheaper than an automaton with a state for each character.
+  std::string bounded(const std::string& pattern, int64_t max_chars) {
+    std::string body = pattern_ebnf(pattern);
+    if (max_chars < 0) return body;
+    const std::string name = ebnf_.reserve("text");
+    ebnf_.define(fmt::format("{}[max_chars={}]", name, max_chars), body);
     return name;
   }
 

@@ -30,7 +30,7 @@ bool is_bare_key(std::string_view name) {
 
 ValueGrammar::ValueGrammar(Ebnf& ebnf, Notation notation) : ebnf_(ebnf), notation_(notation) {
   if (notation_.is_json())
-    space_ = ebnf_.rule("space", pattern_ebnf(fmt::format("(?:[ ]|{}[ {}]{{0,32}})?",
+    space_ = ebnf_.rule("space", pattern_ebnf(fmt::format("(?:|[ ]|{}[ {}]{{0,32}})",
                                                           pattern_char('\n'), pattern_char('\t'))));
 }
 
