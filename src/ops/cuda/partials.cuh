@@ -53,20 +53,33 @@ __device__ inline float4 load4_if(bool condition, const float* source) {
   return value;
 }
 
-// The unscaled product of row `row` and output features column .. column + 3 (column % 4 == 0),
-// `pieces` = num_pieces(column / kSetColumns). Pieces are added in order.
-__device__ inline float4 load_sum4(const Partials& partials, int row, int column, int pieces) {
-  constexpr int kTogether = 8;
+// Pieces of one sum on their way.
+struct Pieces4 {
+  static constexpr int kTogether = 8;
+  float4 parts[kTogether];
+  const float* source;
+  int64_t stride;
+};
+
+// Starts reading row `row`, output features column .. column + 3 (column % 4 == 0), `pieces` =
+// num_pieces(column / kSetColumns).
+__device__ inline Pieces4 load_pieces4(const Partials& partials, int row, int column, int pieces) {
   const int set = column / kSetColumns;
-  const int64_t stride = static_cast<int64_t>(partials.num_rows) * kSetColumns;
-  const float* source =
+  Pieces4 loaded;
+  loaded.stride = static_cast<int64_t>(partials.num_rows) * kSetColumns;
+  loaded.source =
       partials.data +
       (static_cast<int64_t>(set) * partials.max_pieces * partials.num_rows + row) * kSetColumns +
       column % kSetColumns;
-  float4 parts[kTogether];
 #pragma unroll
-  for (int i = 0; i < kTogether; ++i) parts[i] = load4_if(i < pieces, source + i * stride);
-  float4 sum = parts[0];
+  for (int i = 0; i < Pieces4::kTogether; ++i)
+    loaded.parts[i] = load4_if(i < pieces, loaded.source + i * loaded.stride);
+  return loaded;
+}
+
+// The unscaled product: pieces are added in order.
+__device__ inline float4 sum_pieces4(const Pieces4& loaded, int pieces) {
+  float4 sum = loaded.parts[0];
   const auto add = [&sum](const float4& next) {
     sum.x += next.x;
     sum.y += next.y;
@@ -74,11 +87,15 @@ __device__ inline float4 load_sum4(const Partials& partials, int row, int column
     sum.w += next.w;
   };
 #pragma unroll
-  for (int i = 1; i < kTogether; ++i)
-    if (i < pieces) add(parts[i]);
-  for (int i = kTogether; i < pieces; ++i)
-    add(*reinterpret_cast<const float4*>(source + i * stride));
+  for (int i = 1; i < Pieces4::kTogether; ++i)
+    if (i < pieces) add(loaded.parts[i]);
+  for (int i = Pieces4::kTogether; i < pieces; ++i)
+    add(*reinterpret_cast<const float4*>(loaded.source + i * loaded.stride));
   return sum;
+}
+
+__device__ inline float4 load_sum4(const Partials& partials, int row, int column, int pieces) {
+  return sum_pieces4(load_pieces4(partials, row, column, pieces), pieces);
 }
 #endif
 
