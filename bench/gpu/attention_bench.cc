@@ -75,7 +75,7 @@ struct Setup {
     tiles = {batch, first_rows.as<int32_t>(), tile_rows.as<int32_t>()};
     places = {table.as<int32_t>(), blocks, kBlockSize, ring_len};
     const int keys = type.window > 0 ? std::min(context, type.window + rows_in - 1) : context;
-    max_segments = ops::cuda::attention_max_segments(type.head_dim, keys);
+    max_segments = ops::cuda::attention_max_segments(type.window, context);
     kv_bytes = double{4} * batch * keys * type.num_kv_heads * type.head_dim;
     layer_elements = static_cast<size_t>(batch * blocks) * kBlockSize *
                      static_cast<size_t>(type.num_kv_heads * type.head_dim);
@@ -123,26 +123,27 @@ struct Setup {
 };
 
 void bench_attention(const Type& type, int batch, int context, int rows, double bandwidth) {
-  const Setup setup(type, batch, context, rows);
+  Setup setup(type, batch, context, rows);
   const double ideal = setup.kv_bytes / bandwidth * 1e6;
   const int launches = std::max(setup.copies, 16);
   fmt::print("{:<8} {:>6} keys, batch {:>2} x {} rows: ideal {:>6.2f} us |", type.name, context,
              batch, rows, ideal);
-  for (const bool dependent : {false, true}) {
+  for (const char* how : {"independent", "dependent", "early"}) {
+    setup.rows.early_plan = setup.rows.early_keys = how[0] == 'e';
     const double us = bench::time_graph(
                           [&](const Stream& stream) {
                             for (int i = 0; i < launches; ++i) setup.attend(stream, i);
                           },
-                          dependent) /
+                          how[0] != 'i') /
                       launches;
-    fmt::print(" {} {:.2f} us, {:.2f}", dependent ? "dependent" : "independent", us, ideal / us);
+    fmt::print(" {} {:.2f} us, {:.2f}", how, us, ideal / us);
   }
   fmt::print("\n");
   std::fflush(stdout);
 }
 
 void bench_head_prep(const Type& type, int rows) {
-  const Setup setup(type, 1, 1024, rows);
+  Setup setup(type, 1, 1024, rows);
   const int heads = kNumHeads + (type.k_eq_v ? 1 : 2) * type.num_kv_heads;
   const int sets = heads * type.head_dim / ops::cuda::kSetColumns;
   ops::cuda::HeadPrep job;
@@ -170,7 +171,8 @@ void bench_head_prep(const Type& type, int rows) {
   job.places = setup.places;
   job.q = setup.q.as<uint16_t>();
   constexpr int kLaunches = 32;
-  for (const bool dependent : {false, true}) {
+  for (const char* how : {"independent", "dependent", "early"}) {
+    setup.rows.early_plan = how[0] == 'e';
     const double us = bench::time_graph(
                           [&](const Stream& stream) {
                             for (int i = 0; i < kLaunches; ++i) {
@@ -178,10 +180,9 @@ void bench_head_prep(const Type& type, int rows) {
                               ops::cuda::head_prep(stream, setup.rows, job);
                             }
                           },
-                          dependent) /
+                          how[0] != 'i') /
                       kLaunches;
-    fmt::print("head_prep {:<8} {} rows, {:<11} {:.2f} us\n", type.name, rows,
-               dependent ? "dependent" : "independent", us);
+    fmt::print("head_prep {:<8} {} rows, {:<11} {:.2f} us\n", type.name, rows, how, us);
   }
 }
 
