@@ -79,9 +79,13 @@ void Generation::submit(size_t index, Admission admission) {
     request.sampling.seed = sampling::derive_seed(*request.sampling.seed, index % n);
   choices_[index].engine_id = parts_.engine.submit(
       std::move(request), std::make_shared<Admission>(std::move(admission)),
-      [inbox = inbox_, index, max_tokens = choices_[index].max_tokens,
-       &metrics = parts_.metrics](base::Result<engine::TokenEvent> event) {
+      [inbox = inbox_, index, max_tokens = choices_[index].max_tokens, &metrics = parts_.metrics,
+       began = Clock::now(), is_first = true](base::Result<engine::TokenEvent> event) mutable {
         const std::lock_guard lock(inbox->mutex);
+        if (event && is_first && !event->tokens.empty()) {
+          is_first = false;
+          metrics.add_first_token(std::chrono::duration<double>(Clock::now() - began).count());
+        }
         if (event && event->finish)
           metrics.add_finished({.reason = inbox->stopped[index] ? "stop" : reason_of(*event),
                                 .max_tokens = max_tokens,

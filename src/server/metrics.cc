@@ -63,6 +63,11 @@ void Metrics::add_refusal(const std::string& reason) {
   ++refused_[reason];
 }
 
+void Metrics::add_first_token(double seconds) {
+  const std::lock_guard lock(mutex_);
+  first_token_.observe(seconds);
+}
+
 void Metrics::add_finished(const FinishedChoice& choice) {
   const std::lock_guard lock(mutex_);
   const engine::RequestStats& stats = choice.stats;
@@ -72,7 +77,6 @@ void Metrics::add_finished(const FinishedChoice& choice) {
   params_max_tokens_.observe(static_cast<double>(choice.max_tokens));
   e2e_.observe(stats.total_seconds);
   if (stats.first_token_seconds <= 0) return;
-  first_token_.observe(stats.first_token_seconds);
   queue_.observe(stats.queue_seconds);
   prefill_.observe(stats.first_token_seconds - stats.queue_seconds);
   decode_.observe(stats.total_seconds - stats.first_token_seconds);

@@ -34,6 +34,8 @@ class Metrics {
   void add_http(const std::string& method, const std::string& path, int status, double seconds);
   void add_request(int64_t n);
   void add_refusal(const std::string& reason);
+  // Seconds from the arrival of a choice to its first token.
+  void add_first_token(double seconds);
   void add_finished(const FinishedChoice& choice);
   // `seconds` since the previous event that gave `num_tokens` tokens: each counts with its share.
   void add_inter_token(double seconds, int64_t num_tokens);

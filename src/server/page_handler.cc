@@ -55,9 +55,20 @@ Reply file_reply(const WebFile& file) {
   return reply;
 }
 
+// A browser says so when a page from elsewhere asks. Such a page cannot read replies, but what it
+// asks for would take time and places. "same-site" is another port of the same host.
+bool from_other_page(const HttpRequest& request) {
+  const std::string_view site = request.header("sec-fetch-site");
+  return request.method != "GET" && (site == "cross-site" || site == "same-site");
+}
+
 }  // namespace
 
 Reply PageHandler::handle(const HttpRequest& request) {
+  if (from_other_page(request))
+    return error_reply({403,
+                        "Sec-Fetch-Site: expected a request from the server's own page or from no "
+                        "web page; put both behind one host and port"});
   const WebFile* file = find_file(request.path);
   if (file == nullptr) return api_.handle(request);
   if (request.method == "GET") return file_reply(*file);

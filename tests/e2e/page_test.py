@@ -52,6 +52,16 @@ def files(checks, server):
         checks.equal(f"files: {method} {path}", server.request(method, path)[0], expected)
 
 
+def other_pages(checks, server):
+    """Pages of other sites cannot read replies; they cannot keep the server busy either."""
+    body = {"prompt": "a", "max_tokens": 1}
+    for site, expected in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        status, _, text = server.request("POST", "/v1/completions", body, {"Sec-Fetch-Site": site})
+        checks.equal(f"other pages: {site}", status, expected)
+        checks.check(f"other pages: {site}: the fault is named", expected == 200 or "Sec-Fetch-Site" in text, text)
+    checks.equal("other pages: links lead to the page", server.request("GET", "/", headers={"Sec-Fetch-Site": "cross-site"})[0], 200)
+
+
 def ask_and_stream(checks, server, browser, screenshots):
     text, drafted, mean = api_answer(server)
     checks.check("API: some text was drafted and some not", 0 < len(drafted) < len(text), (text, drafted))
@@ -323,6 +333,7 @@ def main():
     with found[0]() as playwright, Server() as server:
         browser = playwright.chromium.launch(executable_path=found[1], args=["--no-sandbox"])
         files(checks, server)
+        other_pages(checks, server)
         stop(checks, server, browser)
         ask_and_stream(checks, server, browser, options.screenshots)
         thinking_and_tools(checks, server, browser, options.screenshots)

@@ -1,6 +1,7 @@
 """More connections than the server has places: slow clients make room for quick ones, and no answer is cut."""
 
 import json
+import os
 import resource
 import socket
 import threading
@@ -46,23 +47,31 @@ def probes(checks, server, kind):
     checks.check(f"{kind}: /health stays quick", slowest < 5, slowest)
 
 
-def files_of(server):
-    import os
+def content(stream):
+    """The text of a streamed chat."""
+    chunks = [json.loads(line[6:]) for line in stream.split("\n\n") if line.startswith("data: {")]
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
+
+def files_of(server):
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
 def main():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < 2 * CROWD:
+        print(f"skipped: needs {2 * CROWD} open files, the system allows {hard}")
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     checks = Checks()
     with Server(max_model_len=2048) as server:  # inherits the low limit, and must raise it for itself
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * CROWD, hard))
         before = files_of(server)
         alone = server.request("POST", "/v1/chat/completions", LONG)[2]
         for kind in ("nothing", "half a head", "half a body"):
             streamed = []
-            reader = threading.Thread(target=lambda kept=streamed: kept.append(server.request("POST", "/v1/chat/completions", LONG)[2]))
+            reader = threading.Thread(target=lambda kept=streamed: kept.append(
+                server.request("POST", "/v1/chat/completions", LONG)[2]))
             reader.start()
             time.sleep(0.1)
             crowd = slow_clients(server, kind)
@@ -70,10 +79,7 @@ def main():
             checks.check(f"{kind}: all places are taken, and no more", PLACES - 10 < held < PLACES + 200, held)
             probes(checks, server, kind)
             reader.join(120)
-            strip = lambda text: [json.loads(line[6:])["choices"][0]["delta"] for line in text.split("\n\n") if line.startswith("data: {")]
-            checks.check(f"{kind}: the stream under way is whole", streamed and
-                         "".join(delta.get("content", "") for delta in strip(streamed[0])) ==
-                         "".join(delta.get("content", "") for delta in strip(alone)))
+            checks.check(f"{kind}: the stream under way is whole", streamed and content(streamed[0]) == content(alone))
             for client in crowd:
                 client.close()
             end = time.monotonic() + 20
@@ -81,7 +87,7 @@ def main():
                 time.sleep(0.05)
             checks.check(f"{kind}: every place comes back", files_of(server) <= before + 5, files_of(server))
         text = "".join(server.lines)
-        checks.equal("the log says so once", text.count("connections are in use"), 1)
+        checks.check("the log says so, at most once a minute", text.count("connections are in use") in (1, 2, 3), text)
         checks.equal("SIGTERM: exit status", server.stop(), 0)
     checks.finish()
 

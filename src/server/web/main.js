@@ -173,7 +173,7 @@ function showTrouble(trouble) {
 
 find("stop").addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && running && !settings.isOpen) {
+  if (event.key === "Escape" && running && !settings.isOpen && !event.isComposing) {
     event.preventDefault();
     stop();
   }

@@ -233,6 +233,7 @@ TEST(Metrics, CountersAndHistograms) {
   stats.first_token_seconds = 0.75;
   stats.total_seconds = 2;
   metrics.add_finished({.reason = "stop", .max_tokens = 9, .stats = stats});
+  metrics.add_first_token(0.75);
   metrics.add_inter_token(0.4, 4);
   metrics.add_http("GET", "/health", 200, 0.001);
   metrics.add_step(12);
