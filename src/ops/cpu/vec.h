@@ -42,6 +42,13 @@ TANDEM_INLINE __m128 reduce_add4(Vec a, Vec b, Vec c, Vec d) {
   return _mm_hadd_ps(_mm_hadd_ps(fold(a), fold(b)), _mm_hadd_ps(fold(c), fold(d)));
 }
 
+#if !defined(__AVX512F__)
+// Eight such sums.
+TANDEM_INLINE __m256 reduce_add8(const Vec (&v)[8]) {
+  return _mm256_set_m128(reduce_add4(v[4], v[5], v[6], v[7]), reduce_add4(v[0], v[1], v[2], v[3]));
+}
+#endif
+
 // Round to nearest even, as core::to_bf16; the low 16 bits of every lane are the bfloat16.
 TANDEM_INLINE IVec bf16_bits(Vec v) {
   const IVec bits = as_int(v);

@@ -145,5 +145,28 @@ TANDEM_INLINE __m128 fold(Vec a) {
   return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
 }
 
+// Sums of eight vectors, in the tree of reduce_add (vec.h). Two vectors, then four, share a
+// register; a half that swaps sides is added in the other order, which has the same bits.
+TANDEM_INLINE __m512 eights(Vec a, Vec b) {  // lanes l + (l+8) of a, then of b
+  const __m512 mixed = _mm512_mask_blend_ps(0xff00, a.v, b.v);
+  return _mm512_add_ps(mixed, _mm512_shuffle_f32x4(a.v, b.v, 0x4e));
+}
+TANDEM_INLINE __m512 fours(__m512 ab, __m512 cd) {  // l + (l+4), of a, b, c, d
+  return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+TANDEM_INLINE __m512 neighbours(__m512 a,
+                                __m512 b) {  // 0+1, 2+3 of a, the same of b, in each 128 bits
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+TANDEM_INLINE __m256 reduce_add8(const Vec (&v)[8]) {
+  // Vectors 0, 2, 4, 6 and 1, 3, 5, 7: so the sums of two neighbours end side by side.
+  const __m512 even = fours(eights(v[0], v[2]), eights(v[4], v[6]));
+  const __m512 odd = fours(eights(v[1], v[3]), eights(v[5], v[7]));
+  const __m512 half = neighbours(even, odd);
+  const __m512 sums = neighbours(half, half);  // in each 128 bits: even, odd, even, odd
+  return _mm512_castps512_ps256(_mm512_castpd_ps(
+      _mm512_permutexvar_pd(_mm512_set_epi64(0, 0, 0, 0, 6, 4, 2, 0), _mm512_castps_pd(sums))));
+}
+
 }  // namespace tandem::ops::cpu::avx512
 #endif
