@@ -39,9 +39,9 @@ ReplyPart late_reader(int64_t n) {
   engine::Engine engine(options, run_step);
   EngineThread thread(engine, {.max_requests = n, .stuck_seconds = 60});
   Metrics metrics("demo");
-  GenerationJob job{
-      .format = make_completion_format(test::demo_model().tokenizer, {"cmpl-1", 5, "demo"}, {}, {}),
-      .prompts = {{2}}};
+  GenerationJob job;
+  job.format = make_completion_format(test::demo_model().tokenizer, {"cmpl-1", 5, "demo"}, {}, {});
+  job.prompts = {{2}};
   job.params.stream = true;
   job.params.n = n;
   job.params.max_tokens = kTokens;
