@@ -491,10 +491,64 @@ __device__ void add_ranks(const Job& job, const Work& work, const uint8_t* memor
   }
 }
 
+// The copies of a thread block's slices: `stages` of them are under way or in use at a time.
+template <int kHeadDim>
+struct Copies {
+  using P = Plan<kHeadDim>;
+  const Job& job;
+  const Thread& thread;
+  const Slices& slices;
+  int kv_head;
+  uint32_t shared;
+  int64_t offset = 0;  // see load_offset()
+  int started = 0;
+
+  __device__ uint32_t stage(int i) const {
+    return shared + static_cast<uint32_t>(P::kStageAt + i % job.stages * P::kStageBytes);
+  }
+  __device__ void find(const Work& work) {
+    offset = load_offset<kHeadDim>(job, work, slices, started, thread, kv_head);
+  }
+  // Two groups, empty after the last slice: waiting counts groups.
+  __device__ void start_next() {
+    if (started < slices.count) {
+      start_copies<kHeadDim>(job, thread, stage(started), started, offset);
+    } else {
+      ptx::copy_commit();
+      ptx::copy_commit();
+    }
+    ++started;
+  }
+};
+
+// All slices of a thread block, one after the other.
+template <int kHeadDim>
+__device__ void attend(const Pair (&pairs)[2], const Query<kHeadDim>& query, const Work& work,
+                       Copies<kHeadDim>& copies, Sums<kHeadDim>& sums) {
+  const int stages = copies.job.stages;
+  const Thread& thread = copies.thread;
+  for (int i = 0; i < copies.slices.count; ++i) {
+    const uint32_t stage = copies.stage(i);
+    ptx::copy_wait(2 * stages - 1);
+    __syncthreads();
+    score<kHeadDim>(query, thread, copies.shared, stage);
+    ptx::copy_wait(2 * stages - 2);
+    __syncthreads();
+    uint32_t weights[kKeyTiles][2];
+    const float2 shrink = weigh<kHeadDim>(pairs, thread, copies.shared, copies.slices.first_key(i),
+                                          sums.largest, weights);
+    add_values<kHeadDim>(weights, shrink, thread, stage, sums);
+    if (copies.started < copies.slices.count) {
+      __syncthreads();  // before the stage is written again
+      if (copies.started % 8 == 0) copies.find(work);
+    }
+    copies.start_next();
+  }
+}
+
 // grid (segment x kRanks, KV head x pair tile, tile)
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const Job job) {
-  using P = Plan<kHeadDim>;
   extern __shared__ __align__(128) uint8_t memory[];
   allow_next();
   const bool early_plan = job.rows.early_plan;
@@ -507,7 +561,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const Job job) {
       job.attention.max_segments == 1 && static_cast<int>(blockIdx.y) % job.pair_tiles == 0;
   uint2 empty = {0, 0};
   if (zeroes) empty = load_empty_rows(job, thread.lane);
-  auto& kept = *reinterpret_cast<Work*>(memory + P::kWorkAt);  // for later: registers are few
+  // For later: registers are few.
+  auto& kept = *reinterpret_cast<Work*>(memory + Plan<kHeadDim>::kWorkAt);
   const Work work = load_work(job, segment);
   if (threadIdx.x == 0) kept = work;
   if (work.last_key < work.first_key) {
@@ -519,52 +574,23 @@ __global__ void __launch_bounds__(kThreads, 2) attention_kernel(const Job job) {
                          load_pair(job, work, kv_head, thread.g + 8)};
   const Slices slices(work, rank);
   const uint32_t shared = ptx::shared_address(memory);
-  int64_t offset = load_offset<kHeadDim>(job, work, slices, 0, thread, kv_head);
-  const auto start = [&](int i) {
-    if (i >= slices.count) {
-      ptx::copy_commit();
-      ptx::copy_commit();
-      return;
-    }
-    const int stage = i % job.stages;
-    start_copies<kHeadDim>(job, thread,
-                           shared + static_cast<uint32_t>(P::kStageAt + stage * P::kStageBytes), i,
-                           offset);
-  };
-  int started = 0;
+  Copies<kHeadDim> copies{job, thread, slices, kv_head, shared};
+  copies.find(work);
   if (early_plan) {
     if (job.rows.early_keys)
-      while (started < job.stages &&
-             slices.first_key(started) + kSliceKeys - 1 <= work.early_last_key)
-        start(started++);
+      while (copies.started < job.stages &&
+             slices.first_key(copies.started) + kSliceKeys - 1 <= work.early_last_key)
+        copies.start_next();
     wait_for_previous();
   }
   Query<kHeadDim> query;
   query.load(job, work, thread, kv_head);
-  while (started < job.stages) start(started++);
+  while (copies.started < job.stages) copies.start_next();
   query.keep(shared);
   zero_rows<kHeadDim>(job, empty, rank, kv_head);
 
   Sums<kHeadDim> sums;
-  for (int i = 0; i < slices.count; ++i) {
-    const uint32_t stage =
-        shared + static_cast<uint32_t>(P::kStageAt + i % job.stages * P::kStageBytes);
-    ptx::copy_wait(2 * job.stages - 1);
-    __syncthreads();
-    score<kHeadDim>(query, thread, shared, stage);
-    ptx::copy_wait(2 * job.stages - 2);
-    __syncthreads();
-    uint32_t weights[kKeyTiles][2];
-    const float2 shrink =
-        weigh<kHeadDim>(pairs, thread, shared, slices.first_key(i), sums.largest, weights);
-    add_values<kHeadDim>(weights, shrink, thread, stage, sums);
-    const int next = i + job.stages;
-    if (next < slices.count) {
-      __syncthreads();  // before the stage is written again
-      if (next % 8 == 0) offset = load_offset<kHeadDim>(job, kept, slices, next, thread, kv_head);
-    }
-    start(next);
-  }
+  attend<kHeadDim>(pairs, query, kept, copies, sums);
   ptx::cluster_arrive();
   ptx::cluster_wait();  // nobody reads keys and values any more
   send_sums<kHeadDim>(sums, thread, shared, rank, slices.count > 0);
