@@ -18,3 +18,4 @@ endfunction()
 
 tandem_static_library(utf8proc)
 tandem_static_library(edit bsd tinfo md)
+tandem_static_library(sqlite3)

@@ -10,6 +10,7 @@ class App;
 namespace tandem::cli {
 
 // Adds its subcommand to the program; the chosen one's exit status is left in `exit_code`.
+void add_bench_command(CLI::App& program, int& exit_code);
 void add_eval_command(CLI::App& program, int& exit_code);
 void add_generate_command(CLI::App& program, int& exit_code);
 void add_chat_command(CLI::App& program, int& exit_code);

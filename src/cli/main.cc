@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   tandem::cli::add_quantize_command(program, exit_code);
   tandem::cli::add_eval_command(program, exit_code);
   tandem::cli::add_serve_command(program, exit_code);
+  tandem::cli::add_bench_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
   std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   tandem::cli::accept_underscores(arguments);

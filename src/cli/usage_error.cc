@@ -75,7 +75,9 @@ std::string plain_message(const std::string& text) {
 
 void report_command_error(const CLI::App& command, const CLI::ParseError& error,
                           const std::vector<std::string>& unknown) {
-  const std::string& name = command.get_name();
+  const CLI::App* outer = command.get_parent();
+  const bool nested = outer != nullptr && outer->get_parent() != nullptr;
+  const std::string name = (nested ? outer->get_name() + " " : "") + command.get_name();
   for (const std::string& word : unknown) {
     if (word.size() < 2 || word[0] != '-') continue;
     const std::string flag = word.substr(0, word.find('='));
@@ -123,8 +125,10 @@ std::vector<std::string> split_arguments(int argc, const char* const* argv) {
 int report_usage(const CLI::App& program, const CLI::ParseError& error,
                  const std::vector<std::string>& arguments) {
   if (error.get_exit_code() == 0) return program.exit(error);
-  const std::vector<CLI::App*> chosen = program.get_subcommands();
+  std::vector<CLI::App*> chosen = program.get_subcommands();
   if (!chosen.empty()) {
+    // `bench latency` has a command inside a command.
+    while (!chosen.front()->get_subcommands().empty()) chosen = chosen.front()->get_subcommands();
     report_command_error(*chosen.front(), error, program.remaining(true));
     return kExitUsage;
   }

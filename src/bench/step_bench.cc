@@ -1,0 +1,115 @@
+#include "bench/step_bench.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "bench/statistics.h"
+#include "bench/table.h"
+
+namespace tandem::bench {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json line(const std::vector<double>& seconds, int64_t bytes, double bandwidth) {
+  const double middle = median(seconds);
+  const double roofline = static_cast<double>(bytes) / bandwidth;
+  return {{"calls", seconds.size()},
+          {"ms", middle * 1e3},
+          {"ms_best", *std::ranges::min_element(seconds) * 1e3},
+          {"bytes", bytes},
+          {"gb_per_s", static_cast<double>(bytes) / middle * 1e-9},
+          {"read_gb_per_s", bandwidth * 1e-9},
+          {"roofline_ms", roofline * 1e3},
+          {"share_of_roofline", roofline / middle}};
+}
+
+// Tokens a round gives: by the synthetic rates (an expectation, free of noise), or as counted.
+double mean_length(const StepSetup& setup, int num_draft_tokens, int64_t num_tokens,
+                   size_t num_rounds) {
+  if (num_draft_tokens == 0) return 1;
+  if (!setup.synthetic) return static_cast<double>(num_tokens) / static_cast<double>(num_rounds);
+  const auto& rates = setup.synthetic->rates;
+  const auto count = std::min(rates.size(), static_cast<size_t>(num_draft_tokens));
+  return 1 +
+         std::accumulate(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(count), 0.0);
+}
+
+ordered_json round_line(Device& device, StepModel& model, const StepBytes& bytes,
+                        const StepOptions& options, int num_draft_tokens) {
+  int64_t num_tokens = 0;
+  const double bandwidth = device.read_bandwidth();
+  const auto seconds = model.round(options.timing, num_draft_tokens, num_tokens);
+  ordered_json result = {{"num_draft_tokens", num_draft_tokens}};
+  result.update(line(seconds, bytes.verify() + num_draft_tokens * bytes.draft, bandwidth));
+  const double length = mean_length(options.setup, num_draft_tokens, num_tokens, seconds.size());
+  result["mean_length"] = length;
+  if (num_draft_tokens > 0 && options.setup.synthetic) result["acceptance"] = "synthetic";
+  result["tokens_per_s"] = length / median(seconds);
+  return result;
+}
+
+void add_line(Table& table, const std::string& name, const ordered_json& one,
+              const std::string& rate) {
+  table.add({name, fmt::format("{:.2f}", one["ms"].get<double>()),
+             fmt::format("{:.2f}", one["roofline_ms"].get<double>()),
+             fmt::format("{:.0f} %", 100 * one["share_of_roofline"].get<double>()), rate});
+}
+
+}  // namespace
+
+ordered_json run_step_bench(Device& device, StepModel& model, const StepBytes& bytes,
+                            const StepOptions& options) {
+  const StepSetup& setup = options.setup;
+  ordered_json result = {{"context", setup.context},
+                         {"bytes",
+                          {{"target_body", bytes.target_body},
+                           {"target_head", bytes.target_head},
+                           {"target_kv", bytes.target_kv},
+                           {"draft_step", bytes.draft}}}};
+  if (setup.synthetic) result["acceptance"] = "synthetic";
+  for (int rows = 1; rows <= setup.max_rows; ++rows) {
+    const double bandwidth = device.read_bandwidth();
+    ordered_json one = {{"rows", rows}};
+    one.update(line(model.verify(options.timing, rows), bytes.verify(), bandwidth));
+    result["verify"].push_back(std::move(one));
+  }
+  const double bandwidth = device.read_bandwidth();
+  if (bytes.draft > 0) result["draft"] = line(model.draft(options.timing), bytes.draft, bandwidth);
+  for (int k = 0; k <= setup.num_draft_tokens; ++k)
+    result["rounds"].push_back(round_line(device, model, bytes, options, k));
+  if (setup.prefill_tokens > 0) {
+    const auto seconds = model.prefill(options.timing, setup.prefill_tokens);
+    result["prefill"] = {
+        {"tokens", setup.prefill_tokens},
+        {"calls", seconds.size()},
+        {"ms", median(seconds) * 1e3},
+        {"tokens_per_s", static_cast<double>(setup.prefill_tokens) / median(seconds)}};
+  }
+  return result;
+}
+
+std::string step_table(const ordered_json& result) {
+  Table table({"step", "ms", "roofline ms", "share", "tokens/s"});
+  for (const ordered_json& one : result["verify"])
+    add_line(table, fmt::format("verify, {} rows", one["rows"].get<int>()), one, "");
+  if (result.contains("draft")) add_line(table, "draft step", result["draft"], "");
+  for (const ordered_json& one : result["rounds"]) {
+    const int k = one["num_draft_tokens"];
+    const std::string note =
+        k == 0 ? "plain"
+               : fmt::format("round, K = {}, length {:.2f}{}", k, one["mean_length"].get<double>(),
+                             one.contains("acceptance") ? " (synthetic)" : "");
+    add_line(table, note, one, fmt::format("{:.2f}", one["tokens_per_s"].get<double>()));
+  }
+  if (result.contains("prefill")) {
+    const ordered_json& one = result["prefill"];
+    table.add({fmt::format("prefill, {} tokens", one["tokens"].get<int64_t>()),
+               fmt::format("{:.2f}", one["ms"].get<double>()), "-", "-",
+               fmt::format("{:.1f}", one["tokens_per_s"].get<double>())});
+  }
+  return table.text();
+}
+
+}  // namespace tandem::bench

@@ -1,0 +1,54 @@
+// The parts of a speculative round on one device, each to be timed alone. A backend joins by one
+// more implementation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "bench/device.h"
+#include "model/pair.h"
+#include "speculation/acceptance.h"
+
+namespace tandem::bench {
+
+struct StepSetup {
+  int64_t context = 1024;  // tokens of the one sequence that are in the KV cache
+  int max_rows = 9;        // of a verify
+  int64_t prefill_tokens = 128;
+  int num_draft_tokens = 0;
+  int draft_position_offset = 0;
+  std::optional<speculation::SyntheticAcceptance> synthetic = {};
+};
+
+class StepModel {
+ public:
+  virtual ~StepModel() = default;
+
+  // A target forward over `rows` rows of the sequence, and the logits of each.
+  virtual std::vector<double> verify(const Timing& timing, int rows) = 0;
+  // One step of the assistant, its logits and the argmax.
+  virtual std::vector<double> draft(const Timing& timing) = 0;
+  // Draft, verify, choose, for K drafts; K = 0 is plain decoding. Adds what came out to `tokens`.
+  virtual std::vector<double> round(const Timing& timing, int num_draft_tokens,
+                                    int64_t& num_tokens) = 0;
+  // A prompt of `num_tokens` into an empty cache, and one row of logits.
+  virtual std::vector<double> prefill(const Timing& timing, int64_t num_tokens) = 0;
+};
+
+// On the CPU. The pair outlives it; its activation buffers must hold max_rows and prefill_tokens.
+std::unique_ptr<StepModel> make_cpu_step(Device& device, model::Pair& pair, const StepSetup& setup);
+
+// What one pass must read, by arithmetic on the checkpoints.
+struct StepBytes {
+  int64_t target_body = 0;  // projections of all layers
+  int64_t target_head = 0;
+  int64_t target_kv = 0;  // keys and values that `context` tokens have
+  int64_t draft = 0;      // one draft step: projections, head, and the KV layers it sees
+
+  int64_t verify() const { return target_body + target_head + target_kv; }
+};
+StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dtype);
+
+}  // namespace tandem::bench

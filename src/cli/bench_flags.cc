@@ -1,0 +1,66 @@
+#include "cli/bench_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "bench/history.h"
+#include "io/atomic_file.h"
+
+namespace tandem::cli {
+
+using nlohmann::ordered_json;
+
+void add_bench_output(CLI::App& command, BenchOutput& output) {
+  command.add_option("--output-json", output.output_json, "file for the report; -: print it");
+  command.add_option("--history", output.history,
+                     "SQLite file that keeps the results (default: in the user's data folder); "
+                     "none: keep nothing");
+  command.add_option("--label", output.label, "a name for this run");
+  command.add_option("--metadata", output.metadata, "KEY=VALUE for the report; may be repeated");
+}
+
+base::Result<bench::ReportHead> report_head_of(const BenchOutput& output,
+                                               const std::string& benchmark,
+                                               const std::string& device) {
+  bench::ReportHead head{.benchmark = benchmark, .version = TANDEM_VERSION, .device = device};
+  head.label = output.label;
+  for (const std::string& pair : output.metadata) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return base::invalid("bench: --metadata: expected KEY=VALUE, got \"{}\"", pair.substr(0, 60));
+    head.metadata[pair.substr(0, equals)] = pair.substr(equals + 1);
+  }
+  return head;
+}
+
+base::Result<std::string> history_path(const std::string& flag) {
+  if (!flag.empty()) return flag;
+  const std::filesystem::path path = bench::default_history_path();
+  if (path.empty())
+    return base::invalid("bench: --history: expected a file, got none, and HOME is not set");
+  return path.string();
+}
+
+base::Status publish(const BenchOutput& output, const ordered_json& report,
+                     const std::string& text) {
+  const std::string json =
+      report.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  std::fputs(output.output_json == "-" ? json.c_str() : text.c_str(), stdout);
+  std::fflush(stdout);
+  if (!output.output_json.empty() && output.output_json != "-") {
+    const std::filesystem::path path = output.output_json;
+    std::error_code error;
+    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), error);
+    TANDEM_RETURN_IF_ERROR(io::write_file_atomically(path, json));
+  }
+  if (output.history == "none") return {};
+  TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(output.history));
+  TANDEM_ASSIGN_OR_RETURN(bench::History history, bench::History::open(path));
+  TANDEM_ASSIGN_OR_RETURN(const int64_t id, history.add(report));
+  base::log_info("kept as run {} of {}", id, path);
+  return {};
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,218 @@
+// tandem bench latency, throughput and step: a pair in this process.
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "bench/cpu_device.h"
+#include "bench/engine_bench.h"
+#include "bench/step_bench.h"
+#include "cli/bench_flags.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/model_flags.h"
+
+namespace tandem::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Flags {
+  ModelFlags model;
+  BenchOutput output;
+  bench::LatencyOptions latency;
+  bench::ThroughputOptions throughput;
+  bench::StepOptions step;
+};
+
+const auto kStopped = [] { return InterruptGuard::interrupted(); };
+
+void add_model_parts(ordered_json& report, const model::Pair& pair,
+                     const engine::RuntimeOptions& options) {
+  const bool dummy = options.pair.load.dummy;
+  report["model"] = bench::model_json(*pair.target_checkpoint, dummy);
+  if (pair.assistant_checkpoint != nullptr)
+    report["assistant"] = bench::model_json(*pair.assistant_checkpoint, dummy);
+  report["num_speculative_tokens"] = options.num_draft_tokens;
+  if (options.synthetic) report["acceptance"] = "synthetic";
+}
+
+std::string title(const std::string& what, const engine::RuntimeOptions& options) {
+  const std::string remark = bench::remark(options.synthetic.has_value(), options.pair.load.dummy);
+  return fmt::format("{} of {}{}\n", what, options.pair.target.string(),
+                     remark.empty() ? "" : " (" + remark + ")");
+}
+
+struct CpuFacts {
+  std::string description;
+  double read_bandwidth = 0;
+};
+
+// Measured before the engine runs; the memory it takes is given back.
+CpuFacts cpu_facts(int num_threads) {
+  bench::CpuDevice cpu(num_threads);
+  return {cpu.description(), cpu.read_bandwidth()};
+}
+
+// The engine over random prompts; `measure` gives the figures, `show` the text.
+template <typename Measure, typename Show>
+base::Status run_engine_command(const Flags& flags, const std::string& name,
+                                const bench::RandomLengths& lengths, int64_t num_requests,
+                                const Measure& measure, const Show& show) {
+  const InterruptGuard guard;
+  TANDEM_RETURN_IF_ERROR(bench::check_lengths(lengths));
+  TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
+  if (options.max_model_len == 0) {
+    const auto longest = static_cast<double>(lengths.input_len + lengths.output_len);
+    options.max_model_len =
+        lengths.prefix_len + static_cast<int64_t>(longest * (1 + lengths.range_ratio)) + 2;
+  }
+  options.max_num_seqs = std::min(options.max_num_seqs, num_requests);
+  // It would remember the prompts of the first batch.
+  options.prefix_caching = false;
+  TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
+  const bool on_cpu = runtime->gpu_name().empty();
+  const CpuFacts cpu = on_cpu ? cpu_facts(options.num_threads) : CpuFacts();
+  TANDEM_ASSIGN_OR_RETURN(
+      const bench::ReportHead head,
+      report_head_of(flags.output, name, on_cpu ? cpu.description : runtime->gpu_name()));
+  const auto& ids = runtime->pair().target_checkpoint->config().modality_token_ids;
+  TANDEM_ASSIGN_OR_RETURN(const ordered_json figures, measure(runtime->engine(), ids));
+  ordered_json report = bench::report_head(head);
+  add_model_parts(report, runtime->pair(), options);
+  if (on_cpu) report["read_gb_per_s"] = cpu.read_bandwidth * 1e-9;
+  report["max_num_seqs"] = runtime->kv_plan().max_num_seqs;
+  report["max_num_batched_tokens"] = options.max_num_batched_tokens;
+  report.update(figures);
+  return publish(flags.output, report, title(name, options) + show(report));
+}
+
+base::Status run_latency(const Flags& flags) {
+  return run_engine_command(
+      flags, "latency", flags.latency.lengths, flags.latency.batch_size,
+      [&](engine::Engine& engine, std::span<const int32_t> ids) {
+        return bench::run_latency(engine, flags.latency, ids, kStopped);
+      },
+      bench::latency_text);
+}
+
+base::Status run_throughput(const Flags& flags) {
+  return run_engine_command(
+      flags, "throughput", flags.throughput.lengths, flags.throughput.num_prompts,
+      [&](engine::Engine& engine, std::span<const int32_t> ids) {
+        return bench::run_throughput(engine, flags.throughput, ids, kStopped);
+      },
+      bench::throughput_text);
+}
+
+base::Status run_step(const Flags& flags) {
+  TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
+  const std::string kind = flags.model.device == "auto" ? "cpu" : flags.model.device;
+  TANDEM_ASSIGN_OR_RETURN(const auto device, bench::open_device(kind, options.num_threads));
+  TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
+                          report_head_of(flags.output, "step", device->description()));
+  bench::StepOptions step = flags.step;
+  step.setup.num_draft_tokens = options.num_draft_tokens;
+  step.setup.draft_position_offset = options.draft_position_offset;
+  step.setup.synthetic = options.synthetic;
+  step.setup.max_rows = std::max(step.setup.max_rows, options.num_draft_tokens + 1);
+  options.pair.model.max_rows = std::max<int64_t>(step.setup.max_rows, step.setup.prefill_tokens);
+  TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
+  if (step.setup.context >= pair.target->config().max_position_embeddings - 128)
+    return base::invalid("bench step: --context: expected less than {}, got {}",
+                         pair.target->config().max_position_embeddings - 128, step.setup.context);
+  const auto model = bench::make_cpu_step(*device, pair, step.setup);
+  const bench::StepBytes bytes =
+      bench::step_bytes(pair, step.setup.context, options.pair.model.activation_dtype());
+  ordered_json report = bench::report_head(head);
+  add_model_parts(report, pair, options);
+  report["step"] = bench::run_step_bench(*device, *model, bytes, step);
+  const std::string text =
+      title("step", options) +
+      fmt::format("{}, context {}\n", device->description(), step.setup.context) +
+      bench::step_table(report["step"]);
+  return publish(flags.output, report, text);
+}
+
+void add_lengths(CLI::App& command, bench::RandomLengths& lengths) {
+  command.add_option("--input-len", lengths.input_len, "tokens of a prompt")->capture_default_str();
+  command.add_option("--output-len", lengths.output_len, "tokens of an answer")
+      ->capture_default_str();
+  command
+      .add_option("--random-range-ratio", lengths.range_ratio,
+                  "lengths differ by this share of themselves, up and down")
+      ->capture_default_str();
+}
+
+CLI::App* add_command(CLI::App& bench, const std::string& name, const std::string& help,
+                      Flags& flags) {
+  CLI::App* command = bench.add_subcommand(name, help);
+  add_model_flags(*command, flags.model);
+  add_bench_output(*command, flags.output);
+  return command;
+}
+
+using Run = base::Status (*)(const Flags&);
+
+void set_callback(CLI::App* command, const std::shared_ptr<Flags>& flags, Run run, int& exit_code) {
+  command->callback([flags, run, &exit_code] {
+    if (const base::Status status = run(*flags); !status) exit_code = report(status.error());
+  });
+}
+
+void add_step_flags(CLI::App& command, bench::StepOptions& options) {
+  command.add_option("--context", options.setup.context, "tokens in the KV cache")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  command.add_option("--max-rows", options.setup.max_rows, "verify is timed with 1 to this many")
+      ->check(CLI::Range(1, 32))
+      ->capture_default_str();
+  command
+      .add_option("--prefill-tokens", options.setup.prefill_tokens, "prompt that is timed; 0: none")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 16))
+      ->capture_default_str();
+  command.add_option("--min-calls", options.timing.min_calls, "calls that are timed, at least")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command.add_option("--min-seconds", options.timing.min_seconds, "and for how long, at least")
+      ->check(CLI::Range(0.0, 600.0))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_bench_model_commands(CLI::App& bench, int& exit_code) {
+  auto latency = std::make_shared<Flags>();
+  latency->latency.lengths = {.input_len = 32, .output_len = 128};
+  CLI::App* command =
+      add_command(bench, "latency", "One batch of requests, again and again", *latency);
+  add_lengths(*command, latency->latency.lengths);
+  command->add_option("--batch-size", latency->latency.batch_size, "requests at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  command->add_option("--num-iters-warmup", latency->latency.num_iters_warmup, "not counted")
+      ->check(CLI::Range(0, 10000))
+      ->capture_default_str();
+  command->add_option("--num-iters", latency->latency.num_iters, "batches that are timed")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  command->add_option("--seed", latency->latency.seed, "of the prompts");
+  set_callback(command, latency, run_latency, exit_code);
+
+  auto throughput = std::make_shared<Flags>();
+  throughput->throughput.lengths = {.input_len = 256, .output_len = 128};
+  command = add_command(bench, "throughput", "Many requests, as fast as they go", *throughput);
+  add_lengths(*command, throughput->throughput.lengths);
+  command->add_option("--num-prompts", throughput->throughput.num_prompts, "requests")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--seed", throughput->throughput.seed, "of the prompts");
+  set_callback(command, throughput, run_throughput, exit_code);
+
+  auto step = std::make_shared<Flags>();
+  command = add_command(bench, "step", "Verify by rows, draft step, round, prefill", *step);
+  add_step_flags(*command, step->step);
+  set_callback(command, step, run_step, exit_code);
+}
+
+}  // namespace tandem::cli
