@@ -104,15 +104,25 @@ std::vector<TokenEvent> Engine::step() {
 }
 
 StepPlan Engine::plan() {
-  const std::vector<SequenceView> running = view_running();
+  std::vector<SequenceView> running = view_running();
   std::vector<SequenceView> waiting;
   // No more than the seats can be admitted: a long queue costs nothing.
   const int64_t seats =
       std::min(state_slots_.num_free(), rings_.num_free() / ring_blocks_per_sequence(options_));
   for (Sequence* sequence : waiting_) {
     if (static_cast<int64_t>(waiting.size()) > seats) break;
-    waiting.push_back(view_waiting(*sequence));
+    const SequenceView view = view_waiting(*sequence);
+    bool waits = false;
+    for (Sequence* ahead : running_)
+      waits |= waits_for(*ahead, ahead->num_computed, *sequence, view);
+    for (size_t i = 0; i < waiting.size(); ++i) {
+      waits |= waits_for(*waiting_[i], waiting[i].num_computed, *sequence, view);
+      waiting[i].chunk_end = std::max(waiting[i].chunk_end, waiting_[i]->snapshot_at);
+    }
+    if (waits) break;
+    waiting.push_back(view);
   }
+  for (size_t i = 0; i < running.size(); ++i) running[i].chunk_end = running_[i]->snapshot_at;
   return plan_step(options_.limits, {.running = running,
                                      .waiting = waiting,
                                      .num_free_pages = prefixes_.num_available(),
@@ -290,6 +300,7 @@ void Engine::release(Sequence& sequence) {
   state_slots_.release(sequence.state_slot);
   sequence.num_computed = 0;
   sequence.num_written = 0;
+  sequence.ring_begin = 0;
   sequence.snapshot_at = 0;
   sequence.has_state = false;
 }

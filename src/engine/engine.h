@@ -106,6 +106,8 @@ class Engine {
   void choose_drafts(std::vector<SequenceView>& running);
   SequenceView view_waiting(Sequence& sequence) const;
   PrefixMatch match_prefix(Sequence& sequence) const;
+  bool waits_for(Sequence& ahead, int64_t ahead_computed, Sequence& sequence,
+                 const SequenceView& view) const;
   void start_behind_prefix(Sequence& sequence);
   void share_pages(Sequence& sequence);
   void leave_snapshot(const Sequence& sequence, int64_t num_pages);

@@ -63,6 +63,25 @@ SequenceView Engine::view_waiting(Sequence& sequence) const {
   return view;
 }
 
+// True while `ahead` computes a beginning that both have: it costs nothing to wait for it, and half
+// to start behind it. `ahead` is asked to leave a snapshot there.
+bool Engine::waits_for(Sequence& ahead, int64_t ahead_computed, Sequence& sequence,
+                       const SequenceView& view) const {
+  if (!options_.prefix_caching || ahead.has_state || sequence.scores_prompt() ||
+      ahead.priority > sequence.priority)
+    return false;
+  const int64_t block_size = options_.limits.block_size;
+  const int64_t num_common =
+      prefixes_.num_common_pages(sequence.prefix_key, sequence.tokens, ahead.prefix_key,
+                                 ahead.tokens, (sequence.num_tokens() - 1) / block_size);
+  const int64_t end = num_common * block_size;
+  if (end <= view.num_computed || end <= ahead_computed ||
+      !prefixes_.has_room_for_snapshot_at(num_common))
+    return false;
+  if (ahead.snapshot_at <= ahead_computed || end < ahead.snapshot_at) ahead.snapshot_at = end;
+  return true;
+}
+
 // At least one token is left to compute: its row gives the next token and the state to draft from.
 PrefixMatch Engine::match_prefix(Sequence& sequence) const {
   if (!options_.prefix_caching || sequence.scores_prompt()) return {};
@@ -80,6 +99,7 @@ void Engine::start_behind_prefix(Sequence& sequence) {
     sequence.num_computed = sequence.num_written = match.num_pages * block_size;
     const auto& snapshot = match.tail->snapshot;
     const auto count = static_cast<int64_t>(snapshot.size());
+    sequence.ring_begin = (match.num_pages - count) * block_size;
     for (int64_t i = 0; i < count; ++i)
       ring_copies_.push_back(
           {snapshot[static_cast<size_t>(i)], ring_block_of(sequence, match.num_pages - count + i)});
@@ -119,8 +139,11 @@ void Engine::share_pages(Sequence& sequence) {
 }
 
 bool Engine::ring_still_has(const Sequence& sequence, int64_t num_pages) const {
-  const int64_t next_position = num_pages * options_.limits.block_size;
-  return sequence.num_written <= next_position - options_.sliding_window + options_.ring_len + 1;
+  // What the row behind them sees.
+  const int64_t first_needed =
+      std::max<int64_t>(0, num_pages * options_.limits.block_size - options_.sliding_window + 1);
+  return sequence.ring_begin <= first_needed &&
+         sequence.num_written <= first_needed + options_.ring_len;
 }
 
 void Engine::leave_snapshot(const Sequence& sequence, int64_t num_pages) {

@@ -90,6 +90,19 @@ PrefixMatch PrefixCache::find(PrefixKey& key, std::span<const int32_t> tokens,
   return match;
 }
 
+int64_t PrefixCache::num_common_pages(PrefixKey& a, std::span<const int32_t> a_tokens, PrefixKey& b,
+                                      std::span<const int32_t> b_tokens, int64_t max_pages) const {
+  if (a.salt != b.salt) return 0;
+  const auto shorter = static_cast<int64_t>(std::min(a_tokens.size(), b_tokens.size()));
+  const int64_t most = std::min(max_pages, shorter / block_size_);
+  for (int64_t page = 0; page < most; ++page) {
+    extend(a, a_tokens, page + 1);
+    extend(b, b_tokens, page + 1);
+    if (a.hashes[static_cast<size_t>(page)] != b.hashes[static_cast<size_t>(page)]) return page;
+  }
+  return most;
+}
+
 void PrefixCache::add_user(PrefixNode& node) {
   if (++node.num_users > 1) return;
   --num_unused_;
@@ -159,8 +172,8 @@ void PrefixCache::evict_one() {
 }
 
 bool PrefixCache::add_snapshot(PrefixNode& node) {
+  if (node.has_snapshot || !has_room_for_snapshot_at(node.depth)) return false;
   const int64_t needed = snapshot_blocks_at(node.depth);
-  if (node.has_snapshot || needed > snapshots_.num_blocks()) return false;
   while (snapshots_.num_free() < needed) drop_snapshot(*by_snapshot_.begin()->second);
   snapshots_.allocate(needed, node.snapshot);
   node.has_snapshot = true;

@@ -9,6 +9,7 @@
 // Without one its page is known but nothing can start there.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -68,6 +69,9 @@ class PrefixCache {
 
   // The longest known prefix of `tokens`, at most `max_pages` of it.
   PrefixMatch find(PrefixKey& key, std::span<const int32_t> tokens, int64_t max_pages) const;
+  // Pages in which two sequences are alike, by their hashes; at most `max_pages`.
+  int64_t num_common_pages(PrefixKey& a, std::span<const int32_t> a_tokens, PrefixKey& b,
+                           std::span<const int32_t> b_tokens, int64_t max_pages) const;
   // One more user of `tail` and all before it; appends their pages.
   void acquire(PrefixNode* tail, std::vector<int32_t>& blocks);
   // A page that a user of `parent` has filled; it becomes the node's user. When the page is known
@@ -80,6 +84,9 @@ class PrefixCache {
   // there is one already, or none can be had.
   bool add_snapshot(PrefixNode& node);
   int64_t snapshot_blocks_at(int64_t depth) const { return std::min(depth, snapshot_blocks_); }
+  bool has_room_for_snapshot_at(int64_t depth) const {
+    return snapshot_blocks_at(depth) <= snapshots_.num_blocks();
+  }
   void touch_snapshot(PrefixNode& node);
 
   // Of tail's pages, those not counted under this `visit` before. Visits count up.

@@ -64,6 +64,7 @@ struct Sequence {
   PrefixNode* prefix_tail = nullptr;  // the last of page_blocks that the prefix cache owns, and all
                                       // before it; null: none
   int64_t num_written = 0;            // positions that have been written, rejected drafts included
+  int64_t ring_begin = 0;             // the ring never had positions before
   int64_t snapshot_at = 0;            // a prefill chunk ends here, to leave a snapshot; 0: nowhere
 
   std::vector<sampling::TokenScore> prompt_scores;  // of prompt token i + 1, until they are told

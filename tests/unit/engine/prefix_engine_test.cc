@@ -115,6 +115,26 @@ TEST(PrefixEngine, ACommonBeginningIsLearned) {
   }
 }
 
+// Of prompts that come together, one computes what all have.
+TEST(PrefixEngine, ABurstIsComputedOnce) {
+  for (const bool equal : {true, false}) {
+    Tried run({.max_num_seqs = 5, .max_num_batched_tokens = 64, .max_chunk_tokens = 64});
+    Tried plain({.max_num_seqs = 5, .prefix_caching = false});
+    for (uint64_t id = 0; id < 5; ++id) {
+      std::vector<int32_t> prompt = count_up(0, 22);
+      if (!equal) prompt.push_back(static_cast<int32_t>(3 + id));
+      if (!equal) prompt.push_back(static_cast<int32_t>(9 + id));
+      run.add(request(id, prompt, 8));
+      plain.add(request(id, prompt, 8));
+    }
+    run.finish();
+    plain.finish();
+    EXPECT_EQ(run.texts, plain.texts);
+    EXPECT_EQ(run.engine.stats().num_prefix_hits, 4 * 20);
+    EXPECT_EQ(run.engine.stats().num_preemptions, 0);
+  }
+}
+
 TEST(PrefixEngine, SaltsAndPromptScoresFindNothing) {
   Tried run({});
   run.cached(request(1, count_up(0, 20), 4));
