@@ -130,8 +130,10 @@ std::string repeat_pattern(const std::string& pattern, int64_t min, int64_t max)
   if (min == 1 && max < 0) return group + "+";
   for (int64_t i = 0; i < min; ++i) result += group;
   if (max < 0) return result + group + "*";
-  for (int64_t i = min; i < max; ++i) result += fmt::format("(?:|{})", pattern);
-  return result;
+  // One inside the other: side by side there would be many ways to read the same text.
+  std::string rest;
+  for (int64_t i = min; i < max; ++i) rest = fmt::format("(?:|{}{})", group, rest);
+  return result + rest;
 }
 
 const std::string& call_char_pattern() {

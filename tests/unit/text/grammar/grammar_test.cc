@@ -120,7 +120,7 @@ TEST(Content, RegexChoiceAndGrammar) {
   expect_matches(compile(regex_grammar("^(yes|no)!?$", "regex")), {"yes", "no!"},
                  {"yes!!", "", " no"});
   expect_matches(compile(choice_grammar({"alpha", "alphabet", "β \"q\""}, "choice")),
-                 {"alpha", "alphabet", "β \"q\""}, {"alph", "beta", ""});
+                 {"alpha", "alphabet", "β \"q\""}, {"alphabe", "beta", ""});
   expect_matches(
       compile(user_grammar("root ::= item (\",\" item)*\nitem ::= [0-9]{1,3} # digits", "g")),
       {"1", "12,345"}, {"", "1234", "1,"});

@@ -95,10 +95,10 @@ std::string to_ebnf(const RegexNode& node) {
 TEST(Regex, RandomPatternsMatchWhatTheyMean) {
   std::mt19937 random(5);
   std::vector<std::string> texts = {""};
-  for (size_t i = 0; i < texts.size() && texts[i].size() < 5; ++i)
+  for (size_t i = 0; i < texts.size() && texts[i].size() < 4; ++i)
     for (const char c : {'a', 'b', '1'}) texts.push_back(fmt::format("{}{}", texts[i], c));
   int num_matched = 0, num_ebnf = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 60; ++round) {
     const std::string pattern = random_pattern(random, 2);
     const auto regex = parse_regex(pattern, "regex");
     ASSERT_TRUE(regex.has_value()) << regex.error().message;
@@ -116,8 +116,8 @@ TEST(Regex, RandomPatternsMatchWhatTheyMean) {
       num_matched += expected ? 1 : 0;
     }
   }
-  EXPECT_GT(num_matched, 1000);
-  EXPECT_GT(num_ebnf, 200);
+  EXPECT_GT(num_matched, 200);
+  EXPECT_GT(num_ebnf, 30);
 }
 
 }  // namespace
