@@ -125,7 +125,8 @@ TEST(Format, StreamsAddUpToTheWhole) {
     take(answer.push(event));
   }
   take(answer.finish());
-  const json reply = json::parse(format->whole({whole}, {3, 4}, nullptr));
+  const json reply = json::parse(
+      format->whole({whole}, {.num_prompt_tokens = 3, .num_output_tokens = 4}, nullptr));
   const json message = reply["choices"][0]["message"];
   EXPECT_EQ(message["content"], content);
   EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], arguments);
@@ -167,7 +168,8 @@ TEST(Format, DraftInfoTellsWhoWroteTheText) {
   EXPECT_FALSE(drafted.empty());
   EXPECT_FALSE(own.empty());
   EXPECT_EQ(drafted.size() + own.size(), expected.size());
-  const json reply = json::parse(format->whole({whole}, {3, 4}, nullptr))["choices"][0];
+  const json reply = json::parse(format->whole(
+      {whole}, {.num_prompt_tokens = 3, .num_output_tokens = 4}, nullptr))["choices"][0];
   std::string drafted_of_whole;
   for (const json& run : reply["draft_info"]["content"])
     if (run["drafted"]) drafted_of_whole += run["text"].get<std::string>();
