@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/form_flags.h"
 #include "cli/generate_output.h"
 #include "cli/generation.h"
 #include "cli/interrupt.h"
@@ -18,6 +19,7 @@ struct GenerateFlags {
   ModelFlags model;
   SamplingFlags sampling;
   PromptFlags prompt_options;
+  FormFlags form;
   std::optional<std::string> prompt;
   std::string prompts_file;
   std::string token_ids;
@@ -37,14 +39,6 @@ base::Result<std::vector<PromptEntry>> read_entries(const GenerateFlags& flags,
   if (!flags.prompts_file.empty()) return read_prompts_file(flags.prompts_file);
   if (!flags.token_ids.empty()) return read_token_ids_file(flags.token_ids, vocab_size);
   return std::vector<PromptEntry>{prompt_entry(*flags.prompt)};
-}
-
-std::string title_of(const PromptEntry& entry) {
-  if (entry.messages == nullptr) return entry.prompt;
-  const auto& last = entry.messages->back();
-  return last.contains("content") && last["content"].is_string()
-             ? last["content"].get<std::string>()
-             : std::string();
 }
 
 struct Prepared {
@@ -105,13 +99,16 @@ base::Status run(const GenerateFlags& flags) {
                           sampling_params(flags.sampling, defaults, config.text.vocab_size));
   TANDEM_ASSIGN_OR_RETURN(const std::vector<PromptEntry> entries,
                           read_entries(flags, config.text.vocab_size));
-  const bool needs_text = flags.token_ids.empty() || !flags.sampling.stop.empty();
+  const bool needs_text =
+      flags.token_ids.empty() || !flags.sampling.stop.empty() || flags.form.any();
   TANDEM_ASSIGN_OR_RETURN(
       const PromptEncoder encoder,
       PromptEncoder::open(flags.model.target, config, flags.prompt_options, needs_text));
   TANDEM_ASSIGN_OR_RETURN(Prepared prepared, prepare(flags, config, entries, encoder, sampling));
   fit_cache(prepared, options);
   TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
+  TANDEM_RETURN_IF_ERROR(apply_form(flags.form, flags.prompt_options, encoder.tokenizer(), *runtime,
+                                    prepared.requests));
   GenerateOutput output(std::move(prepared.items), {.json = flags.json,
                                                     .show_accepted = flags.show_accepted,
                                                     .num_draft_tokens = options.num_draft_tokens,
@@ -143,6 +140,7 @@ void add_generate_command(CLI::App& program, int& exit_code) {
                     "accepted drafts in green, on a terminal");
   add_prompt_flags(*command, flags->prompt_options, /*with_raw=*/true);
   add_sampling_flags(*command, flags->sampling);
+  add_form_flags(*command, flags->form);
   command->callback([flags, &exit_code] {
     if (const base::Status status = run(*flags); !status) exit_code = report(status.error());
   });

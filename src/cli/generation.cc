@@ -14,11 +14,13 @@ class Generation {
   base::Status add(GenerationRequest request) {
     states_.push_back({.answer = Answer(tokenizer_, std::move(request.stop),
                                         request.include_stop_str_in_output, request.prompt_ids)});
-    base::Status status = engine_.add_request({.id = states_.size() - 1,
-                                               .prompt_ids = std::move(request.prompt_ids),
-                                               .sampling = std::move(request.sampling),
-                                               .max_tokens = request.max_tokens,
-                                               .num_draft_tokens = {}});
+    engine::EngineRequest asked{.id = states_.size() - 1,
+                                .prompt_ids = std::move(request.prompt_ids),
+                                .sampling = std::move(request.sampling),
+                                .max_tokens = request.max_tokens,
+                                .num_draft_tokens = {}};
+    if (request.grammar) asked.constraint = request.grammar->start();
+    base::Status status = engine_.add_request(std::move(asked));
     if (!status) status.error().message = request.where + ": " + status.error().message;
     return status;
   }

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "cli/answer.h"
 #include "engine/runtime.h"
+#include "text/grammar/compiled_grammar.h"
 
 namespace tandem::cli {
 
@@ -18,6 +19,7 @@ struct GenerationRequest {
   int64_t max_tokens = 0;
   std::vector<std::string> stop;
   bool include_stop_str_in_output = false;
+  std::shared_ptr<const text::CompiledGrammar> grammar = nullptr;  // null: any answer
 };
 
 // What a request has become; `finish` when it is done.

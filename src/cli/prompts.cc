@@ -85,6 +85,14 @@ PromptEntry prompt_entry(std::string prompt) {
   return entry;
 }
 
+std::string title_of(const PromptEntry& entry) {
+  if (entry.messages == nullptr) return entry.prompt;
+  const auto& last = entry.messages->back();
+  return last.contains("content") && last["content"].is_string()
+             ? last["content"].get<std::string>()
+             : std::string();
+}
+
 base::Result<std::vector<PromptEntry>> read_prompts_file(const std::filesystem::path& path) {
   TANDEM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kMaxFileBytes));
   const bool is_jsonl = path.extension() == ".jsonl";

@@ -24,6 +24,8 @@ struct PromptEntry {
 };
 
 PromptEntry prompt_entry(std::string prompt);
+// What a person would call the request: its last words.
+std::string title_of(const PromptEntry& entry);
 
 // FILE.jsonl: objects with "prompt" or "messages", and maybe "tools", "chat_template_kwargs",
 // "enable_thinking" and "id"; other keys are passed over. Any other file: one prompt per line.
