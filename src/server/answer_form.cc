@@ -22,6 +22,12 @@ tl::unexpected<ApiError> refused(const base::Error& error, const std::string& pa
   return api_error(400, error.message, param);
 }
 
+// The message says where inside; the parameter is the one at the top.
+tl::unexpected<ApiError> refused(ApiError error, const char* param) {
+  error.param = param;
+  return tl::unexpected<ApiError>(std::move(error));
+}
+
 ApiResult<Content> content_of(base::Result<GrammarText> grammar, const std::string& param) {
   if (!grammar) return refused(grammar.error(), param);
   return Content(std::move(*grammar));
@@ -47,7 +53,7 @@ ApiResult<Content> read_response_format(Fields& fields, const ordered_json& body
   Fields inner(*format, kParam);
   const std::string type = inner.string("type", 64).value_or("");
   const json* schema = inner.object("json_schema");
-  if (const auto error = inner.finish()) return tl::unexpected<ApiError>(*error);
+  if (const auto error = inner.finish()) return refused(*error, kParam);
   if (type == "text") return Content();
   if (type == "json_object") return Content(text::json_object_grammar());
   if (type != "json_schema")
@@ -62,7 +68,7 @@ ApiResult<Content> read_response_format(Fields& fields, const ordered_json& body
   named.string("description", kMaxTextBytes);
   named.boolean("strict");
   const json* inside = named.any("schema");
-  if (const auto error = named.finish()) return tl::unexpected<ApiError>(*error);
+  if (const auto error = named.finish()) return refused(*error, kParam);
   if (inside == nullptr)
     return api_error(400, "response_format.json_schema.schema: expected a schema, got none",
                      kParam);
@@ -86,7 +92,7 @@ ApiResult<Content> read_structured_outputs(Fields& fields, const ordered_json& b
   for (const char* key : {"disable_any_whitespace", "disable_additional_properties"})
     if (inner.boolean(key).value_or(false)) inner.fail(key, "expected false");
   inner.ignore({"disable_fallback"});
-  if (const auto error = inner.finish()) return tl::unexpected<ApiError>(*error);
+  if (const auto error = inner.finish()) return refused(*error, kParam);
   const int count = int{schema != nullptr} + int{regex.has_value()} + int{choice != nullptr} +
                     int{grammar.has_value()} + int{object};
   if (count != 1)

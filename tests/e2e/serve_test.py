@@ -195,7 +195,7 @@ REFUSED = [
     ("stop empty", {"messages": QUESTION, "stop": ""}, 400, "stop"),
     ("logit_bias id", {"messages": QUESTION, "logit_bias": {"99999999": 1}}, 400, "logit_bias"),
     ("stream_options alone", {"messages": QUESTION, "stream_options": {}}, 400, "stream_options"),
-    ("json_schema", {"messages": QUESTION, "response_format": {"type": "json_object"}}, 400, "response_format"),
+    ("json_schema", {"messages": QUESTION, "response_format": {"type": "json_schema"}}, 400, "response_format"),
     ("forced tool", {"messages": QUESTION, "tools": [TOOL], "tool_choice": "required"}, 400, "tool_choice"),
     ("image", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, 400, None),
     ("top_logprobs alone", {"messages": QUESTION, "top_logprobs": 2}, 400, "top_logprobs"),
