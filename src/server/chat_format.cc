@@ -101,7 +101,7 @@ class ChatFormat : public OpenAiFormat {
 
   ordered_json entry(int32_t id, float logprob) const {
     const TokenText text = token_text(tokenizer_, id);
-    return {{"token", text.text}, {"logprob", logprob}, {"bytes", bytes_json(text.bytes)}};
+    return {{"token", token_name(id)}, {"logprob", logprob}, {"bytes", bytes_json(text.bytes)}};
   }
 
   ordered_json logprobs_json(const ChoicePart& part) const {

@@ -110,6 +110,7 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
   if (!form) return tl::unexpected<ApiError>(std::move(form.error()));
   if (!prompt) return tl::unexpected<ApiError>(std::move(prompt.error()));
   request.prompt = std::move(prompt->ids);
+  truncate_prompt(request.prompt, request.params, model);
   request.tools = std::move(prompt->tools);
   if (auto error = check_prompt(request.prompt, model, request.params.max_tokens)) {
     error->param = "messages";

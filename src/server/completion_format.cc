@@ -62,7 +62,7 @@ class CompletionFormat : public OpenAiFormat {
   // A token's log-probability (null for the first of a prompt) and those of the likeliest.
   void add_token(ordered_json& lists, int64_t offset, int32_t token, const ordered_json& logprob,
                  const std::vector<sampling::TokenLogprob>& top) const {
-    const std::string text = token_text(tokenizer_, token).text;
+    const std::string text = token_name(token);
     lists["text_offset"].push_back(offset);
     lists["token_logprobs"].push_back(logprob);
     lists["tokens"].push_back(text);
@@ -70,7 +70,7 @@ class CompletionFormat : public OpenAiFormat {
     if (!logprob.is_null()) {
       entries = ordered_json::object();
       for (const sampling::TokenLogprob& other : top)
-        entries[token_text(tokenizer_, other.token).text] = other.logprob;
+        entries[token_name(other.token)] = other.logprob;
       entries[text] = logprob;
     }
     lists["top_logprobs"].push_back(std::move(entries));

@@ -76,6 +76,11 @@ class PromptReader {
   }
 
   void add(std::vector<int32_t> ids, std::string text, bool hides_bos) {
+    // What is left of a text is what its tokens say.
+    if (truncate_prompt(ids, request_.params, model_) && echo_) {
+      text = model_.tokenizer.decode(ids, false);
+      hides_bos = false;
+    }
     if (echo_) request_.echoes.push_back({std::move(text), ids, hides_bos});
     request_.prompts.push_back(std::move(ids));
   }

@@ -121,6 +121,10 @@ std::string OpenAiFormat::whole(const std::vector<ChoicePart>& choices, const Us
   return json_text(reply);
 }
 
+std::string OpenAiFormat::token_name(int32_t id) const {
+  return extras_.tokens_as_ids ? fmt::format("token_id:{}", id) : token_text(tokenizer_, id).text;
+}
+
 void OpenAiFormat::add_end(ordered_json& choice, const ChoicePart& part) const {
   choice["finish_reason"] = part.finish_reason ? ordered_json(*part.finish_reason) : nullptr;
   choice["stop_reason"] = nullptr;

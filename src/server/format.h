@@ -66,7 +66,8 @@ class ReplyFormat {
 struct ReplyExtras {
   bool logprobs = false;
   bool token_ids = false;
-  bool draft_info = false;  // which text was drafted
+  bool tokens_as_ids = false;  // log-probabilities name tokens `token_id:42`
+  bool draft_info = false;     // which text was drafted
   bool prompt_logprobs = false;
   bool usage_chunk = false;      // a last chunk with usage
   bool usage_in_chunks = false;  // and usage so far in each
@@ -95,6 +96,8 @@ class OpenAiFormat : public ReplyFormat {
   std::string choice_event(nlohmann::ordered_json choice, const Usage& usage) const;
   // [null, {"id": {"logprob", "rank", "decoded_token"}, ...}, ...]: one for each prompt token.
   nlohmann::ordered_json prompt_logprobs_json(const ChoicePart& part) const;
+  // What log-probabilities call a token.
+  std::string token_name(int32_t id) const;
   void add_end(nlohmann::ordered_json& choice, const ChoicePart& part) const;
 
   const text::Tokenizer& tokenizer_;

@@ -94,12 +94,21 @@ void read_cache_salt(Fields& fields, GenerationParams& params) {
   params.cache_salt = *salt;
 }
 
+void read_truncation(Fields& fields, GenerationParams& params) {
+  params.truncate_prompt = fields.integer("truncate_prompt_tokens", -1, kMaxTokens);
+  if (params.truncate_prompt == 0)
+    fields.fail("truncate_prompt_tokens", "expected at least 1, or -1 for what fits, got 0");
+  const std::string side = fields.string("truncation_side", 16).value_or("left");
+  if (side != "left" && side != "right")
+    fields.fail("truncation_side", "expected left or right, got " + io::describe_json(side));
+  params.truncate_right = side == "right";
+}
+
 // What other servers take and this one does not: named, so that nobody waits for an effect.
 void refuse_unsupported(Fields& fields) {
   for (const char* key :
        {"use_beam_search", "suffix", "kv_transfer_params", "bad_words", "logprob_token_ids",
-        "truncate_prompt_tokens", "thinking_token_budget", "return_tokens_as_token_ids",
-        "request_id", "stream_interval", "prediction", "modalities", "audio"})
+        "thinking_token_budget", "stream_interval", "prediction", "modalities", "audio"})
     fields.refuse(key, "leave it out");
   if (fields.integer("best_of", 1, 1) && fields.error()) return;
   fields.ignore({"user", "store", "metadata", "service_tier", "safety_identifier",
@@ -135,7 +144,10 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.max_tokens = fields.integer("max_tokens", 0, kMaxTokens);
   read_priority(fields, model, params);
   read_cache_salt(fields, params);
+  params.tokens_as_ids = fields.boolean("return_tokens_as_token_ids").value_or(false);
+  params.request_id = fields.string("request_id", 128).value_or("");
   read_prompt_logprobs(fields, params);
+  read_truncation(fields, params);
   read_sampling(fields, model, params.sampling);
   refuse_unsupported(fields);
   return params;
@@ -174,6 +186,20 @@ std::optional<ApiError> check_prompt(const std::vector<int32_t>& ids, const Serv
                              "the prompt and {} for the answer",
                              model.max_request_tokens, limit, length, wanted),
                  "context_length_exceeded");
+}
+
+bool truncate_prompt(std::vector<int32_t>& ids, const GenerationParams& params,
+                     const ServedModel& model) {
+  if (!params.truncate_prompt) return false;
+  const int64_t fits = model.max_request_tokens - params.max_tokens.value_or(1);
+  const int64_t most = *params.truncate_prompt < 0 ? fits : *params.truncate_prompt;
+  const auto length = static_cast<int64_t>(ids.size());
+  if (length <= most || most < 1) return false;
+  if (params.truncate_right)
+    ids.resize(static_cast<size_t>(most));
+  else
+    ids.erase(ids.begin(), ids.end() - most);
+  return true;
 }
 
 std::vector<int32_t> encode_text(const std::string& text, const ServedModel& model,

@@ -37,12 +37,16 @@ struct GenerationParams {
   bool include_usage = false;
   bool continuous_usage = false;
   bool return_token_ids = false;
-  bool prompt_logprobs = false;    // are shown
-  bool only_prompt = false;        // max_tokens 0: nothing of the answer is shown
-  bool return_draft_info = false;  // which text came from accepted drafts
-  int64_t priority = 0;            // lower ones are served first
-  std::string cache_salt;          // requests of different salts share no cached prefix
-  FormGrammar grammar;             // what the answer may be; null: anything
+  bool tokens_as_ids = false;              // log-probabilities name tokens `token_id:42`
+  std::optional<int64_t> truncate_prompt;  // most tokens of a prompt; -1: what fits
+  bool truncate_right = false;             // what is left out: the end, else the beginning
+  std::string request_id;                  // the client's; empty: the header's, or a random one
+  bool prompt_logprobs = false;            // are shown
+  bool only_prompt = false;                // max_tokens 0: nothing of the answer is shown
+  bool return_draft_info = false;          // which text came from accepted drafts
+  int64_t priority = 0;                    // lower ones are served first
+  std::string cache_salt;                  // requests of different salts share no cached prefix
+  FormGrammar grammar;                     // what the answer may be; null: anything
 };
 
 struct CompletionRequest {
@@ -80,6 +84,9 @@ std::optional<ApiError> check_model(Fields& fields, const ServedModel& model);
 // Ids that are places for images or sound, and prompts that can never fit.
 std::optional<ApiError> check_prompt(const std::vector<int32_t>& ids, const ServedModel& model,
                                      std::optional<int64_t> max_tokens);
+// Leaves out what the request wants left out; true when something was.
+bool truncate_prompt(std::vector<int32_t>& ids, const GenerationParams& params,
+                     const ServedModel& model);
 // Text of a prompt as ids: special spellings stay text, <bos> goes in front.
 std::vector<int32_t> encode_text(const std::string& text, const ServedModel& model,
                                  bool add_special_tokens);

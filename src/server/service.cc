@@ -30,6 +30,11 @@ GenerationJob chat_job(ChatRequest request, std::unique_ptr<ReplyFormat> format,
   return job;
 }
 
+std::string chosen_id(const HttpRequest& request, const GenerationParams& params) {
+  const std::string_view header = request.header("x-request-id");
+  return request_id(params.request_id.empty() ? header : std::string_view(params.request_id));
+}
+
 // In the form that clients of the route know.
 Reply error_reply_for(const HttpRequest& request, const ApiError& error) {
   const bool anthropic = request.path.starts_with("/v1/messages");
@@ -224,6 +229,7 @@ ReplyNames Service::names(const char* prefix, const std::string& id) const {
 ReplyExtras Service::extras(const GenerationParams& params) const {
   return {.logprobs = params.sampling.num_logprobs >= 0,
           .token_ids = params.return_token_ids,
+          .tokens_as_ids = params.tokens_as_ids,
           .draft_info = params.return_draft_info,
           .prompt_logprobs = params.prompt_logprobs,
           .usage_chunk = params.include_usage,
@@ -236,7 +242,7 @@ Reply Service::completions(const HttpRequest& request) {
   if (!admission) return refused(admission.error(), request);
   auto parsed = parse_completion(request.body, parts_.model);
   if (!parsed) return refused(parsed.error(), request);
-  std::string id = request_id(request.header("x-request-id"));
+  std::string id = chosen_id(request, parsed->params);
   std::vector<Echo> echoes;
   for (const Echo& echo : parsed->echoes)
     echoes.insert(echoes.end(), static_cast<size_t>(parsed->params.n), echo);
@@ -253,7 +259,7 @@ Reply Service::chat_completions(const HttpRequest& request) {
   if (!admission) return refused(admission.error(), request);
   auto parsed = parse_chat(request.body, parts_.model);
   if (!parsed) return refused(parsed.error(), request);
-  std::string id = request_id(request.header("x-request-id"));
+  std::string id = chosen_id(request, parsed->params);
   auto format =
       make_chat_format(parts_.model.tokenizer, names("chatcmpl-", id), extras(parsed->params));
   return generate(chat_job(std::move(*parsed), std::move(format), std::move(id)),
@@ -265,7 +271,7 @@ Reply Service::messages(const HttpRequest& request) {
   if (!admission) return refused(admission.error(), request);
   auto parsed = parse_messages(request.body, parts_.model);
   if (!parsed) return refused(parsed.error(), request);
-  std::string id = request_id(request.header("x-request-id"));
+  std::string id = chosen_id(request, parsed->params);
   auto format = make_messages_format(names("msg_", id));
   GenerationJob job = chat_job(std::move(*parsed), std::move(format), std::move(id));
   job.call_id_prefix = "toolu_";
