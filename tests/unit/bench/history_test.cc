@@ -1,0 +1,115 @@
+#include "bench/history.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/temp_folder.h"
+
+namespace tandem::bench {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json report(const std::string& benchmark, const std::string& date, double rate) {
+  return {{"benchmark", benchmark},
+          {"date", date},
+          {"device", "cpu"},
+          {"model", {{"name", "pair 'x'"}}},
+          {"output_tokens_per_second", rate}};
+}
+
+class HistoryTest : public testing::Test {
+ protected:
+  std::filesystem::path path() const { return folder_ / "deep" / "bench.sqlite"; }
+  test_support::TempFolder folder_;
+};
+
+TEST_F(HistoryTest, KeepsRunsFromOneOpeningToTheNext) {
+  {
+    auto history = History::open(path());
+    ASSERT_TRUE(history) << history.error().message;
+    EXPECT_EQ(history->add(report("latency", "2026-01-02T00:00:00Z", 10)), 1);
+  }
+  auto history = History::open(path());
+  ASSERT_TRUE(history);
+  EXPECT_EQ(history->add(report("latency", "2026-01-03T00:00:00Z", 20)), 2);
+  const auto entry = history->get(1);
+  ASSERT_TRUE(entry);
+  EXPECT_EQ(entry->model, "pair 'x'");
+  EXPECT_EQ(ordered_json::parse(entry->result), report("latency", "2026-01-02T00:00:00Z", 10));
+  EXPECT_FALSE(history->get(3));
+}
+
+TEST_F(HistoryTest, Filters) {
+  auto history = History::open(path());
+  ASSERT_TRUE(history);
+  ordered_json synthetic = report("serve", "2026-01-04T00:00:00Z", 30);
+  synthetic["acceptance"] = "synthetic";
+  synthetic["label"] = "with 100 % _ drafts";
+  ASSERT_TRUE(history->add(report("latency", "2026-01-02T00:00:00Z", 10)));
+  ASSERT_TRUE(history->add(synthetic));
+  ASSERT_TRUE(history->add(report("latency", "2026-01-05T00:00:00Z", 20)));
+  const auto ids = [&](const HistoryFilter& filter) {
+    std::vector<int64_t> result;
+    const auto entries = history->list(filter);
+    EXPECT_TRUE(entries);
+    for (const HistoryEntry& entry : *entries) result.push_back(entry.id);
+    return result;
+  };
+  using Ids = std::vector<int64_t>;
+  HistoryFilter filter;
+  EXPECT_EQ(ids(filter), (Ids{3, 2, 1}));
+  filter.benchmark = "latency";
+  EXPECT_EQ(ids(filter), (Ids{3, 1}));
+  filter.since = "2026-01-03";
+  EXPECT_EQ(ids(filter), (Ids{3}));
+  filter = {};
+  filter.limit = 1;
+  EXPECT_EQ(ids(filter), (Ids{3}));
+  filter = {};
+  filter.label = "% _";
+  EXPECT_EQ(ids(filter), (Ids{2}));
+  filter = {};
+  filter.model = "' OR 1=1 --";
+  EXPECT_EQ(ids(filter), Ids{});
+  EXPECT_TRUE((*history->list({.benchmark = "serve"}))[0].synthetic);
+}
+
+TEST_F(HistoryTest, ComparesTheFiguresBothHave) {
+  const auto entry = [](int64_t id, ordered_json json) {
+    return HistoryEntry{.id = id,
+                        .date = "d",
+                        .benchmark = "step",
+                        .model = "m",
+                        .label = "",
+                        .device = "cpu",
+                        .synthetic = id == 2,
+                        .result = json.dump()};
+  };
+  const std::string text = compare_reports(
+      entry(1, {{"machine", {{"cores", 2}}},
+                {"verify", {{{"rows", 1}, {"ms", 4.0}}, {{"rows", 5}, {"ms", 6.0}}}},
+                {"only_old", 1}}),
+      entry(2, {{"verify", {{{"rows", 5}, {"ms", 3.0}}}}}));
+  // Row 5 meets row 5, wherever it stands.
+  EXPECT_NE(text.find("verify[rows 5].ms"), std::string::npos) << text;
+  EXPECT_NE(text.find("0.500"), std::string::npos) << text;
+  EXPECT_EQ(text.find("verify[rows 1]"), std::string::npos) << text;
+  EXPECT_EQ(text.find("only_old"), std::string::npos) << text;
+  EXPECT_EQ(text.find("cores"), std::string::npos) << text;
+  EXPECT_NE(text.find("synthetic"), std::string::npos) << text;
+}
+
+TEST_F(HistoryTest, AFileThatIsNoHistoryIsRefused) {
+  const auto other = folder_ / "notes.txt";
+  std::ofstream(other) << std::string(4096, 'x');
+  const auto history = History::open(other);
+  ASSERT_FALSE(history);
+  EXPECT_NE(history.error().message.find("notes.txt"), std::string::npos);
+  EXPECT_FALSE(History::open(folder_.path()));
+}
+
+}  // namespace
+}  // namespace tandem::bench
