@@ -75,7 +75,7 @@ struct Setup {
     tiles = {batch, first_rows.as<int32_t>(), tile_rows.as<int32_t>()};
     places = {table.as<int32_t>(), blocks, kBlockSize, ring_len};
     const int keys = type.window > 0 ? std::min(context, type.window + rows_in - 1) : context;
-    max_segments = ops::cuda::attention_max_segments(type.window, context);
+    max_segments = ops::cuda::attention_max_segments(type.head_dim, keys);
     kv_bytes = double{4} * batch * keys * type.num_kv_heads * type.head_dim;
     layer_elements = static_cast<size_t>(batch * blocks) * kBlockSize *
                      static_cast<size_t>(type.num_kv_heads * type.head_dim);
@@ -123,13 +123,12 @@ struct Setup {
 };
 
 void bench_attention(const Type& type, int batch, int context, int rows, double bandwidth) {
-  Setup setup(type, batch, context, rows);
+  const Setup setup(type, batch, context, rows);
   const double ideal = setup.kv_bytes / bandwidth * 1e6;
   const int launches = std::max(setup.copies, 16);
   fmt::print("{:<8} {:>6} keys, batch {:>2} x {} rows: ideal {:>6.2f} us |", type.name, context,
              batch, rows, ideal);
-  for (const char* how : {"independent", "dependent", "early"}) {
-    setup.rows.early_plan = setup.rows.early_keys = how[0] == 'e';
+  for (const char* how : {"independent", "dependent"}) {
     const double us = bench::time_graph(
                           [&](const Stream& stream) {
                             for (int i = 0; i < launches; ++i) setup.attend(stream, i);

@@ -50,6 +50,10 @@ void project(const Stream& stream, const LayerWeights& layer, float eps, const L
 void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass,
             Workspace& workspace) {
   const auto head_dim = static_cast<int>(layer.config.head_dim);
+  // A tile's first row sees kTileRows - 1 keys more than its last row's window.
+  const int keys = layer.window > 0
+                       ? std::min(pass.max_keys, layer.window + ops::cuda::kTileRows - 1)
+                       : pass.max_keys;
   ops::cuda::Attention job;
   job.num_heads = layer.num_heads;
   job.num_kv_heads = static_cast<int>(layer.config.num_key_value_heads);
@@ -59,7 +63,7 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
   job.kv = pass.kv;
   job.places = pass.places;
   job.workspace = workspace.attention.as<float>();
-  job.max_segments = ops::cuda::attention_max_segments(layer.window, pass.max_keys);
+  job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
   job.out = workspace.operand_for(pass.rows.num_rows, layer.o.input_scale);
   ops::cuda::attention(stream, pass.rows, pass.tiles, job);
 }

@@ -23,11 +23,14 @@ WorkspaceSizes sizes_of(const std::vector<LayerWeights>& layers,
     for (const Projection* projection : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
       cover(*projection);
     const auto head_dim = static_cast<int>(layer.config.head_dim);
+    const int64_t keys =
+        layer.window > 0 ? std::min<int64_t>(max_model_len, layer.window + ops::cuda::kTileRows - 1)
+                         : max_model_len;
     sizes.cover({.hidden = layer.qkv.weight.in_features,
                  .q_dim = layer.num_heads * layer.config.head_dim,
                  .attention_bytes = static_cast<int64_t>(ops::cuda::attention_workspace_bytes(
                      kMaxPassRows, layer.num_heads, head_dim,
-                     ops::cuda::attention_max_segments(layer.window, max_model_len)))});
+                     ops::cuda::attention_max_segments(head_dim, keys)))});
   }
   return sizes;
 }

@@ -26,14 +26,15 @@ struct Options {
   int extra_segments = 0;
   float input_scale = 0.0F;
   bool dependent = true;
-  bool early = false;  // reads the plan and old keys before it waits
 };
 
 int segments_needed(const Cache& cache, const Batch& batch) {
   int most = 1;
-  for (const RowSpec& row : batch.rows)
-    most = std::max(
-        most, cuda::attention_max_segments(cache.layout().window, std::max(row.last_key + 1, 1)));
+  for (const RowSpec& row : batch.rows) {
+    const int window = cache.layout().window;
+    const int keys = window == 0 ? row.last_key + 1 : std::min(row.last_key + 1, window + 7);
+    most = std::max(most, cuda::attention_max_segments(cache.heads().head_dim, std::max(keys, 1)));
+  }
   return most;
 }
 
@@ -68,8 +69,7 @@ std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs,
   const auto last_keys = tests::to_device(batch.last_keys);
   const auto first_rows = tests::to_device(batch.first_rows);
   const auto tile_rows = tests::to_device(batch.tile_rows);
-  const int extra = cache.layout().window > 0 ? 0 : options.extra_segments;
-  const int max_segments = segments_needed(cache, batch) + extra;
+  const int max_segments = segments_needed(cache, batch) + options.extra_segments;
   const auto workspace = tests::poisoned(cuda::attention_workspace_bytes(
       batch.num_rows(), heads.num_heads, heads.head_dim, max_segments));
   const auto out = tests::poisoned(static_cast<size_t>(batch.num_rows() * columns) * 2);
@@ -78,7 +78,6 @@ std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs,
   rows.num_rows = batch.num_rows();
   rows.last_keys = last_keys.as<int32_t>();
   rows.sequences = sequences.as<int32_t>();
-  rows.early_plan = rows.early_keys = options.early;
   const cuda::QueryTiles tiles{static_cast<int>(batch.first_rows.size()), first_rows.as<int32_t>(),
                                tile_rows.as<int32_t>()};
   cuda::Attention job;
@@ -241,18 +240,6 @@ TEST_P(GpuAttention, RowsWithoutKeysAndPaddingAreZero) {
   expect_near(got, cache, rows, q);
 }
 
-// Segments cover all positions without gaps, and the longest context in few of them.
-TEST(GpuAttentionSegments, AreCutByPositionAlone) {
-  int segment = 0;
-  for (int key = 0; key < 300000; ++key) {
-    if (key == cuda::segment_begin(segment + 1)) ++segment;
-    ASSERT_EQ(cuda::segment_of(key), segment) << "key " << key;
-  }
-  EXPECT_LE(cuda::attention_max_segments(0, 262144), 100);
-  EXPECT_EQ(cuda::attention_max_segments(0, 1), 1);
-  EXPECT_EQ(cuda::attention_max_segments(1024, 262144), 1);
-}
-
 // Alone, in tiles cut elsewhere, among 64 rows of three sequences, with more segments than needed.
 TEST_P(GpuAttention, BitsOfARowDoNotDependOnItsCompany) {
   for (const int window : {0, 100}) {
@@ -279,9 +266,6 @@ TEST_P(GpuAttention, BitsOfARowDoNotDependOnItsCompany) {
     Options ordered;
     ordered.dependent = false;
     compare(run(cache, rows, q, ordered), 0, 64, "no dependent launch");
-    Options early;
-    early.early = true;
-    compare(run(cache, rows, q, early), 0, 64, "early");
     for (const size_t r : {0, 3, 4, 7, 8, 25, 55, 56, 63}) {
       Tensor one(DType::kBF16, {1, GetParam().num_heads, GetParam().head_dim});
       std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
@@ -315,14 +299,14 @@ TEST_P(GpuAttention, QuantizedOperand) {
   }
 }
 
-// The 12B's window of 1,024 keys in a ring, at its real size: 33 or 34 slices of 32 keys.
+// The 12B's window of 1,024 keys in a ring, at its real size: 17 or 18 segments.
 TEST(GpuAttentionLong, SlidingWindowOf1024) {
   Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500}});
   cache.write_random(12);
   expect_like_reference(cache, consecutive(0, 1491, 5));
 }
 
-// So many rows that thread blocks hold fewer slices at once than they have.
+// Four sequences at once, each of which alone would leave most of the device idle.
 TEST(GpuAttentionLong, BitsInABatchAreThoseAlone) {
   Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500, 1400, 1300, 1200}});
   cache.write_random(14);
@@ -335,9 +319,7 @@ TEST(GpuAttentionLong, BitsInABatchAreThoseAlone) {
   for (const size_t r : {3, 12, 31}) {
     Tensor one(DType::kBF16, {1, 16, 256});
     std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
-    Options options;
-    options.early = r != 12;
-    const auto alone = run(cache, {rows[r]}, one, options);
+    const auto alone = run(cache, {rows[r]}, one);
     for (size_t i = 0; i < columns; ++i)
       ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
   }

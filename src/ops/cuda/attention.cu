@@ -1,18 +1,18 @@
-// Attention by clusters of eight thread blocks. A cluster takes 16 pairs (row, query head of one KV
-// head) of a tile, the left side of its products, over a segment of keys or a whole window. Keys
-// are cut into slices of 32 at multiples of 32; slice s belongs to the thread block s % 8, which
-// goes through its slices in order, with a running maximum. In the end each thread block adds up an
-// eighth of the value columns over the eight, in order. Hidden keys and slices change no bit of a
-// row's sums, so these depend on the row's own keys alone. A second kernel adds up the segments of
-// rows that have several.
+// Attention in two kernels: one thread block, or a cluster of them, per (tile of rows, KV head,
+// segment of keys) leaves the segment's maximum, total and weighted values of every row and head;
+// the second kernel adds up a row's segments.
 //
-// The eight warps of a thread block split a slice's scores by keys and halves of head_dim, and the
-// sums of values by columns. Weights are rounded to BF16; totals are a product with ones.
+// The rows and query heads that share a KV head are the left side of the products, in tiles of 16,
+// numbered row * group + head. Where there are fewer tiles than warps, the warps of a tile split
+// the keys of the scores and then the columns of the values: each element of either product is
+// still added up in the same order, so the split changes no bits. Totals are a product with ones.
+//
+// head_dim 512: a segment's partial values are as large as its keys when the group is large, so
+// four thread blocks share a segment of 256 keys. Each scores 64 keys, passes the weights to the
+// others, and adds up a quarter of the value columns over all 256 keys: nothing is loaded twice.
 #include "ops/cuda/attention.h"
 
 #include <cuda_bf16.h>
-
-#include <algorithm>
 
 #include "ops/cuda/attention.cuh"
 #include "ops/cuda/launch.cuh"
@@ -22,36 +22,33 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kRanks = 8;   // thread blocks of a cluster
-constexpr int kPairs = 16;  // of a cluster
-constexpr int kSliceKeys = 32;
-constexpr int kKeyTiles = kSliceKeys / 8;
-constexpr int kMaxStages = 5;  // slices in shared memory
-constexpr int kMaxRows = 64;
+constexpr int kMaxTiles = 8;    // of 16 (row, head) pairs: kTileRows rows of a group of 16
+constexpr int kSliceKeys = 64;  // scored by one thread block
 constexpr float kLog2E = 1.4426950408889634F;
 
 template <int kHeadDim>
 struct Plan {
-  static constexpr int kBlocks = kHeadDim / 32;          // of Q and K columns
-  static constexpr int kHalfBlocks = (kBlocks + 1) / 2;  // the lower half's, at least the upper's
-  static constexpr int kValueTiles = kHeadDim < 64 ? 1 : kHeadDim / 64;  // of 8 columns, per warp
-  static constexpr int kValueWarps = kHeadDim / 8 / kValueTiles;
-  static constexpr int kOwnColumns = kHeadDim / kRanks;  // added up by one thread block
-  static constexpr int kPitch = kOwnColumns + 8;         // floats; spreads rows over the banks
+  static constexpr int kCluster = kHeadDim == 512 ? 4 : 1;
+  static constexpr int kKeys = kCluster * kSliceKeys;   // of a segment
+  static constexpr int kColumns = kHeadDim / kCluster;  // of V, per thread block
+  static constexpr int kValueTiles = kColumns / 8;
+  // Keys arrive in parts of this many columns; the scores begin with the first.
+  static constexpr int kPartColumns = kHeadDim < 128 ? kHeadDim : 128;
+  static constexpr int kParts = kHeadDim / kPartColumns;
+  static constexpr int kWeightSteps = kKeys / 16;  // of the second product
 
-  // Shared memory, in bytes from its start. Exchanged sums take the place of keys and values.
-  static constexpr int kScoreAt = 0;                             // [2][kKeyTiles][32 lanes] float4
-  static constexpr int kStatAt = 2 * kKeyTiles * 32 * 16;        // [kRanks][kPairs] float2
-  static constexpr int kWorkAt = kStatAt + kRanks * kPairs * 8;  // Work
-  static constexpr int kQueryAt = kWorkAt + 128;                 // [kPairs][kHeadDim] BF16
-  static constexpr bool kSharedQuery = kHeadDim == 512;          // or in registers
-  static constexpr int kStageAt = kQueryAt + (kSharedQuery ? kPairs * kHeadDim * 2 : 0);
-  static constexpr int kValueBytes = kSliceKeys * kHeadDim * 2;
-  static constexpr int kStageBytes = 2 * kValueBytes;
-  static constexpr int kExchangeBytes = kRanks * kPairs * kPitch * 4;
-  static constexpr int bytes(int stages) {
-    return kStageAt + std::max(stages * kStageBytes, kExchangeBytes);
-  }
+  // Shared memory, in bytes from its start.
+  static constexpr int kKeyAt = 0;                                     // [64][kHeadDim] BF16
+  static constexpr int kValueAt = kKeyAt + kSliceKeys * kHeadDim * 2;  // [kKeys][kColumns] BF16
+  static constexpr int kOffsetAt = kValueAt + kKeys * kColumns * 2;    // [kKeys] int64
+  static constexpr int kWarpMaxAt = kOffsetAt + kKeys * 8;             // [kWarps][16] FP32
+  static constexpr int kMaxAt = kWarpMaxAt + kWarps * 16 * 4;  // [kCluster][kMaxTiles * 16] FP32
+  static constexpr int kWeightAt = kMaxAt + kCluster * kMaxTiles * 16 * 4;
+  // Weights lie as the left operand's fragments: [tiles][kWeightSteps][32 lanes] of 16 bytes.
+  static constexpr int bytes(int tiles) { return kWeightAt + tiles * kWeightSteps * 512; }
+
+  static_assert(kKeys == attention_segment_keys(kHeadDim));
+  static_assert(kKeys <= kThreads);
 };
 
 struct Job {
@@ -59,276 +56,198 @@ struct Job {
   Rows rows;
   QueryTiles tiles;
   int group;       // query heads of a KV head
-  int pair_tiles;  // of 16 pairs, of one KV head, at most
-  int stages;
   float2* totals;  // [num_rows][num_heads][max_segments]: maximum, total
+};
+
+struct Tile {
+  int first_row = 0;
+  int num_rows = 0;
+  int sequence = -1;
+  int first_key = 0;  // of any row
+  int last_key = -1;
 };
 
 __device__ inline int first_key_of(int window, int last_key) {
   return window == 0 ? 0 : max(0, last_key - window + 1);
 }
 
-// A row of the products: one query row and one head.
-struct Pair {
-  int row = 0;
-  int head = 0;
-  int first_key = 0;
-  int last_key = -1;  // -1: no such pair, or it sees no key
-};
-
-// What a cluster works on.
-struct Work {
-  int first_row;  // of the tile
-  int num_rows;
-  int sequence;
-  int first_pair;  // of the tile's, for this KV head
-  int first_key;   // seen by any pair, within the segment
-  int last_key;    // below first_key: nothing to do
-  int early_last_key;
-  int segment_first_key;
-};
-
-__device__ Work load_work(const Job& job, int segment) {
-  Work work = {};
-  work.last_key = -1;
-  const int tile = static_cast<int>(blockIdx.z);
-  work.first_row = job.tiles.first_rows[tile];
-  work.num_rows = job.tiles.num_rows[tile];
-  work.first_pair = static_cast<int>(blockIdx.y) % job.pair_tiles * kPairs;
-  const int begin = work.first_pair / job.group;
-  const int end = min(work.num_rows, (work.first_pair + kPairs - 1) / job.group + 1);
-  if (begin >= end) return work;
-  work.sequence = job.rows.sequences[work.first_row];
+__device__ Tile load_tile(const Job& job, int index) {
+  Tile tile;
+  tile.first_row = job.tiles.first_rows[index];
+  tile.num_rows = job.tiles.num_rows[index];
+  if (tile.num_rows <= 0) return tile;
+  tile.sequence = job.rows.sequences[tile.first_row];
   int last_keys[kTileRows];
 #pragma unroll
   for (int r = 0; r < kTileRows; ++r)
-    last_keys[r] = r >= begin && r < end ? job.rows.last_keys[work.first_row + r] : -1;
-  int smallest = 0x7fffffff;
+    last_keys[r] = r < tile.num_rows ? job.rows.last_keys[tile.first_row + r] : -1;
+  tile.first_key = 0x7fffffff;
 #pragma unroll
   for (int r = 0; r < kTileRows; ++r) {
     if (last_keys[r] < 0) continue;
-    smallest = min(smallest, last_keys[r]);
-    work.last_key = max(work.last_key, last_keys[r]);
+    tile.first_key = min(tile.first_key, first_key_of(job.attention.window, last_keys[r]));
+    tile.last_key = max(tile.last_key, last_keys[r]);
   }
-  if (work.last_key < 0 || work.sequence < 0) {
-    work.last_key = -1;
-    return work;
-  }
-  work.early_last_key = smallest - kEarlyDistance;
-  work.first_key = first_key_of(job.attention.window, smallest);
-  if (job.attention.window > 0) return work;
-  work.segment_first_key = segment_begin(segment);
-  const int segment_last_key = segment_begin(segment + 1) - 1;
-  if (segment == job.attention.max_segments - 1 && segment_last_key < work.last_key) __trap();
-  work.first_key = work.segment_first_key;
-  work.last_key = min(work.last_key, segment_last_key);
-  return work;
+  return tile;
 }
 
-__device__ Pair load_pair(const Job& job, const Work& work, int kv_head, int pair_of_cluster) {
+// A row of the products: one query row and one head.
+struct Pair {
+  int64_t index = -1;  // row * num_heads + head, -1: none
+  int first_key = 0;
+  int last_key = -1;
+};
+
+__device__ Pair load_pair(const Job& job, const Tile& tile, int kv_head, int pair_of_tile) {
   Pair pair;
-  const int index = work.first_pair + pair_of_cluster;
-  if (index >= work.num_rows * job.group) return pair;
-  pair.row = work.first_row + index / job.group;
-  pair.head = kv_head * job.group + index % job.group;
-  pair.last_key = job.rows.last_keys[pair.row];
+  if (pair_of_tile >= tile.num_rows * job.group) return pair;
+  const int row = tile.first_row + pair_of_tile / job.group;
+  const int head = kv_head * job.group + pair_of_tile % job.group;
+  pair.index = static_cast<int64_t>(row) * job.attention.num_heads + head;
+  pair.last_key = job.rows.last_keys[row];
   pair.first_key = first_key_of(job.attention.window, pair.last_key);
   return pair;
 }
 
-// Rows blockIdx.z, blockIdx.z + num_tiles, ... that no cluster writes, as bits.
-__device__ uint2 load_empty_rows(const Job& job, int lane) {
-  const auto is_empty = [&](int i) {
-    const int row = static_cast<int>(blockIdx.z) + i * job.tiles.num_tiles;
-    return row < job.rows.num_rows && (job.rows.sequences[row] < 0 || job.rows.last_keys[row] < 0);
-  };
-  const bool low = is_empty(lane);
-  const bool high = is_empty(lane + 32);
-  return make_uint2(__ballot_sync(0xffffffffU, low), __ballot_sync(0xffffffffU, high));
-}
-
-template <int kHeadDim>
-__device__ void zero_rows(const Job& job, uint2 empty, int rank, int kv_head) {
-  constexpr int kOwn = Plan<kHeadDim>::kOwnColumns;
-  uint64_t left = static_cast<uint64_t>(empty.y) << 32 | empty.x;
-  while (left != 0) {
-    const int i = __ffsll(static_cast<long long>(left)) - 1;
-    left &= left - 1;
-    const int row = static_cast<int>(blockIdx.z) + i * job.tiles.num_tiles;
-    for (int item = static_cast<int>(threadIdx.x); item < job.group * kOwn / 2; item += kThreads) {
-      const int head = kv_head * job.group + item / (kOwn / 2);
-      const int column = head * kHeadDim + rank * kOwn + item % (kOwn / 2) * 2;
-      store_operand(job.attention.out, row, column, 0.0F, 0.0F);
-    }
-  }
-}
-
-// Where a thread stands.
-struct Thread {
-  int warp = static_cast<int>(threadIdx.x) / 32;
-  int lane = static_cast<int>(threadIdx.x) % 32;
-  int g = lane / 4;                 // row of a fragment, and row + 8
-  int t = lane % 4;                 // columns 2t, 2t + 1 of an accumulator
-  int key_tile = warp % kKeyTiles;  // of the scores
-  int half = warp / kKeyTiles;
-};
-
-// The slices of one thread block: the i-th is first + kRanks * i.
-struct Slices {
-  int first = 0;
-  int count = 0;
-  __device__ Slices(const Work& work, int rank) {
-    const int begin = work.first_key / kSliceKeys;
-    const int end = work.last_key / kSliceKeys;
-    first = begin + ((rank - begin) & (kRanks - 1));
-    count = first > end ? 0 : (end - first) / kRanks + 1;
-  }
-  __device__ int first_key(int i) const { return (first + i * kRanks) * kSliceKeys; }
-};
-
 // Chunks of 16 bytes are shuffled within a row, so that the lanes that load together meet different
 // banks: two keys x four chunks for K, eight keys x one chunk for V.
 template <int kHeadDim>
-__device__ inline uint32_t key_address(uint32_t stage, int key, int chunk) {
+__device__ inline uint32_t key_address(uint32_t shared, int key, int chunk) {
   const int swizzle = kHeadDim >= 64 ? (key & 1) * 4 : 0;
-  return stage + static_cast<uint32_t>(key * kHeadDim * 2 + (chunk ^ swizzle) * 16);
-}
-template <int kHeadDim>
-__device__ inline uint32_t value_address(uint32_t stage, int key, int chunk) {
-  const int swizzle = kHeadDim >= 64 ? key & 7 : (key >> 1) & 3;
-  return stage + Plan<kHeadDim>::kValueBytes +
+  return shared + Plan<kHeadDim>::kKeyAt +
          static_cast<uint32_t>(key * kHeadDim * 2 + (chunk ^ swizzle) * 16);
 }
-
-// A warp copies four keys of each slice. Lane 4i + k finds where key k of slice first + i lies, so
-// that eight slices cost one walk through the block table; -1: no pair sees the key.
 template <int kHeadDim>
-__device__ int64_t load_offset(const Job& job, const Work& work, const Slices& slices, int first,
-                               const Thread& thread, int kv_head) {
-  const int i = first + thread.lane / 4;
-  const int key = slices.first_key(i) + thread.warp * 4 + thread.lane % 4;
-  if (i >= slices.count || key < work.first_key || key > work.last_key) return -1;
-  return kv_offset(job.attention.places, job.attention.num_kv_heads, kHeadDim, work.sequence,
-                   kv_head, key);
+__device__ inline uint32_t value_address(uint32_t shared, int key, int chunk) {
+  constexpr int kColumns = Plan<kHeadDim>::kColumns;
+  const int swizzle = kColumns >= 64 ? key & 7 : (key >> 1) & 3;
+  return shared + Plan<kHeadDim>::kValueAt +
+         static_cast<uint32_t>(key * kColumns * 2 + (chunk ^ swizzle) * 16);
 }
 
-// Starts copying slice i, keys and values as a group each; zeros where nothing is seen. `offset`
-// comes from load_offset() for the eight slices that i belongs to.
+// Starts all copies of the segment: the keys of this thread block in kParts groups, then the values
+// of all keys in kCluster groups. What no row of the tile sees becomes zeros.
 template <int kHeadDim>
-__device__ void start_copies(const Job& job, const Thread& thread, uint32_t stage, int i,
-                             int64_t offset) {
-  constexpr int kChunks = kHeadDim / 8;
-  const auto copy = [&](const uint16_t* source, auto address) {
-#pragma unroll 2
-    for (int first = 0; first < 4 * kChunks; first += 32) {
-      const int item = first + thread.lane;
-      const int key = item / kChunks % 4;
-      const int chunk = item % kChunks;
-      const int64_t at = __shfl_sync(0xffffffffU, offset, i % 8 * 4 + key);
-      if (4 * kChunks >= 32 || item < 4 * kChunks)
-        ptx::copy_async(address(stage, thread.warp * 4 + key, chunk),
-                        source + max(at, int64_t{0}) + chunk * 8, at >= 0);
+__device__ void start_copies(const Job& job, const Tile& tile, uint8_t* memory, int segment,
+                             int rank, int kv_head) {
+  using P = Plan<kHeadDim>;
+  const int thread = static_cast<int>(threadIdx.x);
+  auto* const offsets = reinterpret_cast<int64_t*>(memory + P::kOffsetAt);
+  if (thread < P::kKeys) {
+    const int key = segment * P::kKeys + thread;
+    const bool seen = key >= tile.first_key && key <= tile.last_key;
+    offsets[thread] = seen ? kv_offset(job.attention.places, job.attention.num_kv_heads, kHeadDim,
+                                       tile.sequence, kv_head, key)
+                           : -1;
+  }
+  __syncthreads();
+
+  const uint32_t shared = ptx::shared_address(memory);
+  constexpr int kPartChunks = P::kPartColumns / 8;
+#pragma unroll
+  for (int part = 0; part < P::kParts; ++part) {
+#pragma unroll 4
+    for (int i = thread; i < kSliceKeys * kPartChunks; i += kThreads) {
+      const int key = i / kPartChunks;
+      const int chunk = part * kPartChunks + i % kPartChunks;
+      const int64_t offset = offsets[rank * kSliceKeys + key];
+      ptx::copy_async(key_address<kHeadDim>(shared, key, chunk),
+                      job.attention.kv.k + max(offset, int64_t{0}) + chunk * 8, offset >= 0);
     }
     ptx::copy_commit();
-  };
-  copy(job.attention.kv.k, [](uint32_t s, int k, int c) { return key_address<kHeadDim>(s, k, c); });
-  copy(job.attention.kv.v,
-       [](uint32_t s, int k, int c) { return value_address<kHeadDim>(s, k, c); });
+  }
+  constexpr int kChunks = P::kColumns / 8;
+#pragma unroll
+  for (int slice = 0; slice < P::kCluster; ++slice) {
+#pragma unroll 4
+    for (int i = thread; i < kSliceKeys * kChunks; i += kThreads) {
+      const int key = slice * kSliceKeys + i / kChunks;
+      const int chunk = i % kChunks;
+      const int64_t offset = offsets[key];
+      ptx::copy_async(value_address<kHeadDim>(shared, key, chunk),
+                      job.attention.kv.v + max(offset, int64_t{0}) + rank * P::kColumns + chunk * 8,
+                      offset >= 0);
+    }
+    ptx::copy_commit();
+  }
 }
 
-// A lane's 16 bytes of Q or K, columns 8t .. 8t + 7 of 32, are two fragments: the products run over
-// the columns in an order of their own, the same on both sides.
-template <int kHeadDim>
-__device__ uint4 load_query_chunk(const Job& job, const Work& work, int kv_head,
-                                  int pair_of_cluster, int chunk) {
-  const int index = work.first_pair + pair_of_cluster;
-  if (index >= work.num_rows * job.group) return make_uint4(0, 0, 0, 0);
-  const int64_t row = work.first_row + index / job.group;
-  const int64_t head = kv_head * job.group + index % job.group;
-  return *reinterpret_cast<const uint4*>(
-      job.attention.q + (row * job.attention.num_heads + head) * kHeadDim + chunk * 8);
-}
-
-template <int kHeadDim>
-struct Query {
-  uint4 low[Plan<kHeadDim>::kHalfBlocks];   // of pair g
-  uint4 high[Plan<kHeadDim>::kHalfBlocks];  // of pair g + 8
-
-  __device__ void load(const Job& job, const Work& work, const Thread& thread, int kv_head) {
-    using P = Plan<kHeadDim>;
-#pragma unroll
-    for (int b = 0; b < P::kHalfBlocks; ++b) {
-      const int block = thread.half * P::kHalfBlocks + b;
-      low[b] = high[b] = make_uint4(0, 0, 0, 0);
-      if (block >= P::kBlocks) continue;
-      const int chunk = block * 4 + thread.t;
-      low[b] = load_query_chunk<kHeadDim>(job, work, kv_head, thread.g, chunk);
-      high[b] = load_query_chunk<kHeadDim>(job, work, kv_head, thread.g + 8, chunk);
-    }
-  }
-  __device__ void keep(uint32_t) const {}
-  __device__ uint4 low_part(uint32_t, const Thread&, int b) const { return low[b]; }
-  __device__ uint4 high_part(uint32_t, const Thread&, int b) const { return high[b]; }
-};
-
-// Large ones lie in shared memory.
-template <>
-struct Query<512> {
-  static constexpr int kChunks = 512 / 8;
-  static constexpr int kMine = kPairs * kChunks / kThreads;
-  uint4 chunks[kMine];
-
-  __device__ void load(const Job& job, const Work& work, const Thread&, int kv_head) {
-#pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      const int item = i * kThreads + static_cast<int>(threadIdx.x);
-      chunks[i] = load_query_chunk<512>(job, work, kv_head, item / kChunks, item % kChunks);
-    }
-  }
-  __device__ void keep(uint32_t shared) const {
-#pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      const int item = i * kThreads + static_cast<int>(threadIdx.x);
-      ptx::store_shared(
-          key_address<512>(shared + Plan<512>::kQueryAt, item / kChunks, item % kChunks),
-          chunks[i]);
-    }
-  }
-  __device__ uint4 low_part(uint32_t shared, const Thread& thread, int b) const {
-    return part(shared, thread, thread.g, b);
-  }
-  __device__ uint4 high_part(uint32_t shared, const Thread& thread, int b) const {
-    return part(shared, thread, thread.g + 8, b);
-  }
-  __device__ static uint4 part(uint32_t shared, const Thread& thread, int pair, int b) {
-    const int block = thread.half * Plan<512>::kHalfBlocks + b;
-    return ptx::load_shared(
-        key_address<512>(shared + Plan<512>::kQueryAt, pair, block * 4 + thread.t));
-  }
-};
-
-// This warp's share of q K^T of a slice: eight keys, half of the columns, in two sums.
-template <int kHeadDim>
-__device__ void score(const Query<kHeadDim>& query, const Thread& thread, uint32_t shared,
-                      uint32_t stage) {
+// Where a warp stands among the warps of the thread block.
+template <int kHeadDim, int kSlices>
+struct Warp {
   using P = Plan<kHeadDim>;
-  float first[4] = {};
-  float second[4] = {};
+  static constexpr int kKeyTiles = kSliceKeys / 8 / kSlices;
+  static constexpr int kValueSlices = kSlices < P::kValueTiles ? kSlices : P::kValueTiles;
+  static constexpr int kValueTiles = P::kValueTiles / kValueSlices;
+
+  int warp = static_cast<int>(threadIdx.x) / 32;
+  int lane = static_cast<int>(threadIdx.x) % 32;
+  int g = lane / 4;            // row of a fragment, and row + 8
+  int t = lane % 4;            // columns 2t, 2t + 1 of an accumulator
+  int tile = warp / kSlices;   // of 16 pairs
+  int slice = warp % kSlices;  // of the keys, then of the columns
+};
+
+// scores[i] = q K^T for the pairs g and g + 8 and the keys 2t, 2t + 1 of key tile slice * kKeyTiles
+// + i. A lane's 16 bytes of Q or K, columns 8t .. 8t + 7 of 32, are two fragments: the products run
+// over the columns in an order of their own, the same on both sides.
+template <int kHeadDim, int kSlices>
+__device__ void score(const Job& job, const Pair (&pairs)[2], uint32_t shared, bool active,
+                      const Warp<kHeadDim, kSlices>& warp,
+                      float (&scores)[kSliceKeys / 8 / kSlices][4]) {
+  using P = Plan<kHeadDim>;
+  constexpr int kBlocks = kHeadDim / 32;
+  constexpr int kPartBlocks = kBlocks / P::kParts;
+  uint4 q[2][kBlocks] = {};
 #pragma unroll
-  for (int b = 0; b < P::kHalfBlocks; ++b) {
-    const int block = thread.half * P::kHalfBlocks + b;
-    if (block >= P::kBlocks) continue;
-    const uint4 low = query.low_part(shared, thread, b);
-    const uint4 high = query.high_part(shared, thread, b);
-    const uint4 k = ptx::load_shared(
-        key_address<kHeadDim>(stage, thread.key_tile * 8 + thread.g, block * 4 + thread.t));
-    ptx::mma_bf16(first, low.x, high.x, low.y, high.y, k.x, k.y);
-    ptx::mma_bf16(second, low.z, high.z, low.w, high.w, k.z, k.w);
+  for (int half = 0; half < 2; ++half) {
+    if (pairs[half].index < 0) continue;
+    const uint16_t* const source = job.attention.q + pairs[half].index * kHeadDim + warp.t * 8;
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block)
+      q[half][block] = *reinterpret_cast<const uint4*>(source + block * 32);
   }
 #pragma unroll
-  for (int c = 0; c < 4; ++c) first[c] += second[c];
-  ptx::store_shared(
-      shared + static_cast<uint32_t>(P::kScoreAt + (thread.warp * 32 + thread.lane) * 16), first);
+  for (int part = 0; part < P::kParts; ++part) {
+    ptx::copy_wait(P::kParts - 1 - part + P::kCluster);
+    __syncthreads();
+    if (!active) continue;
+#pragma unroll
+    for (int block = part * kPartBlocks; block < (part + 1) * kPartBlocks; ++block) {
+      const uint4& low = q[0][block];
+      const uint4& high = q[1][block];
+#pragma unroll
+      for (int i = 0; i < Warp<kHeadDim, kSlices>::kKeyTiles; ++i) {
+        const int key = (warp.slice * Warp<kHeadDim, kSlices>::kKeyTiles + i) * 8 + warp.g;
+        const uint4 k = ptx::load_shared(key_address<kHeadDim>(shared, key, block * 4 + warp.t));
+        ptx::mma_bf16(scores[i], low.x, high.x, low.y, high.y, k.x, k.y);
+        ptx::mma_bf16(scores[i], low.z, high.z, low.w, high.w, k.z, k.w);
+      }
+    }
+  }
+}
+
+// Hides the keys a pair does not see and returns the largest score left of either pair, over the
+// lanes of a row. First key of the slice: `base`.
+template <int kKeyTiles>
+__device__ float2 mask_scores(const Pair (&pairs)[2], int base, int t,
+                              float (&scores)[kKeyTiles][4]) {
+  float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+  for (int i = 0; i < kKeyTiles; ++i)
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int key = base + i * 8 + 2 * t + c % 2;
+      const Pair& pair = pairs[c / 2];
+      if (key < pair.first_key || key > pair.last_key) scores[i][c] = -INFINITY;
+      largest[c / 2] = fmaxf(largest[c / 2], scores[i][c]);
+    }
+#pragma unroll
+  for (int mask = 1; mask <= 2; mask *= 2) {
+    largest[0] = fmaxf(largest[0], __shfl_xor_sync(0xffffffffU, largest[0], mask));
+    largest[1] = fmaxf(largest[1], __shfl_xor_sync(0xffffffffU, largest[1], mask));
+  }
+  return make_float2(largest[0], largest[1]);
 }
 
 // e^(score - largest); 0 for what is hidden, also where everything is.
@@ -341,295 +260,269 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Sums over the slices so far, of the pairs g and g + 8, relative to `largest`.
-template <int kHeadDim>
-struct Sums {
-  float values[Plan<kHeadDim>::kValueTiles][4] = {};
+// Turns scores into weights relative to the largest score of this thread block's 64 keys and leaves
+// both in every thread block of the cluster. An accumulator of the scores is, rounded to BF16, a
+// fragment of the second product's left side: lanes store what they will load.
+template <int kHeadDim, int kSlices>
+__device__ void share_weights(const Warp<kHeadDim, kSlices>& warp, uint8_t* memory, int rank,
+                              bool active, const float2& warp_largest,
+                              const float (&scores)[kSliceKeys / 8 / kSlices][4]) {
+  using P = Plan<kHeadDim>;
+  constexpr int kKeyTiles = Warp<kHeadDim, kSlices>::kKeyTiles;
+  auto* const warp_max = reinterpret_cast<float*>(memory + P::kWarpMaxAt);
+  if (warp.t == 0) {
+    warp_max[warp.warp * 16 + warp.g] = warp_largest.x;
+    warp_max[warp.warp * 16 + warp.g + 8] = warp_largest.y;
+  }
+  __syncthreads();
+  if (!active) return;
+  float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+  for (int s = 0; s < kSlices; ++s) {
+    largest[0] = fmaxf(largest[0], warp_max[(warp.tile * kSlices + s) * 16 + warp.g]);
+    largest[1] = fmaxf(largest[1], warp_max[(warp.tile * kSlices + s) * 16 + warp.g + 8]);
+  }
+  const uint32_t shared = ptx::shared_address(memory);
+  uint32_t peers[P::kCluster];
+#pragma unroll
+  for (int peer = 0; peer < P::kCluster; ++peer)
+    peers[peer] = P::kCluster == 1 ? shared : ptx::peer_address(shared, peer);
+#pragma unroll
+  for (int i = 0; i < kKeyTiles; ++i) {
+    const int key_tile = rank * (kSliceKeys / 8) + warp.slice * kKeyTiles + i;
+    const int step = warp.tile * P::kWeightSteps + key_tile / 2;
+    const auto at =
+        static_cast<uint32_t>(P::kWeightAt + (step * 32 + warp.lane) * 16 + key_tile % 2 * 8);
+    const uint2 weights = make_uint2(
+        pack_bf16(weight_of(scores[i][0], largest[0]), weight_of(scores[i][1], largest[0])),
+        pack_bf16(weight_of(scores[i][2], largest[1]), weight_of(scores[i][3], largest[1])));
+#pragma unroll
+    for (int peer = 0; peer < P::kCluster; ++peer) ptx::store_peer(peers[peer] + at, weights);
+  }
+  if (warp.slice == 0 && warp.t == 0) {
+    const auto at =
+        static_cast<uint32_t>(P::kMaxAt + ((rank * kMaxTiles + warp.tile) * 16 + warp.g) * 4);
+#pragma unroll
+    for (int peer = 0; peer < P::kCluster; ++peer) {
+      ptx::store_peer(peers[peer] + at, largest[0]);
+      ptx::store_peer(peers[peer] + at + 32, largest[1]);
+    }
+  }
+}
+
+// sums[i] += weights V for one slice of 64 keys, total += weights 1.
+template <int kHeadDim, int kSlices, int kTiles>
+__device__ void add_slice(const Warp<kHeadDim, kSlices>& warp, uint32_t shared, int slice,
+                          float (&sums)[kTiles][4], float (&total)[4]) {
+  using P = Plan<kHeadDim>;
+  constexpr uint32_t kOnes = 0x3f803f80U;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int step = warp.tile * P::kWeightSteps + slice * 4 + half * 2;
+    const auto at = static_cast<uint32_t>(P::kWeightAt + (step * 32 + warp.lane) * 16);
+    const uint4 first = ptx::load_shared(shared + at);
+    const uint4 second = ptx::load_shared(shared + at + 512);
+    ptx::mma_bf16(total, first.x, first.y, first.z, first.w, kOnes, kOnes);
+    ptx::mma_bf16(total, second.x, second.y, second.z, second.w, kOnes, kOnes);
+    const int key = slice * kSliceKeys + half * 32 + warp.lane;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      const uint4 v = ptx::load_matrices_transposed(
+          value_address<kHeadDim>(shared, key, warp.slice * kTiles + i));
+      ptx::mma_bf16(sums[i], first.x, first.y, first.z, first.w, v.x, v.y);
+      ptx::mma_bf16(sums[i], second.x, second.y, second.z, second.w, v.z, v.w);
+    }
+  }
+}
+
+// What one warp leaves of a segment: sums of value columns and totals, relative to `largest`.
+template <int kTiles>
+struct SegmentSums {
+  float sums[kTiles][4] = {};
   float total[2] = {0.0F, 0.0F};
   float largest[2] = {-INFINITY, -INFINITY};
 };
 
-// From the scores of a slice that begins at `first_key` to weights, as fragments of the second
-// product's left side: an accumulator rounded to BF16 is one. Every warp does all of it. Returns
-// by how much earlier sums shrink.
-template <int kHeadDim>
-__device__ float2 weigh(const Pair (&pairs)[2], const Thread& thread, uint32_t shared,
-                        int first_key, float (&largest)[2], uint32_t (&weights)[kKeyTiles][2]) {
-  float scores[kKeyTiles][4];
-  float slice_largest[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-  for (int i = 0; i < kKeyTiles; ++i) {
-    const auto at =
-        shared + static_cast<uint32_t>(Plan<kHeadDim>::kScoreAt + (i * 32 + thread.lane) * 16);
-    const uint4 lower = ptx::load_shared(at);
-    const uint4 upper = ptx::load_shared(at + kKeyTiles * 32 * 16);
-    scores[i][0] = __uint_as_float(lower.x) + __uint_as_float(upper.x);
-    scores[i][1] = __uint_as_float(lower.y) + __uint_as_float(upper.y);
-    scores[i][2] = __uint_as_float(lower.z) + __uint_as_float(upper.z);
-    scores[i][3] = __uint_as_float(lower.w) + __uint_as_float(upper.w);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const int key = first_key + i * 8 + 2 * thread.t + c % 2;
-      const Pair& pair = pairs[c / 2];
-      if (key < pair.first_key || key > pair.last_key) scores[i][c] = -INFINITY;
-      slice_largest[c / 2] = fmaxf(slice_largest[c / 2], scores[i][c]);
-    }
-  }
-  float shrink[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-#pragma unroll
-    for (int mask = 1; mask <= 2; mask *= 2)
-      slice_largest[h] =
-          fmaxf(slice_largest[h], __shfl_xor_sync(0xffffffffU, slice_largest[h], mask));
-    const float before = largest[h];
-    largest[h] = fmaxf(before, slice_largest[h]);
-    shrink[h] = weight_of(before, largest[h]);
-  }
-#pragma unroll
-  for (int i = 0; i < kKeyTiles; ++i)
-#pragma unroll
-    for (int h = 0; h < 2; ++h)
-      weights[i][h] = pack_bf16(weight_of(scores[i][2 * h], largest[h]),
-                                weight_of(scores[i][2 * h + 1], largest[h]));
-  return make_float2(shrink[0], shrink[1]);
-}
-
-// A slice's sum starts at zero and joins the others afterwards: one that a pair does not see
-// changes none of its bits.
-template <int kHeadDim>
-__device__ void add_values(const uint32_t (&w)[kKeyTiles][2], float2 shrink, const Thread& thread,
-                           uint32_t stage, Sums<kHeadDim>& sums) {
+// Adds up the values, slice by slice: each slice's weights are relative to a maximum of its own.
+template <int kHeadDim, int kSlices>
+__device__ void add_values(const Warp<kHeadDim, kSlices>& warp, const Tile& tile, uint8_t* memory,
+                           int segment, bool active,
+                           SegmentSums<Warp<kHeadDim, kSlices>::kValueTiles>& result) {
   using P = Plan<kHeadDim>;
-  constexpr uint32_t kOnes = 0x3f803f80U;
-  float total[4] = {};
-  ptx::mma_bf16(total, w[0][0], w[0][1], w[1][0], w[1][1], kOnes, kOnes);
-  ptx::mma_bf16(total, w[2][0], w[2][1], w[3][0], w[3][1], kOnes, kOnes);
-  sums.total[0] = fmaf(sums.total[0], shrink.x, total[0]);
-  sums.total[1] = fmaf(sums.total[1], shrink.y, total[2]);
-  if (thread.warp >= P::kValueWarps) return;
+  constexpr int kTiles = Warp<kHeadDim, kSlices>::kValueTiles;
+  const uint32_t shared = ptx::shared_address(memory);
+  const auto* const maxima =
+      reinterpret_cast<const float*>(memory + P::kMaxAt) + warp.tile * 16 + warp.g;
+  if (active)
 #pragma unroll
-  for (int i = 0; i < P::kValueTiles; ++i) {
-    const uint4 v = ptx::load_matrices_transposed(
-        value_address<kHeadDim>(stage, thread.lane, thread.warp * P::kValueTiles + i));
-    float values[4] = {};
-    ptx::mma_bf16(values, w[0][0], w[0][1], w[1][0], w[1][1], v.x, v.y);
-    ptx::mma_bf16(values, w[2][0], w[2][1], w[3][0], w[3][1], v.z, v.w);
-    sums.values[i][0] = fmaf(sums.values[i][0], shrink.x, values[0]);
-    sums.values[i][1] = fmaf(sums.values[i][1], shrink.x, values[1]);
-    sums.values[i][2] = fmaf(sums.values[i][2], shrink.y, values[2]);
-    sums.values[i][3] = fmaf(sums.values[i][3], shrink.y, values[3]);
-  }
-}
-
-// To every thread block of the cluster its columns of the sums, and all maxima and totals.
-template <int kHeadDim>
-__device__ void send_sums(const Sums<kHeadDim>& sums, const Thread& thread, uint32_t shared,
-                          int rank, bool has_slices) {
-  using P = Plan<kHeadDim>;
-  if (thread.t == 0) {
-    const uint32_t peer = ptx::peer_address(shared + P::kStatAt, thread.warp);
-    const auto at = static_cast<uint32_t>((rank * kPairs + thread.g) * 8);
-    ptx::store_peer(peer + at, sums.largest[0], sums.total[0]);
-    ptx::store_peer(peer + at + 8 * 8, sums.largest[1], sums.total[1]);
-  }
-  if (!has_slices || thread.warp >= P::kValueWarps) return;
-#pragma unroll
-  for (int i = 0; i < P::kValueTiles; ++i) {
-    const int column = (thread.warp * P::kValueTiles + i) * 8 + 2 * thread.t;
-    const uint32_t peer = ptx::peer_address(shared + P::kStageAt, column / P::kOwnColumns);
-    const auto at = static_cast<uint32_t>(
-        ((rank * kPairs + thread.g) * P::kPitch + column % P::kOwnColumns) * 4);
-    ptx::store_peer(peer + at, sums.values[i][0], sums.values[i][1]);
-    ptx::store_peer(peer + at + 8 * P::kPitch * 4, sums.values[i][2], sums.values[i][3]);
-  }
-}
-
-// Adds up this thread block's columns over the cluster: the result, or one of several segments.
-template <int kHeadDim>
-__device__ void add_ranks(const Job& job, const Work& work, const uint8_t* memory, int segment,
-                          int rank, int kv_head) {
-  using P = Plan<kHeadDim>;
-  constexpr int kItems = P::kOwnColumns / 2;  // of a pair
-  const auto* const stats = reinterpret_cast<const float2*>(memory + P::kStatAt);
-  const auto* const sums = reinterpret_cast<const float*>(memory + P::kStageAt);
-  for (int item = static_cast<int>(threadIdx.x); item < kPairs * kItems; item += kThreads) {
-    const int p = item / kItems;
-    const int own = item % kItems * 2;
-    const Pair pair = load_pair(job, work, kv_head, p);
-    if (pair.last_key < work.segment_first_key) continue;  // the segment is none of the row's
-    float2 stat[kRanks];
-    float largest = -INFINITY;
-#pragma unroll
-    for (int r = 0; r < kRanks; ++r) {
-      stat[r] = stats[r * kPairs + p];
-      largest = fmaxf(largest, stat[r].x);
+    for (int slice = 0; slice < P::kCluster; ++slice) {
+      result.largest[0] = fmaxf(result.largest[0], maxima[slice * kMaxTiles * 16]);
+      result.largest[1] = fmaxf(result.largest[1], maxima[slice * kMaxTiles * 16 + 8]);
     }
-    float2 value = {};
-    float total = 0.0F;
 #pragma unroll
-    for (int r = 0; r < kRanks; ++r) {
-      if (stat[r].x == -INFINITY) continue;  // nothing was sent, or only zeros
-      const float scale = weight_of(stat[r].x, largest);
-      const float2 part =
-          *reinterpret_cast<const float2*>(sums + (r * kPairs + p) * P::kPitch + own);
-      value.x = fmaf(part.x, scale, value.x);
-      value.y = fmaf(part.y, scale, value.y);
-      total = fmaf(stat[r].y, scale, total);
-    }
-    const int column = rank * P::kOwnColumns + own;
-    if (job.attention.max_segments == 1) {
-      store_operand(job.attention.out, pair.row, pair.head * kHeadDim + column,
-                    round_bf16(__fdiv_rn(value.x, total)), round_bf16(__fdiv_rn(value.y, total)));
-      continue;
-    }
-    const int64_t slot = (static_cast<int64_t>(pair.row) * job.attention.num_heads + pair.head) *
-                             job.attention.max_segments +
-                         segment;
-    *reinterpret_cast<float2*>(job.attention.workspace + slot * kHeadDim + column) = value;
-    if (column == 0) job.totals[slot] = make_float2(largest, total);
-  }
-}
-
-// The copies of a thread block's slices: `stages` of them are under way or in use at a time.
-template <int kHeadDim>
-struct Copies {
-  using P = Plan<kHeadDim>;
-  const Job& job;
-  const Thread& thread;
-  const Slices& slices;
-  int kv_head;
-  uint32_t shared;
-  int64_t offset = 0;  // see load_offset()
-  int started = 0;
-
-  __device__ uint32_t stage(int i) const {
-    return shared + static_cast<uint32_t>(P::kStageAt + i % job.stages * P::kStageBytes);
-  }
-  __device__ void find(const Work& work) {
-    offset = load_offset<kHeadDim>(job, work, slices, started, thread, kv_head);
-  }
-  // Two groups, empty after the last slice: waiting counts groups.
-  __device__ void start_next() {
-    if (started < slices.count) {
-      start_copies<kHeadDim>(job, thread, stage(started), started, offset);
+  for (int slice = 0; slice < P::kCluster; ++slice) {
+    ptx::copy_wait(P::kCluster - 1 - slice);
+    __syncthreads();
+    const int first_key = segment * P::kKeys + slice * kSliceKeys;
+    const bool seen = first_key <= tile.last_key && first_key + kSliceKeys > tile.first_key;
+    if (!active || !seen) continue;  // nothing is added where every weight is zero
+    float total[4] = {};
+    if constexpr (P::kCluster == 1) {
+      add_slice<kHeadDim, kSlices, kTiles>(warp, shared, slice, result.sums, total);
+      result.total[0] = total[0];
+      result.total[1] = total[2];
     } else {
-      ptx::copy_commit();
-      ptx::copy_commit();
+      float sums[kTiles][4] = {};
+      add_slice<kHeadDim, kSlices, kTiles>(warp, shared, slice, sums, total);
+      const float scale[2] = {weight_of(maxima[slice * kMaxTiles * 16], result.largest[0]),
+                              weight_of(maxima[slice * kMaxTiles * 16 + 8], result.largest[1])};
+#pragma unroll
+      for (int i = 0; i < kTiles; ++i)
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          result.sums[i][c] = fmaf(sums[i][c], scale[c / 2], result.sums[i][c]);
+      result.total[0] = fmaf(total[0], scale[0], result.total[0]);
+      result.total[1] = fmaf(total[2], scale[1], result.total[1]);
     }
-    ++started;
-  }
-};
-
-// All slices of a thread block, one after the other.
-template <int kHeadDim>
-__device__ void attend(const Pair (&pairs)[2], const Query<kHeadDim>& query, const Work& work,
-                       Copies<kHeadDim>& copies, Sums<kHeadDim>& sums) {
-  const int stages = copies.job.stages;
-  const Thread& thread = copies.thread;
-  for (int i = 0; i < copies.slices.count; ++i) {
-    const uint32_t stage = copies.stage(i);
-    ptx::copy_wait(2 * stages - 1);
-    __syncthreads();
-    score<kHeadDim>(query, thread, copies.shared, stage);
-    ptx::copy_wait(2 * stages - 2);
-    __syncthreads();
-    uint32_t weights[kKeyTiles][2];
-    const float2 shrink = weigh<kHeadDim>(pairs, thread, copies.shared, copies.slices.first_key(i),
-                                          sums.largest, weights);
-    add_values<kHeadDim>(weights, shrink, thread, stage, sums);
-    if (copies.started < copies.slices.count) {
-      __syncthreads();  // before the stage is written again
-      if (copies.started % 8 == 0) copies.find(work);
-    }
-    copies.start_next();
   }
 }
 
-// grid (segment x kRanks, KV head x pair tile, tile)
-template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 2) attention_kernel(const Job job) {
+template <int kHeadDim, int kSlices>
+__device__ void store_segment(const Job& job, const Warp<kHeadDim, kSlices>& warp,
+                              const Pair (&pairs)[2], int segment, int rank,
+                              const SegmentSums<Warp<kHeadDim, kSlices>::kValueTiles>& result) {
+  using P = Plan<kHeadDim>;
+  constexpr int kTiles = Warp<kHeadDim, kSlices>::kValueTiles;
+  const int first_key = segment * P::kKeys;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const Pair& pair = pairs[half];
+    const bool seen = first_key <= pair.last_key && first_key + P::kKeys > pair.first_key;
+    if (pair.index < 0 || !seen) continue;  // the second kernel does not look at this segment
+    const int64_t slot =
+        pair.index * job.attention.max_segments + segment % job.attention.max_segments;
+    float* const target = job.attention.workspace + slot * kHeadDim + rank * P::kColumns +
+                          warp.slice * kTiles * 8 + 2 * warp.t;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i)
+      *reinterpret_cast<float2*>(target + i * 8) =
+          make_float2(result.sums[i][half * 2], result.sums[i][half * 2 + 1]);
+    if (rank == 0 && warp.slice == 0 && warp.t == 0)
+      job.totals[slot] = make_float2(result.largest[half], result.total[half]);
+  }
+}
+
+// One segment with kSlices warps for each tile of 16 pairs.
+template <int kHeadDim, int kSlices>
+__device__ void attend(const Job& job, const Tile& tile, uint8_t* memory, int segment, int rank,
+                       int kv_head) {
+  using P = Plan<kHeadDim>;
+  using W = Warp<kHeadDim, kSlices>;
+  const W warp;
+  const bool active = warp.tile * 16 < tile.num_rows * job.group;
+  const Pair pairs[2] = {load_pair(job, tile, kv_head, warp.tile * 16 + warp.g),
+                         load_pair(job, tile, kv_head, warp.tile * 16 + warp.g + 8)};
+  {
+    float scores[W::kKeyTiles][4] = {};
+    score<kHeadDim, kSlices>(job, pairs, ptx::shared_address(memory), active, warp, scores);
+    const int base = segment * P::kKeys + rank * kSliceKeys + warp.slice * W::kKeyTiles * 8;
+    const float2 largest = mask_scores<W::kKeyTiles>(pairs, base, warp.t, scores);
+    if constexpr (P::kCluster > 1) ptx::cluster_wait();  // all peers run: their memory exists
+    share_weights<kHeadDim, kSlices>(warp, memory, rank, active, largest, scores);
+  }
+  if constexpr (P::kCluster > 1) {
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  } else {
+    __syncthreads();
+  }
+  const bool adds = active && warp.slice < W::kValueSlices;
+  SegmentSums<W::kValueTiles> result;
+  add_values<kHeadDim, kSlices>(warp, tile, memory, segment, adds, result);
+  if (adds) store_segment<kHeadDim, kSlices>(job, warp, pairs, segment, rank, result);
+}
+
+// grid (segment slot x cluster, KV head, tile). kTiles: the most tiles of 16 pairs there can be, 1
+// or kMaxTiles; with one, fewer registers let more thread blocks run side by side.
+template <int kHeadDim, int kTiles>
+__global__ void __launch_bounds__(kThreads, kTiles == 1 && kHeadDim <= 256 ? 2 : 1)
+    attention_kernel(const Job job) {
+  using P = Plan<kHeadDim>;
   extern __shared__ __align__(128) uint8_t memory[];
   allow_next();
-  const bool early_plan = job.rows.early_plan;
-  if (!early_plan) wait_for_previous();
-  const Thread thread;
-  const int segment = static_cast<int>(blockIdx.x) / kRanks;
-  const int rank = static_cast<int>(blockIdx.x) % kRanks;
-  const int kv_head = static_cast<int>(blockIdx.y) / job.pair_tiles;
-  const bool zeroes =
-      job.attention.max_segments == 1 && static_cast<int>(blockIdx.y) % job.pair_tiles == 0;
-  uint2 empty = {0, 0};
-  if (zeroes) empty = load_empty_rows(job, thread.lane);
-  // For later: registers are few.
-  auto& kept = *reinterpret_cast<Work*>(memory + Plan<kHeadDim>::kWorkAt);
-  const Work work = load_work(job, segment);
-  if (threadIdx.x == 0) kept = work;
-  if (work.last_key < work.first_key) {
-    if (early_plan) wait_for_previous();
-    zero_rows<kHeadDim>(job, empty, rank, kv_head);
-    return;
-  }
-  const Pair pairs[2] = {load_pair(job, work, kv_head, thread.g),
-                         load_pair(job, work, kv_head, thread.g + 8)};
-  const Slices slices(work, rank);
-  const uint32_t shared = ptx::shared_address(memory);
-  Copies<kHeadDim> copies{job, thread, slices, kv_head, shared};
-  copies.find(work);
-  if (early_plan) {
-    if (job.rows.early_keys)
-      while (copies.started < job.stages &&
-             slices.first_key(copies.started) + kSliceKeys - 1 <= work.early_last_key)
-        copies.start_next();
-    wait_for_previous();
-  }
-  Query<kHeadDim> query;
-  query.load(job, work, thread, kv_head);
-  while (copies.started < job.stages) copies.start_next();
-  query.keep(shared);
-  zero_rows<kHeadDim>(job, empty, rank, kv_head);
+  wait_for_previous();
+  const Tile tile = load_tile(job, static_cast<int>(blockIdx.z));
+  if (tile.last_key < 0 || tile.sequence < 0) return;
+  const int slot = static_cast<int>(blockIdx.x) / P::kCluster;
+  const int rank = static_cast<int>(blockIdx.x) % P::kCluster;
+  const int segment = tile.first_key / P::kKeys + slot;
+  if (segment * P::kKeys > tile.last_key) return;
+  if (slot == job.attention.max_segments - 1 && (segment + 1) * P::kKeys <= tile.last_key) __trap();
+  if constexpr (P::kCluster > 1) ptx::cluster_arrive();
 
-  Sums<kHeadDim> sums;
-  attend<kHeadDim>(pairs, query, kept, copies, sums);
-  ptx::cluster_arrive();
-  ptx::cluster_wait();  // nobody reads keys and values any more
-  send_sums<kHeadDim>(sums, thread, shared, rank, slices.count > 0);
-  ptx::cluster_arrive();
-  ptx::cluster_wait();
-  add_ranks<kHeadDim>(job, kept, memory, segment, rank, kv_head);
+  const int kv_head = static_cast<int>(blockIdx.y);
+  start_copies<kHeadDim>(job, tile, memory, segment, rank, kv_head);
+  const int num_pairs = tile.num_rows * job.group;
+  if (kTiles == 1 || num_pairs <= 16)
+    return attend<kHeadDim, 8>(job, tile, memory, segment, rank, kv_head);
+  if constexpr (kTiles > 1) {
+    if (num_pairs <= 32) return attend<kHeadDim, 4>(job, tile, memory, segment, rank, kv_head);
+    if (num_pairs <= 64) return attend<kHeadDim, 2>(job, tile, memory, segment, rank, kv_head);
+    attend<kHeadDim, 1>(job, tile, memory, segment, rank, kv_head);
+  }
 }
 
 constexpr int kSlabColumns = 128;  // of a head, per thread block of the second kernel
 constexpr int kBatch = 4;          // segments whose sums a warp fetches together
 
-// The weighted sum, in four columns, of the segments warp, warp + kWarps, ... of a row, and of
-// their totals.
+// The segments of one row that one warp adds up: warp, warp + kWarps, ... from the row's first.
+struct RowSegments {
+  int first_slot;
+  int count;
+  int max_segments;
+  __device__ int slot(int i) const {
+    const int at = first_slot + i;
+    return at >= max_segments ? at - max_segments : at;
+  }
+};
+
+// The largest maximum of all segments, in every lane.
+__device__ float largest_of(const RowSegments& segments, const float2* totals, int lane) {
+  float largest = -INFINITY;
+  for (int i = lane; i < segments.count; i += 32)
+    largest = fmaxf(largest, totals[segments.slot(i)].x);
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
+  return largest;
+}
+
+// The weighted sum of this warp's segments in four columns, and of their totals (w of the result's
+// second half).
 template <int kHeadDim>
-__device__ void combine_segments(int count, const float2* totals, const float* sums, int warp,
-                                 int lane, bool has_columns, float4& sum, float& total) {
+__device__ void combine_segments(const RowSegments& segments, const float2* totals,
+                                 const float* sums, int warp, int lane, bool has_columns,
+                                 float4& sum, float& total) {
   float4 values[kBatch];
   float2 scales[kBatch];
   const auto fetch = [&](int begin) {
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const int i = begin + b * kWarps;
-      if (i >= count) continue;
-      scales[b] = totals[i];
+      if (i >= segments.count) continue;
+      const int slot = segments.slot(i);
+      scales[b] = totals[slot];
       if (has_columns)
-        values[b] = *reinterpret_cast<const float4*>(sums + static_cast<int64_t>(i) * kHeadDim);
+        values[b] = *reinterpret_cast<const float4*>(sums + static_cast<int64_t>(slot) * kHeadDim);
     }
   };
   fetch(warp);
-  float largest = -INFINITY;
-  for (int i = lane; i < count; i += 32) largest = fmaxf(largest, totals[i].x);
-#pragma unroll
-  for (int mask = 16; mask > 0; mask /= 2)
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
-  for (int begin = warp; begin < count; begin += kBatch * kWarps) {
+  const float largest = largest_of(segments, totals, lane);
+  for (int begin = warp; begin < segments.count; begin += kBatch * kWarps) {
     if (begin != warp) fetch(begin);
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
-      if (begin + b * kWarps >= count) continue;
+      if (begin + b * kWarps >= segments.count) continue;
       const float scale = weight_of(scales[b].x, largest);
       total = fmaf(scales[b].y, scale, total);
       if (!has_columns) continue;
@@ -648,28 +541,30 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const Job job) {
   __shared__ float4 warp_sums[kWarps][kSlab / 4];
   __shared__ float warp_totals[kWarps];
   allow_next();
+  wait_for_previous();
   const Attention& attention = job.attention;
   const int thread = static_cast<int>(threadIdx.x);
   const int slab = static_cast<int>(blockIdx.x) * kSlab;
   const int head = static_cast<int>(blockIdx.y);
   const int row = static_cast<int>(blockIdx.z);
   const int column = head * kHeadDim + slab + thread * 2;
-  if (!job.rows.early_plan) wait_for_previous();
-  const int sequence = job.rows.sequences[row];
-  const int last_key = sequence < 0 ? -1 : job.rows.last_keys[row];
-  if (job.rows.early_plan) wait_for_previous();
+  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
   if (last_key < 0) {
     if (thread < kSlab / 2) store_operand(attention.out, row, column, 0.0F, 0.0F);
     return;
   }
 
+  constexpr int kKeys = Plan<kHeadDim>::kKeys;
+  const int first = first_key_of(attention.window, last_key) / kKeys;
+  const RowSegments segments{first % attention.max_segments, last_key / kKeys - first + 1,
+                             attention.max_segments};
   const int64_t base =
       (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
   const int warp = thread / 32;
   const int lane = thread % 32;
   float4 sum = {};
   float total = 0.0F;
-  combine_segments<kHeadDim>(segment_of(last_key) + 1, job.totals + base,
+  combine_segments<kHeadDim>(segments, job.totals + base,
                              attention.workspace + base * kHeadDim + slab + lane * 4, warp, lane,
                              lane < kSlab / 4, sum, total);
   if (lane < kSlab / 4) warp_sums[warp][lane] = sum;
@@ -689,67 +584,34 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const Job job) {
                 round_bf16(__fdiv_rn(value.y, total)));
 }
 
-struct DeviceLimits {
-  int multiprocessors = 0;
-  int block_bytes = 0;           // shared memory a thread block can have
-  int multiprocessor_bytes = 0;  // and all of a multiprocessor's together
-};
-
-const DeviceLimits& device_limits() {
-  static const DeviceLimits limits = [] {
-    int device = 0;
-    DeviceLimits found;
-    TANDEM_CUDA_CHECK(cudaGetDevice(&device));
-    const auto get = [device](int* value, cudaDeviceAttr attribute) {
-      TANDEM_CUDA_CHECK(cudaDeviceGetAttribute(value, attribute, device));
-    };
-    get(&found.multiprocessors, cudaDevAttrMultiProcessorCount);
-    get(&found.block_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    get(&found.multiprocessor_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
-    return found;
-  }();
-  return limits;
-}
-
-// As many stages as a thread block has slices, if the launch leaves multiprocessors idle anyway;
-// otherwise what two thread blocks on one of them can have. Changes no bits.
-template <int kHeadDim>
-int choose_stages(const Job& job) {
+template <int kHeadDim, int kTiles>
+void launch_segments(const Stream& stream, const Job& job) {
   using P = Plan<kHeadDim>;
-  const DeviceLimits& limits = device_limits();
-  const int last = job.attention.max_segments - 1;
-  const int keys = job.attention.window > 0 ? job.attention.window + kTileRows - 1 + 2 * kSliceKeys
-                                            : segment_begin(last + 1) - segment_begin(last);
-  const int slices = (keys + kRanks * kSliceKeys - 1) / (kRanks * kSliceKeys);
-  const int pair_tiles = (job.rows.num_rows * job.group + kPairs - 1) / kPairs;
-  const int blocks = kRanks * job.attention.max_segments * job.attention.num_kv_heads * pair_tiles;
-  const int room = blocks <= limits.multiprocessors
-                       ? limits.block_bytes
-                       : std::min(limits.block_bytes, limits.multiprocessor_bytes / 2 - 1024);
-  return std::clamp((room - P::kStageAt) / P::kStageBytes, 1, std::min(slices, kMaxStages));
-}
-
-template <int kHeadDim>
-void launch_all(const Stream& stream, Job job) {
-  using P = Plan<kHeadDim>;
-  auto* const kernel = attention_kernel<kHeadDim>;
+  auto* const kernel = attention_kernel<kHeadDim, kTiles>;
   static const bool ready = [kernel] {
     TANDEM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           device_limits().block_bytes));
+                                           P::bytes(kTiles)));
     return true;
   }();
   (void)ready;
-  job.stages = choose_stages<kHeadDim>(job);
-  const dim3 grid(static_cast<unsigned>(kRanks * job.attention.max_segments),
-                  static_cast<unsigned>(job.attention.num_kv_heads * job.pair_tiles),
+  const int tiles = (kTileRows * job.group + 15) / 16;
+  const dim3 grid(static_cast<unsigned>(P::kCluster * job.attention.max_segments),
+                  static_cast<unsigned>(job.attention.num_kv_heads),
                   static_cast<unsigned>(job.tiles.num_tiles));
-  launch_clusters(stream, kRanks, kernel, grid, dim3(kThreads),
-                  static_cast<size_t>(P::bytes(job.stages)), job);
-  if (job.attention.max_segments == 1) return;
+  launch_clusters(stream, P::kCluster, kernel, grid, dim3(kThreads),
+                  static_cast<size_t>(P::bytes(tiles)), job);
+}
+
+template <int kHeadDim>
+void launch_all(const Stream& stream, const Job& job) {
+  if (kTileRows * job.group <= 16)
+    launch_segments<kHeadDim, 1>(stream, job);
+  else
+    launch_segments<kHeadDim, kMaxTiles>(stream, job);
   constexpr int kSlab = kHeadDim < kSlabColumns ? kHeadDim : kSlabColumns;
-  const dim3 rows(kHeadDim / kSlab, static_cast<unsigned>(job.attention.num_heads),
+  const dim3 grid(kHeadDim / kSlab, static_cast<unsigned>(job.attention.num_heads),
                   static_cast<unsigned>(job.rows.num_rows));
-  launch(stream, combine_kernel<kHeadDim>, rows, dim3(kThreads), 0, job);
+  launch(stream, combine_kernel<kHeadDim>, grid, dim3(kThreads), 0, job);
 }
 
 }  // namespace
@@ -757,22 +619,14 @@ void launch_all(const Stream& stream, Job job) {
 void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
                const Attention& job) {
   TANDEM_GPU_CHECK(job.num_kv_heads > 0 && job.num_heads % job.num_kv_heads == 0);
+  TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= kMaxTiles * 16 / kTileRows);
   TANDEM_GPU_CHECK(job.max_segments > 0 && tiles.num_tiles > 0);
-  TANDEM_GPU_CHECK(job.window == 0 || job.max_segments == 1);
   TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.num_tiles * 8);
-  TANDEM_GPU_CHECK(rows.num_rows <= kMaxRows);
   auto* const totals = reinterpret_cast<float2*>(
       job.workspace + static_cast<size_t>(rows.num_rows) * static_cast<size_t>(job.num_heads) *
                           static_cast<size_t>(job.max_segments) *
                           static_cast<size_t>(job.head_dim));
-  const int group = job.num_heads / job.num_kv_heads;
-  const Job all{.attention = job,
-                .rows = rows,
-                .tiles = tiles,
-                .group = group,
-                .pair_tiles = (kTileRows * group + kPairs - 1) / kPairs,
-                .stages = 1,
-                .totals = totals};
+  const Job all{job, rows, tiles, job.num_heads / job.num_kv_heads, totals};
   switch (job.head_dim) {
     case 32:
       return launch_all<32>(stream, all);

@@ -31,27 +31,33 @@ __device__ inline void copy_async(uint32_t target, const void* source, bool vali
 __device__ inline void copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
-// Waits until at most `pending` groups of this thread's copies are under way, 11 at most.
+// Waits until at most `pending` groups of this thread's copies are under way. `pending` is known
+// when compiling: it comes from an unrolled loop.
 __device__ __forceinline__ void copy_wait(int pending) {
   switch (pending) {
-#define TANDEM_WAIT_CASE(n)                                   \
-  case n:                                                     \
-    asm volatile("cp.async.wait_group " #n ";" ::: "memory"); \
-    return
-    TANDEM_WAIT_CASE(1);
-    TANDEM_WAIT_CASE(2);
-    TANDEM_WAIT_CASE(3);
-    TANDEM_WAIT_CASE(4);
-    TANDEM_WAIT_CASE(5);
-    TANDEM_WAIT_CASE(6);
-    TANDEM_WAIT_CASE(7);
-    TANDEM_WAIT_CASE(8);
-    TANDEM_WAIT_CASE(9);
-    TANDEM_WAIT_CASE(10);
-    TANDEM_WAIT_CASE(11);
-#undef TANDEM_WAIT_CASE
-    default:
+    case 0:
       asm volatile("cp.async.wait_group 0;" ::: "memory");
+      return;
+    case 1:
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      return;
+    case 2:
+      asm volatile("cp.async.wait_group 2;" ::: "memory");
+      return;
+    case 3:
+      asm volatile("cp.async.wait_group 3;" ::: "memory");
+      return;
+    case 4:
+      asm volatile("cp.async.wait_group 4;" ::: "memory");
+      return;
+    case 5:
+      asm volatile("cp.async.wait_group 5;" ::: "memory");
+      return;
+    case 6:
+      asm volatile("cp.async.wait_group 6;" ::: "memory");
+      return;
+    default:
+      asm volatile("cp.async.wait_group 7;" ::: "memory");
   }
 }
 
@@ -82,20 +88,12 @@ __device__ inline uint32_t peer_address(uint32_t address, int rank) {
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(peer) : "r"(address), "r"(rank));
   return peer;
 }
-__device__ inline void store_peer(uint32_t address, float low, float high) {
-  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(low), "f"(high)
-               : "memory");
+__device__ inline void store_peer(uint32_t address, float value) {
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
-
-__device__ inline void store_shared(uint32_t address, const float (&v)[4]) {
-  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v[0]), "f"(v[1]),
-               "f"(v[2]), "f"(v[3])
-               : "memory");
-}
-
-__device__ inline void store_shared(uint32_t address, const uint4& v) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
-               "r"(v.z), "r"(v.w)
+__device__ inline void store_peer(uint32_t address, uint2 value) {
+  asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x),
+               "r"(value.y)
                : "memory");
 }
 

@@ -2,8 +2,6 @@
 // whole device: ops/attention.h for BF16 keys and values.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <cstdint>
 
@@ -13,38 +11,17 @@
 
 namespace tandem::ops::cuda {
 
-// Partial results are kept for segments of keys, cut where positions alone decide, so that a row's
-// sums, taken over its segments in order, are the same whatever runs beside it. Later segments are
-// longer: short contexts use the whole device, long ones a bounded workspace. Layers with a window
-// have no segments.
-struct SegmentRun {
-  int first_segment;
-  int first_key;
-  int keys;  // of each segment from here on
-};
-__host__ __device__ constexpr SegmentRun segment_run_of_key(int64_t key) {
-  if (key < 1024) return {0, 0, 256};
-  if (key < 4096) return {4, 1024, 512};
-  if (key < 32768) return {10, 4096, 1024};
-  return {38, 32768, 4096};
+// Keys are cut at multiples of this: where depends on positions alone, so a row's sums, which are
+// taken over its segments in order, are the same whatever runs beside it.
+constexpr int attention_segment_keys(int head_dim) {
+  return head_dim == 512 ? 256 : 64;
 }
-__host__ __device__ constexpr int segment_of(int key) {
-  const SegmentRun run = segment_run_of_key(key);
-  return run.first_segment + (key - run.first_key) / run.keys;
-}
-__host__ __device__ constexpr int segment_begin(int segment) {
-  const SegmentRun run = segment < 4    ? segment_run_of_key(0)
-                         : segment < 10 ? segment_run_of_key(1024)
-                         : segment < 38 ? segment_run_of_key(4096)
-                                        : segment_run_of_key(32768);
-  return run.first_key + (segment - run.first_segment) * run.keys;
-}
-static_assert(segment_begin(4) == 1024 && segment_begin(10) == 4096 && segment_begin(38) == 32768);
-static_assert(segment_of(1023) == 3 && segment_of(4095) == 9 && segment_of(32767) == 37);
 
-// Segments of rows that see positions below num_keys (> 0).
-constexpr int attention_max_segments(int window, int64_t num_keys) {
-  return window > 0 ? 1 : segment_of(static_cast<int>(num_keys) - 1) + 1;
+// Segments that `num_keys` neighbouring positions can touch. A tile sees as many keys as its last
+// row, and in a window up to kTileRows - 1 more.
+constexpr int attention_max_segments(int head_dim, int64_t num_keys) {
+  const int64_t keys = attention_segment_keys(head_dim);
+  return static_cast<int>((num_keys + keys - 2) / keys + 1);
 }
 
 // Room for the partial results of one launch; attention() runs of one stream can share it.
@@ -64,7 +41,7 @@ struct Attention {
   KvTable places;
   // [num_rows][num_heads][max_segments] of head_dim sums, then as many maxima and totals.
   float* workspace = nullptr;
-  int max_segments = 0;  // at least what the longest row needs (traps otherwise); 1 with a window
+  int max_segments = 0;  // at least what the longest tile needs; a tile that needs more traps
   Operand out;           // [num_rows, num_heads * head_dim], the operand of o_proj
 };
 

@@ -16,13 +16,7 @@ struct Rows {
   // Positions, last keys, sequences, tiles and block tables were complete before the first kernel
   // that may still run when one of this pass starts: kernels read them before they wait.
   bool early_plan = false;
-  // And so were the keys and values of every position kEarlyDistance or more before a row's last
-  // key: attention fetches them before it waits.
-  bool early_keys = false;
 };
-
-// Rows of one sequence in a pass span fewer positions than this.
-inline constexpr int kEarlyDistance = 64;
 
 // Keys and values of one layer, BF16, [num_blocks][num_kv_heads][block_size][head_dim].
 struct KvLayer {
