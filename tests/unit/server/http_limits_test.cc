@@ -1,0 +1,141 @@
+// How long a client may take: with limits of a second, over real sockets.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "base/clock.h"
+#include "server/http_server.h"
+
+namespace tandem::server {
+namespace {
+
+class OkHandler : public HttpHandler {
+ public:
+  Reply handle(const HttpRequest&) override {
+    Reply reply;
+    reply.body = "ok";
+    return reply;
+  }
+  std::optional<Reply> refuse_head(const HttpRequest&) override { return std::nullopt; }
+  Reply refuse(int status, const std::string& message) override {
+    Reply reply;
+    reply.head.status = status;
+    reply.body = message;
+    return reply;
+  }
+  void count(const HttpRequest&, int, double) override {}
+};
+
+class Client {
+ public:
+  explicit Client(uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  }
+  ~Client() { ::close(socket_); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  void send(const std::string& text) {
+    EXPECT_EQ(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(text.size()));
+  }
+  // Sends the bytes one after the other, a pause before each, until the server closes.
+  void drip(const std::string& text, int pause_ms) {
+    for (const char c : text) {
+      pollfd entry{socket_, POLLIN, 0};
+      if (::poll(&entry, 1, pause_ms) > 0) return;
+      if (::send(socket_, &c, 1, MSG_NOSIGNAL) != 1) return;
+    }
+  }
+  // All that comes until the server closes, or 20 s have passed.
+  std::string read_all() {
+    std::string text;
+    char buffer[4096];
+    pollfd entry{socket_, POLLIN, 0};
+    while (::poll(&entry, 1, 20'000) > 0) {
+      const ssize_t count = ::recv(socket_, buffer, sizeof(buffer), 0);
+      if (count <= 0) return text;
+      text.append(buffer, static_cast<size_t>(count));
+    }
+    ADD_FAILURE() << "still open";
+    return text;
+  }
+
+ private:
+  int socket_;
+};
+
+class HttpLimits : public testing::Test {
+ protected:
+  void SetUp() override {
+    HttpServerOptions options;
+    options.port = 0;
+    options.keep_alive_seconds = options.header_seconds = options.body_seconds = 1;
+    auto server = HttpServer::open(handler_, options);
+    ASSERT_TRUE(server.has_value()) << server.error().message;
+    server_ = std::move(*server);
+  }
+  // A limit of a second, and what a busy machine adds.
+  static void expect_about_a_second(const base::Stopwatch& clock) {
+    EXPECT_GT(clock.seconds(), 0.8);
+    EXPECT_LT(clock.seconds(), 15);
+  }
+
+  OkHandler handler_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+constexpr const char* kPost = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n";
+
+TEST_F(HttpLimits, AClientThatIsQuickIsServed) {
+  Client client(server_->port());
+  client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab");
+  EXPECT_TRUE(client.read_all().starts_with("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpLimits, IdleConnection) {
+  Client client(server_->port());
+  const base::Stopwatch clock;
+  EXPECT_EQ(client.read_all(), "");
+  expect_about_a_second(clock);
+}
+
+TEST_F(HttpLimits, HeaderThatNeverEnds) {
+  Client client(server_->port());
+  const base::Stopwatch clock;
+  client.drip("GET / HTTP/1.1\r\nHost: " + std::string(100'000, 'x'), 20);
+  client.read_all();
+  expect_about_a_second(clock);
+}
+
+TEST_F(HttpLimits, BodyThatStops) {
+  Client client(server_->port());
+  client.send(kPost);
+  const base::Stopwatch clock;
+  client.send("abc");
+  EXPECT_EQ(client.read_all().find("200"), std::string::npos);
+  expect_about_a_second(clock);
+}
+
+// A byte now and then is no progress: the limit is for the whole body.
+TEST_F(HttpLimits, BodyByteByByte) {
+  Client client(server_->port());
+  client.send(kPost);
+  const base::Stopwatch clock;
+  client.drip(std::string(999, 'a'), 20);
+  EXPECT_EQ(client.read_all().find("200"), std::string::npos);
+  expect_about_a_second(clock);
+  EXPECT_EQ(server_->num_busy(), 0);
+}
+
+}  // namespace
+}  // namespace tandem::server
