@@ -24,10 +24,14 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
                                 const gpu::DeviceInfo& info) {
   int64_t weights = weight_bytes(*pair.target_checkpoint);
   if (pair.assistant_checkpoint) weights += weight_bytes(*pair.assistant_checkpoint);
+  const io::TextConfig& text = pair.target->config();
+  const int64_t longest =
+      options.max_model_len > 0 ? options.max_model_len : text.max_position_embeddings;
+  const int64_t working = kReservedBytes + gpu::working_bytes(text, longest);
   const auto allowed =
       static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(info.total_bytes));
   const int64_t used_by_others = info.total_bytes - info.free_bytes;
-  const int64_t budget = allowed - used_by_others - weights - kReservedBytes;
+  const int64_t budget = allowed - used_by_others - weights - working;
   constexpr double kGiB = 1 << 30;
   if (budget <= 0)
     return base::make_error(
@@ -35,7 +39,7 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
         fmt::format("--gpu-memory-utilization: expected room for {:.1f} GiB of weights beside the "
                     "{:.1f} GiB in use, got {:.2f} of {:.1f} GiB; raise it, or free the card",
                     static_cast<double>(weights) / kGiB,
-                    static_cast<double>(used_by_others + kReservedBytes) / kGiB,
+                    static_cast<double>(used_by_others + working) / kGiB,
                     options.gpu_memory_utilization, static_cast<double>(info.total_bytes) / kGiB));
   return std::min(options.kv_bytes, budget);
 }

@@ -46,6 +46,9 @@ class DeviceStep {
   // As SpeculativeStep::run.
   virtual speculation::SpecResult run(const speculation::SpecBatch& batch) = 0;
 };
+// Bytes on the device beside weights and KV cache, from the config alone: an upper bound, so that
+// memory can be divided before weights are read. max_model_len: tokens of a sequence.
+int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len);
 
 // Packs the weights on the device. assistant may be null. The checkpoints are not needed
 // afterwards.

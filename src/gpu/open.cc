@@ -4,6 +4,7 @@
 
 #include "gpu/device_step.h"
 #include "gpu/pair_step.h"
+#include "ops/cuda/attention.h"
 
 namespace tandem::gpu {
 namespace {
@@ -35,6 +36,24 @@ base::Result<DeviceInfo> find_device() {
   info.free_bytes = static_cast<int64_t>(free);
   info.total_bytes = static_cast<int64_t>(total);
   return info;
+}
+
+int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len) {
+  // The head's partial sums, a set of 128 in at most three pieces, and logits for the host.
+  constexpr int64_t kFloat = 4;
+  const int64_t logits = kMaxPassRows * target.vocab_size * kFloat;
+  int64_t attention = 0;
+  for (const io::LayerConfig& layer : target.layers) {
+    const auto head_dim = static_cast<int>(layer.head_dim);
+    const int64_t keys = layer.type == io::LayerType::kSliding
+                             ? std::min(max_model_len, target.sliding_window + kMaxPassRows)
+                             : max_model_len;
+    attention = std::max(attention,
+                         static_cast<int64_t>(ops::cuda::attention_workspace_bytes(
+                             kMaxPassRows, static_cast<int>(target.num_attention_heads), head_dim,
+                             ops::cuda::attention_max_segments(head_dim, keys + kMaxPassRows))));
+  }
+  return attention + 4 * logits;
 }
 
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,

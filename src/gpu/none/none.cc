@@ -16,6 +16,10 @@ base::Result<DeviceInfo> find_device() {
   return no_cuda();
 }
 
+int64_t working_bytes(const io::TextConfig& /*target*/, int64_t /*max_model_len*/) {
+  return 0;
+}
+
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& /*target*/,
                                                            const io::Checkpoint* /*assistant*/,
                                                            const DeviceStepOptions& /*options*/) {
