@@ -57,6 +57,10 @@ class Server:
             time.sleep(0.002)
         self.ready_seconds = time.perf_counter() - self.began
 
+    def shown_command(self):
+        """The command with paths from the root of the tree, for reports."""
+        return "tandem " + " ".join(self.command[1:]).replace(f"{ROOT}/", "")
+
     def __enter__(self):
         return self
 

@@ -50,7 +50,11 @@ def steady(options):
     report = bench.report_head("steady: streaming clients without a pause")
     faults = []
     with bench.Server("--max-num-seqs", str(options.clients), "--max-model-len", "1024") as server:
-        report["command"] = " ".join(server.command[1:])
+        report["command"] = server.shown_command()
+        # The memory of KV blocks is the process's only once they are written, and the prefix cache takes new ones first.
+        blocks = int(server.label("vllm:cache_config_info", "num_gpu_blocks"))
+        bench.bench_serve(server.port, "--input-len", "480", "--output-len", "2", "--num-prompts", str(blocks // 12),
+                          "--max-concurrency", str(options.clients))
         bench.bench_serve(server.port, *load_flags(options, 64), "--duration", "5")
         files_before = server.usage()["files"]
         watch = bench.Watch(server)
@@ -83,7 +87,7 @@ def preempt(options):
         raise SystemExit(f"expected {options.prompts} solo answers, got {len(answers)}")
     with bench.Server("--max-num-seqs", str(options.clients), "--max-model-len", "512",
                       "--kv-cache-gib", str(options.kv_cache_gib)) as server:
-        report["command"] = " ".join(server.command[1:])
+        report["command"] = server.shown_command()
         report["kv_blocks"] = int(server.label("vllm:cache_config_info", "num_gpu_blocks"))
         watch = bench.Watch(server)
         result = bench.bench_serve(server.port, *load_flags(options, 160), *sampled, "--abort-rate", "0.25",
@@ -142,7 +146,7 @@ def overhead(options):
 def overload(options):
     report = bench.report_head("overload: four times what the server can answer")
     with bench.Server("--max-num-seqs", "8", "--max-model-len", "256", "--max-num-queued-reqs", "16") as server:
-        report["command"] = " ".join(server.command[1:])
+        report["command"] = server.shown_command()
         shape = ["--input-len", "64", "--output-len", "64", "--ignore-eos", "--temperature", "0"]
         full = bench.bench_serve(server.port, *shape, "--num-prompts", "200", "--max-concurrency", "8")
         rate = full["request_throughput"]
