@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/command.h"
+#include "cli/cpu_isa_flag.h"
 #include "cli/serve_flags.h"
 #include "cli/usage_error.h"
 
@@ -20,6 +21,7 @@ int main(int argc, char** argv) {
   tandem::cli::add_serve_command(program, exit_code);
   tandem::cli::add_bench_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
+  tandem::cli::add_cpu_isa_flag(program);
   std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   tandem::cli::accept_underscores(arguments);
   try {

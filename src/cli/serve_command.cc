@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
 #include "cli/serve_flags.h"
+#include "ops/cpu/isa.h"
 #include "server/server.h"
 
 namespace tandem::cli {
@@ -60,9 +61,9 @@ void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& opt
                                        : fmt::format("{} draft tokens", options.num_draft_tokens),
                  options.synthetic ? ", synthetic acceptance" : "");
   const engine::KvPlan& plan = runtime.kv_plan();
-  base::log_info("activations: {}; {} threads",
+  base::log_info("activations: {}; {} threads, {}",
                  options.pair.model.compute == model::Compute::kFloat32 ? "FP32" : "BF16",
-                 runtime.num_threads());
+                 runtime.num_threads(), ops::cpu::isa_name(ops::cpu::isa()));
   base::log_info(
       "KV cache: {} in {}, {} tokens in full layers, {} requests at once, of up to {} tokens each",
       describe_bytes(static_cast<double>(plan.size_bytes)), core::dtype_name(runtime.kv_dtype()),
@@ -117,6 +118,8 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       .block_size = flags.block_size,
       .num_pages = runtime.kv_plan().num_page_blocks,
       .num_draft_tokens = runtime.engine().options().num_draft_tokens,
+      .dummy_weights = flags.model.load_format == "dummy",
+      .synthetic_acceptance = !runtime.engine().options().watch_acceptance,
       .log_requests = flags.log_requests,
       .spec_metrics = flags.spec_metrics,
       .prompt_details = flags.prompt_details,
