@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "base/check.h"
 #include "ops/argmax.h"
 #include "sampling/rng.h"
 
@@ -44,8 +43,12 @@ int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> draft
         row < drafts.size() && is_allowed(mask, drafts[row]) &&
         accepts(synthetic, static_cast<int>(row), position, drafts[row], choice.token);
     if (accepted) choice.token = drafts[row];
+    // A constraint that contradicts itself ends this sequence, not the process.
+    if (constraint != nullptr && !constraint->accept(choice.token)) {
+      result.failed = true;
+      return index;
+    }
     sequence.sampler->commit(choice.token);
-    if (constraint != nullptr) TANDEM_CHECK(constraint->accept(choice.token));
     result.tokens.push_back(std::move(choice));
     // Nothing may follow an end, be it drafted or not.
     if (!accepted || (constraint != nullptr && constraint->finished())) return index;

@@ -168,7 +168,7 @@ class Reader {
     TANDEM_ASSIGN_OR_RETURN(const Types types, read_types(schema, at(pointer)));
     ordered_json values = schema.value("enum", ordered_json::array());
     if (schema.contains("const")) {
-      const ordered_json constant = schema["const"];
+      const ordered_json& constant = schema["const"];
       const bool listed = !schema.contains("enum") ||
                           std::find(values.begin(), values.end(), constant) != values.end();
       values = listed ? ordered_json::array({constant}) : ordered_json::array();
