@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 namespace tandem::text {
 namespace {
@@ -30,7 +31,13 @@ class Constraint : public base::TokenConstraint {
   }
 
   bool accept(int32_t token) override {
-    if (finished() || !matcher_.AcceptToken(token)) return false;
+    if (finished()) return false;
+    try {
+      if (!matcher_.AcceptToken(token)) return false;
+    } catch (const std::exception& error) {
+      give_up(error);
+      return false;
+    }
     fresh_ = false;
     return true;
   }
@@ -44,6 +51,12 @@ class Constraint : public base::TokenConstraint {
   bool finished() const override { return matcher_.IsTerminated(); }
 
  private:
+  // From here on nothing may come: the answer ends, and nothing else does.
+  void give_up(const std::exception& error) {
+    base::log_error("a grammar failed: {}", error.what());
+    left_seconds_ = -1;
+  }
+
   void fill() {
     TANDEM_CHECK(!finished());
     int64_t shape = static_cast<int64_t>(mask_.size());
@@ -54,7 +67,11 @@ class Constraint : public base::TokenConstraint {
     tensor.dtype = xgrammar::GetBitmaskDLType();
     tensor.shape = &shape;
     const base::Stopwatch clock;
-    restricts_ = matcher_.FillNextTokenBitmask(&tensor);
+    try {
+      restricts_ = matcher_.FillNextTokenBitmask(&tensor);
+    } catch (const std::exception& error) {
+      give_up(error);
+    }
     left_seconds_ -= clock.seconds();
     if (left_seconds_ < 0) {
       restricts_ = true;
@@ -180,9 +197,9 @@ base::Result<std::shared_ptr<const CompiledGrammar>> GrammarCompiler::compile(
                                          static_cast<int>(impl_->vocab_size), end_ids_);
       impl_->compiler.emplace(info, /*max_threads=*/1, /*cache_enabled=*/false);
     }
-    auto grammar = std::make_shared<const Grammar>(impl_->compiler->CompileGrammar(ebnf, root),
-                                                   impl_->vocab_size,
-                                                   impl_->limits.max_mask_seconds);
+    auto grammar =
+        std::make_shared<const Grammar>(impl_->compiler->CompileGrammar(ebnf, root),
+                                        impl_->vocab_size, impl_->limits.max_mask_seconds);
     impl_->keep(key, grammar);
     return grammar;
   } catch (const std::exception& error) {
