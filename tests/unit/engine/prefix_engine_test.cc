@@ -15,13 +15,14 @@ using test::FakeModelOptions;
 using test::TinyEngine;
 
 struct Tried {
-  explicit Tried(const TinyEngine& tiny, PrefixHash hash = {})
-      : options(with_hash(test::tiny_options(tiny, {}), std::move(hash))),
+  explicit Tried(const TinyEngine& tiny, PrefixHash hash = {}, bool priorities = false)
+      : options(with(test::tiny_options(tiny, {}), std::move(hash), priorities)),
         model(options, {}),
         engine(options, [this](const speculation::SpecBatch& batch) { return model.run(batch); }) {}
 
-  static EngineOptions with_hash(EngineOptions options, PrefixHash hash) {
+  static EngineOptions with(EngineOptions options, PrefixHash hash, bool priorities) {
     options.prefix_hash = std::move(hash);
+    options.priorities = priorities;
     return options;
   }
   void add(const EngineRequest& request) {
@@ -132,6 +133,35 @@ TEST(PrefixEngine, ABurstIsComputedOnce) {
     EXPECT_EQ(run.texts, plain.texts);
     EXPECT_EQ(run.engine.stats().num_prefix_hits, 4 * 20);
     EXPECT_EQ(run.engine.stats().num_preemptions, 0);
+  }
+}
+
+// A request comes back behind a page that lies past its prompt: its ring begins there, and must not
+// be taken for that of the prompt's end.
+TEST(PrefixEngine, ARestoredRingLacksItsBeginning) {
+  Tried run({.max_num_seqs = 1, .num_snapshot_blocks = 4}, {}, true);
+  Tried plain({.prefix_caching = false});
+  const std::vector<int32_t> prompt = count_up(0, 9);
+  EngineRequest first = request(1, prompt, 20);
+  first.num_draft_tokens = 0;
+  run.add(first);
+  for (int i = 0; i < 4; ++i) run.step();
+  ASSERT_EQ(run.texts[1].size(), 4U);
+  std::vector<int32_t> longer = prompt;
+  longer.insert(longer.end(), run.texts[1].begin(), run.texts[1].end());
+  EngineRequest second = request(2, longer, 1), other = request(3, count_up(20, 11), 1);
+  second.priority = other.priority = -1;
+  run.add(second);  // leaves a snapshot behind page 3
+  run.add(other);   // takes the blocks of that behind page 2
+  run.finish();
+  EXPECT_EQ(run.engine.stats().num_preemptions, 1);
+  EngineRequest again = request(4, count_up(0, 12), 8);
+  again.prompt_ids.back() = 30;
+  run.cached(again);
+  for (EngineRequest r : {first, second, other, again}) {
+    r.priority = 0;
+    plain.cached(r);
+    EXPECT_EQ(run.texts[r.id], plain.texts[r.id]) << r.id;
   }
 }
 
