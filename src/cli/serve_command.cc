@@ -118,6 +118,8 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       .block_size = flags.block_size,
       .num_pages = runtime.kv_plan().num_page_blocks,
       .num_draft_tokens = runtime.engine().options().num_draft_tokens,
+      .dummy_weights = flags.model.load_format == "dummy",
+      .synthetic_acceptance = !runtime.engine().options().watch_acceptance,
       .log_requests = flags.log_requests,
       .spec_metrics = flags.spec_metrics,
       .prompt_details = flags.prompt_details,

@@ -69,6 +69,8 @@ Reply Service::metrics(const HttpRequest&) {
                                     .num_admitted = parts_.engine.num_admitted(),
                                     .block_size = parts_.model.block_size,
                                     .num_draft_tokens = parts_.model.num_draft_tokens,
+                                    .dummy_weights = parts_.model.dummy_weights,
+                                    .synthetic_acceptance = parts_.model.synthetic_acceptance,
                                     .healthy = parts_.engine.healthy()});
   return reply;
 }

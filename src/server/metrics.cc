@@ -144,6 +144,11 @@ void Metrics::write_gauges(std::string& out, const MetricsState& state) const {
               fmt::format("{},block_size=\"{}\",num_gpu_blocks=\"{}\"", labels_, state.block_size,
                           engine.num_pages),
               1);
+  write_gauge(out, "tandem:run_info", "Whether weights and acceptance are real.",
+              fmt::format("{},weights=\"{}\",acceptance=\"{}\"", labels_,
+                          state.dummy_weights ? "dummy" : "checkpoint",
+                          state.synthetic_acceptance ? "synthetic" : "real"),
+              1);
   write_counter(out, "vllm:num_preemptions_total", "Preempted requests.", labels_,
                 static_cast<double>(engine.num_preemptions));
   write_counter(out, "vllm:prefix_cache_queries_total",

@@ -24,6 +24,8 @@ struct MetricsState {
   int64_t num_admitted = 0;
   int64_t block_size = 0;
   int num_draft_tokens = 0;
+  bool dummy_weights = false;
+  bool synthetic_acceptance = false;
   bool healthy = true;
 };
 

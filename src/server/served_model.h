@@ -31,7 +31,10 @@ struct ServedModel {
   int64_t block_size = 0;
   int64_t num_pages = 0;
   int num_draft_tokens = 0;
-  bool log_requests = false;  // a line for each that ends
+  // For measuring; /metrics says so.
+  bool dummy_weights = false;
+  bool synthetic_acceptance = false;
+  bool log_requests = false;    // a line for each that ends
   bool spec_metrics = false;    // speculative statistics in every answer
   bool prompt_details = false;  // usage.prompt_tokens_details
   bool priorities = false;      // requests may have one

@@ -26,7 +26,8 @@ VLLM = {
 }
 OTHERS = {"counter": "http_requests_total process_cpu_seconds_total tandem:request_refused_total "
                      "tandem:acceptance_warnings_total",
-          "gauge": "process_resident_memory_bytes process_open_fds process_start_time_seconds tandem:healthy",
+          "gauge": "process_resident_memory_bytes process_open_fds process_start_time_seconds tandem:healthy "
+                   "tandem:run_info",
           "histogram": "http_request_duration_seconds"}
 # Words of PromQL that look like metrics.
 PROMQL = {"rate", "increase", "sum", "max", "min", "by", "le", "histogram_quantile", "ignoring", "group_left", "or",
