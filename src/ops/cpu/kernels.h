@@ -51,15 +51,21 @@ struct LinearJob {
 
 // Outputs are given to threads in tiles of this size.
 inline constexpr int64_t kOutTile = 8;
-// Up to so many rows weights are decoded in registers; beyond, into a panel of 16 KiB. A larger one
-// is better for its users but worse for its writer: it leaves the L1 cache.
+// Up to so many rows weights are decoded in registers; beyond, into a panel.
 inline constexpr int64_t kMaxDirectRows = 6;
-inline constexpr int64_t kPanelOuts = 8;
-inline constexpr int64_t kPanelDepth = 512;
+
+// A small panel stays in the L1 cache, which its writing needs. With many rows a large one in the
+// L2 cache is better: all of x is read once for each.
+struct PanelShape {
+  int64_t outs, depth;
+};
+constexpr PanelShape panel_shape(int64_t n) {
+  return n <= 24 ? PanelShape{8, 512} : PanelShape{32, 1024};
+}
 
 // Floats of scratch that linear needs: the panel, and the lanes of its sums.
 constexpr int64_t linear_scratch(int64_t n) {
-  return n > kMaxDirectRows ? kPanelOuts * (kPanelDepth + n * kLanes) : 0;
+  return n > kMaxDirectRows ? panel_shape(n).outs * (panel_shape(n).depth + n * kLanes) : 0;
 }
 
 enum class Quantize { kNone, kStatic, kPerToken };

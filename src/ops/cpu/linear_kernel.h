@@ -34,10 +34,11 @@ void linear_direct(const LinearJob& job, int64_t begin, int64_t end) {
 template <typename E>
 void decode_panel(const LinearJob& job, int64_t out, int64_t count, int64_t begin, int64_t length,
                   float* panel) {
+  const int64_t stride = panel_shape(job.n).depth;
   for (int64_t o = 0; o < count; ++o) {
     const auto* const from =
         static_cast<const typename E::Storage*>(job.weight) + (out + o) * job.weight_stride + begin;
-    float* const to = panel + o * kPanelDepth;
+    float* const to = panel + o * stride;
     constexpr int64_t kStep = E::kHalves * kLanes;
     int64_t i = 0;
     for (; i + kStep <= length; i += kStep)
@@ -58,8 +59,9 @@ struct Panel {
 };
 
 inline Panel panel_at(const LinearJob& job, int64_t first, int64_t end, int64_t depth) {
-  return {first, first + kPanelOuts < end ? first + kPanelOuts : end, depth,
-          job.in - depth < kPanelDepth ? job.in - depth : kPanelDepth};
+  const PanelShape shape = panel_shape(job.n);
+  return {first, first + shape.outs < end ? first + shape.outs : end, depth,
+          job.in - depth < shape.depth ? job.in - depth : shape.depth};
 }
 
 // One tile of outputs and rows over the depth of a panel. Between depths its sums wait, lane by
@@ -70,8 +72,8 @@ TANDEM_INLINE void panel_tile(const LinearJob& job, const Panel& panel, const fl
                               float* waiting) {
   const float* w[kTallOuts];
   for (int64_t o = 0; o < kTallOuts; ++o)
-    w[o] =
-        weights + ((out + o < panel.stop ? out + o : panel.stop - 1) - panel.first) * kPanelDepth;
+    w[o] = weights + ((out + o < panel.stop ? out + o : panel.stop - 1) - panel.first) *
+                         panel_shape(job.n).depth;
   Vec total[kTallOuts][kRows];
   for_tile<kTallOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
     total[o][r] = panel.depth == 0 ? zero() : load(waiting + (o * kRows + r) * kLanes);
@@ -94,7 +96,8 @@ inline void panel_tiles(const LinearJob& job, const Panel& panel, const Panel& n
   int64_t tile = 0;
   for_row_tiles<kTallRows>(job.n, [&](int64_t row, auto rows) {
     for (int64_t out = panel.first; out < panel.stop; out += kTallOuts, ++tile) {
-      float* const here = waiting + (row * kPanelOuts + (out - panel.first) * rows) * kLanes;
+      float* const here =
+          waiting + (row * panel_shape(job.n).outs + (out - panel.first) * rows) * kLanes;
       Ahead<2> ahead;
       ahead.size = size;
       for (int64_t i = 0; i < 2; ++i) {
@@ -109,15 +112,16 @@ inline void panel_tiles(const LinearJob& job, const Panel& panel, const Panel& n
   });
 }
 
-// Many rows: a panel of weights is decoded once and stays in the L1 cache, with the tile of rows of
-// the same depth that is being worked on.
+// Many rows: a panel of weights is decoded once and stays in a cache, a tile of rows of the same
+// depth in the L1 cache.
 template <typename E>
 void linear_panels(const LinearJob& job, int64_t begin, int64_t end, float* scratch) {
-  float* const waiting = scratch + kPanelOuts * kPanelDepth;
+  const PanelShape shape = panel_shape(job.n);
+  float* const waiting = scratch + shape.outs * shape.depth;
   Panel panel = panel_at(job, begin, end, 0);
   while (panel.first < end) {
     const bool more = panel.depth + panel.length < job.in;
-    const Panel next = more ? panel_at(job, panel.first, end, panel.depth + kPanelDepth)
+    const Panel next = more ? panel_at(job, panel.first, end, panel.depth + shape.depth)
                             : panel_at(job, panel.stop, end, 0);
     decode_panel<E>(job, panel.first, panel.stop - panel.first, panel.depth, panel.length, scratch);
     panel_tiles(job, panel, next, E::kFold, sizeof(typename E::Storage), scratch, waiting);
