@@ -61,8 +61,9 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
       ->check(CLI::IsMember({"auto", "vllm", "none"}))
       ->capture_default_str();
   command.add_option("--seed", flags.seed, "of requests that bring none")->capture_default_str();
-  command.add_flag("--per-request-spec-decode-metrics", flags.spec_metrics,
-                   "speculative statistics in answers, and in the last chunk of streams with usage");
+  command.add_flag(
+      "--per-request-spec-decode-metrics", flags.spec_metrics,
+      "speculative statistics in answers, and in the last chunk of streams with usage");
   command.add_flag("--enable-log-requests,!--no-enable-log-requests", flags.log_requests,
                    "a line for each request that ends");
   command

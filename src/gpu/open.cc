@@ -73,8 +73,8 @@ base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint&
     draft_suppress = assistant->generation_config().suppress_tokens;
   }
   uploader.finish();
-  return std::unique_ptr<DeviceStep>(std::make_unique<PairStep>(
-      std::move(loaded), std::move(drafter), std::move(draft_suppress), options));
+  return std::unique_ptr<DeviceStep>(
+      std::make_unique<PairStep>(std::move(loaded), std::move(drafter), draft_suppress, options));
 }
 
 }  // namespace tandem::gpu

@@ -64,7 +64,8 @@ ops::cuda::SyntheticRates synthetic_rates(const DeviceStepOptions& options) {
 }  // namespace
 
 PairStep::PairStep(Target target, std::optional<Assistant> assistant,
-                   std::vector<int32_t> draft_suppress_tokens, const DeviceStepOptions& options)
+                   const std::vector<int32_t>& draft_suppress_tokens,
+                   const DeviceStepOptions& options)
     : options_(options),
       target_(std::move(target)),
       assistant_(std::move(assistant)),

@@ -15,7 +15,7 @@ namespace tandem::gpu {
 class PairStep final : public DeviceStep {
  public:
   PairStep(Target target, std::optional<Assistant> assistant,
-           std::vector<int32_t> draft_suppress_tokens, const DeviceStepOptions& options);
+           const std::vector<int32_t>& draft_suppress_tokens, const DeviceStepOptions& options);
   ~PairStep() override;
 
   speculation::SpecResult run(const speculation::SpecBatch& batch) override;
