@@ -120,6 +120,19 @@ def test_serve(checks, folder):
     return history
 
 
+def test_synthetic_server(checks):
+    """The server says what it is, and the client repeats it."""
+    with Server("--load-format", "dummy", *speculative(DEMO_ASSISTANT, 4, **SYNTHETIC)) as server:
+        arguments = ["serve", "--port", server.port, "--input-len", 8, "--output-len", 120, "--ignore-eos",
+                     "--num-prompts", 8, "--max-concurrency", 4]
+        report = run(checks, "synthetic server", *arguments)
+        checks.equal("synthetic server: said", (report.get("acceptance"), report.get("weights")), ("synthetic", "dummy"))
+        length = report["spec_decode_acceptance_length"]
+        checks.check("synthetic server: mean length", abs(length - 2.76) < 0.15, length)
+        out = tandem("bench", *arguments, "--history", "none")[1]
+        checks.check("synthetic server: in the table", "Speculative Decoding (synthetic)" in out and "dummy" in out, out)
+
+
 def test_history(checks, history):
     status, out, _ = tandem("bench", "history", "--history", history)
     rows = out.splitlines()
@@ -187,6 +200,7 @@ def main():
     test_dummy_pair(checks)
     with tempfile.TemporaryDirectory() as folder:
         test_history(checks, test_serve(checks, folder))
+    test_synthetic_server(checks)
     test_broken_server(checks)
     test_refusals(checks)
     checks.finish()
