@@ -12,7 +12,7 @@ namespace tandem::ops {
 
 enum class Backend {
   kReference,  // plain loops: the specification every other backend is tested against
-  kCpu,        // vector kernels (AVX2, AVX-512), chosen at run time; same bits on both
+  kCpu,        // vector or tile kernels, chosen at run time: ops/cpu/isa.h says whose bits agree
 };
 
 struct Context {
