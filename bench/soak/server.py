@@ -17,8 +17,8 @@ TARGET = str(ROOT / "demo" / "target")
 ASSISTANT = str(ROOT / "demo" / "assistant")
 
 
-def speculative_config(drafts):
-    return json.dumps({"model": ASSISTANT, "num_speculative_tokens": drafts})
+def speculative_config(drafts, **more):
+    return json.dumps({"model": ASSISTANT, "num_speculative_tokens": drafts, **more})
 
 
 def free_port():
