@@ -14,7 +14,7 @@ using Kind = text::OutputEvent::Kind;
 // The answer as items, one open at a time, with the events that tell of each change.
 class ResponsesFormat : public ReplyFormat {
  public:
-  ResponsesFormat(ReplyNames names, std::shared_ptr<ordered_json> reply,
+  ResponsesFormat(ReplyNames names, const std::shared_ptr<ordered_json>& reply,
                   std::shared_ptr<const ordered_json> input, ResponseStore* store)
       : id_(std::move(names.id)),
         reply_(std::move(*reply)),
@@ -65,7 +65,7 @@ class ResponsesFormat : public ReplyFormat {
   }
 
  private:
-  void event(const char* type, ordered_json fields) {
+  void event(const char* type, const ordered_json& fields) {
     if (!streams_) return;
     ordered_json value = {{"type", type}, {"sequence_number", sequence_number_++}};
     value.update(fields);
@@ -113,10 +113,10 @@ class ResponsesFormat : public ReplyFormat {
   }
 
   // An event about the item that is open.
-  void item_event(const char* type, ordered_json fields) {
+  void item_event(const char* type, const ordered_json& fields) {
     ordered_json value = {{"item_id", item_["id"]}, {"output_index", reply_["output"].size()}};
     value.update(fields);
-    event(type, std::move(value));
+    event(type, value);
   }
 
   void open(ordered_json item) {
