@@ -14,10 +14,10 @@ using Kind = text::OutputEvent::Kind;
 // The answer as items, one open at a time, with the events that tell of each change.
 class ResponsesFormat : public ReplyFormat {
  public:
-  ResponsesFormat(ReplyNames names, const std::shared_ptr<ordered_json>& reply,
-                  std::shared_ptr<const ordered_json> input, ResponseStore* store)
+  ResponsesFormat(ReplyNames names, ordered_json reply, std::shared_ptr<const ordered_json> input,
+                  ResponseStore* store)
       : id_(std::move(names.id)),
-        reply_(std::move(*reply)),
+        reply_(std::move(reply)),
         input_(std::move(input)),
         store_(store) {
     reply_["id"] = id_;
@@ -153,7 +153,7 @@ class ResponsesFormat : public ReplyFormat {
     text_ += text;
     ordered_json fields = {{"content_index", 0}, {"delta", text}};
     if (part_type_ == "output_text") fields["logprobs"] = ordered_json::array();
-    item_event(("response." + part_type_ + ".delta").c_str(), std::move(fields));
+    item_event(("response." + part_type_ + ".delta").c_str(), fields);
   }
 
   // Ends the item that is open.
@@ -164,7 +164,7 @@ class ResponsesFormat : public ReplyFormat {
     } else {
       ordered_json fields = {{"content_index", 0}, {"text", text_}};
       if (part_type_ == "output_text") fields["logprobs"] = ordered_json::array();
-      item_event(("response." + part_type_ + ".done").c_str(), std::move(fields));
+      item_event(("response." + part_type_ + ".done").c_str(), fields);
       item_["content"] = ordered_json::array({part_json(part_type_, text_)});
       item_event("response.content_part.done",
                  {{"content_index", 0}, {"part", item_["content"][0]}});
@@ -213,10 +213,10 @@ class ResponsesFormat : public ReplyFormat {
 }  // namespace
 
 std::unique_ptr<ReplyFormat> make_responses_format(ReplyNames names,
-                                                   std::shared_ptr<ordered_json> reply,
+                                                   const std::shared_ptr<ordered_json>& reply,
                                                    std::shared_ptr<const ordered_json> input,
                                                    ResponseStore* store) {
-  return std::make_unique<ResponsesFormat>(std::move(names), std::move(reply), std::move(input),
+  return std::make_unique<ResponsesFormat>(std::move(names), std::move(*reply), std::move(input),
                                            store);
 }
 
