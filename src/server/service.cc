@@ -293,8 +293,8 @@ Reply Service::responses(const HttpRequest& request) {
   if (!parsed) return refused(parsed.error(), request);
   // Not the client's: it must not take another response's place in the store.
   std::string id = request_id({});
-  auto format = make_responses_format(names("resp_", id), std::move(parsed->reply),
-                                      std::move(parsed->input), parsed->store ? &store_ : nullptr);
+  auto format = make_responses_format(names("resp_", id), parsed->reply, std::move(parsed->input),
+                                      parsed->store ? &store_ : nullptr);
   return generate(chat_job(std::move(parsed->chat), std::move(format), std::move(id)),
                   std::move(*admission), request);
 }
