@@ -24,7 +24,7 @@ constexpr size_t kBufferBytes = size_t{64} << 10;
 // One request on its own connection.
 class Exchange {
  public:
-  Exchange(const Endpoint& endpoint, PlannedRequest plan, double now)
+  Exchange(const Endpoint& endpoint, const PlannedRequest& plan, double now)
       : abort_after_(plan.abort_after),
         bytes_(request_bytes(endpoint, "POST", plan.path, plan.body)),
         http_([this](std::string_view part) { take_body(part); }),
@@ -166,7 +166,7 @@ class LoadLoop {
 
   void start_due() {
     while (pending_ && has_room() && pending_->at_seconds <= clock_.seconds()) {
-      auto exchange = std::make_unique<Exchange>(endpoint_, std::move(*pending_), clock_.seconds());
+      auto exchange = std::make_unique<Exchange>(endpoint_, *pending_, clock_.seconds());
       pending_ = next_();
       if (exchange->done()) {
         outcomes_.push_back(exchange->take_outcome());
