@@ -53,7 +53,6 @@ class Control {
             int draft_position_offset);
   void copy_to_device(const ops::cuda::Stream& stream) const;
 
-  const ControlView& host() const { return host_; }
   const ControlView& device() const { return device_; }
   const ControlSizes& sizes() const { return sizes_; }
 

@@ -1,7 +1,6 @@
 #include "gpu/pair_step.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace tandem::gpu {
 namespace {
@@ -15,12 +14,6 @@ constexpr size_t kMaxGraphs = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
-}
-
-int padded(int64_t count) {
-  int size = 8;
-  while (size < count) size *= 2;
-  return size;
 }
 
 ControlSizes control_sizes(const DeviceStepOptions& options) {
@@ -192,6 +185,16 @@ void PairStep::record_step(const StepLayout& layout) {
   record_acceptance(layout);
 }
 
+ops::cuda::KvTable PairStep::ring_table() const {
+  return {control_.device().ring_table, control_.sizes().ring_blocks,
+          static_cast<int>(options_.kv.block_size), static_cast<int>(options_.kv.ring_len)};
+}
+
+ops::cuda::KvTable PairStep::page_table() const {
+  return {control_.device().page_table, control_.sizes().page_blocks,
+          static_cast<int>(options_.kv.block_size), 0};
+}
+
 void PairStep::record_drafts(const StepLayout& layout) {
   const ControlView& c = control_.device();
   int64_t max_keys = 1;
@@ -199,20 +202,17 @@ void PairStep::record_drafts(const StepLayout& layout) {
   for (int begin = 0; begin < layout.num_drafting; begin += kPassRows) {
     const int count = std::min(layout.num_drafting - begin, kPassRows);
     const int rows = padded(count);
-    const Pass pass{
-        .rows = {.num_rows = rows,
-                 .tokens = c.draft_tokens + begin,
-                 .positions = c.draft_positions + begin,
-                 .last_keys = c.draft_last_keys + begin,
-                 .sequences = c.draft_sequences + begin},
-        .tiles = {.num_tiles = count,
-                  .first_rows = c.draft_tile_first_rows + begin,
-                  .num_rows = c.draft_tile_num_rows + begin},
-        .ring = {c.ring_table, control_.sizes().ring_blocks,
-                 static_cast<int>(options_.kv.block_size), static_cast<int>(options_.kv.ring_len)},
-        .pages = {c.page_table, control_.sizes().page_blocks,
-                  static_cast<int>(options_.kv.block_size), 0},
-        .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_))};
+    const Pass pass{.rows = {.num_rows = rows,
+                             .tokens = c.draft_tokens + begin,
+                             .positions = c.draft_positions + begin,
+                             .last_keys = c.draft_last_keys + begin,
+                             .sequences = c.draft_sequences + begin},
+                    .tiles = {.num_tiles = count,
+                              .first_rows = c.draft_tile_first_rows + begin,
+                              .num_rows = c.draft_tile_num_rows + begin},
+                    .ring = ring_table(),
+                    .pages = page_table(),
+                    .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_))};
     Assistant::States states;
     states.store = states_.as<uint16_t>();
     states.slots = c.slots + begin;
@@ -250,10 +250,8 @@ void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::He
       .tiles = {.num_tiles = static_cast<int>(planned.tiles.size()),
                 .first_rows = c.tile_first_rows + offset,
                 .num_rows = c.tile_num_rows + offset},
-      .ring = {c.ring_table, control_.sizes().ring_blocks, static_cast<int>(options_.kv.block_size),
-               static_cast<int>(options_.kv.ring_len)},
-      .pages = {c.page_table, control_.sizes().page_blocks,
-                static_cast<int>(options_.kv.block_size), 0},
+      .ring = ring_table(),
+      .pages = page_table(),
       .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_))};
   target_.forward(stream_, pass, kv_,
                   hidden_.as<uint16_t>() + offset * target_.config().hidden_size, workspace_);

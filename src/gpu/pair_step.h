@@ -31,6 +31,8 @@ class PairStep final : public DeviceStep {
                      speculation::SpecResult& result);
   bool device_can_choose(const speculation::SpecBatch& batch, const StepLayout& layout) const;
 
+  ops::cuda::KvTable ring_table() const;
+  ops::cuda::KvTable page_table() const;
   void launch_step(const Shape& shape, const StepLayout& layout);
   void record_step(const StepLayout& layout);
   void record_drafts(const StepLayout& layout);

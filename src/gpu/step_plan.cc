@@ -60,12 +60,6 @@ class Packer {
 
 }  // namespace
 
-int PlannedPass::num_padded_rows() const {
-  int padded = 8;
-  while (padded < static_cast<int>(rows.size())) padded *= 2;
-  return padded;
-}
-
 StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack) {
   StepLayout layout;
   Packer packer(layout, ring_slack);

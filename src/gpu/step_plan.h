@@ -11,6 +11,14 @@ namespace tandem::gpu {
 inline constexpr int kPassRows = 64;    // places of a pass; a row's index is 64 * pass + place
 inline constexpr int kTileQueries = 8;  // rows of one sequence that attention takes together
 
+// The next of 8, 16, 32, ...: kernels are made for these numbers of rows, and graphs for contexts
+// up to one of them.
+constexpr int padded(int64_t count) {
+  int size = 8;
+  while (size < count) size *= 2;
+  return size;
+}
+
 struct PlannedRow {
   int32_t sequence = -1;  // entry of the batch; -1: padding
   int32_t token = 0;      // known ones; drafts are filled in on the device
@@ -28,8 +36,7 @@ struct PlannedPass {
   bool needs_logits = false;
   int64_t max_keys = 0;
 
-  // 8, 16, 32 or 64: what the kernels are made for.
-  int num_padded_rows() const;
+  int num_padded_rows() const { return padded(static_cast<int64_t>(rows.size())); }
 };
 
 // A sequence that emits tokens in this step. Those that draft come first.
