@@ -32,7 +32,7 @@ speculation::RunnerOptions runner_options(const EvalPair& eval, int64_t max_toke
   options.draft_position_offset = eval.draft_position_offset;
   options.kv_dtype =
       eval.kv_fp8 ? core::DType::kF8E4M3 : eval.pair->target->options().activation_dtype();
-  KvScaleLists scales = kv_scale_lists(*eval.pair->target_checkpoint, eval.kv_fp8);
+  model::KvScaleLists scales = kv_scale_lists(*eval.pair->target_checkpoint, eval.kv_fp8);
   options.k_scales = std::move(scales.k);
   options.v_scales = std::move(scales.v);
   return options;
@@ -68,15 +68,8 @@ std::string_view final_answer(std::string_view text) {
   return text;
 }
 
-KvScaleLists kv_scale_lists(const io::Checkpoint& target, bool kv_fp8) {
-  KvScaleLists lists;
-  if (!kv_fp8) return lists;
-  for (int64_t layer = 0; layer < target.config().text.num_layers(); ++layer) {
-    const io::Checkpoint::KvScales scales = target.kv_scales(layer);
-    lists.k.push_back(scales.k_scale);
-    lists.v.push_back(scales.v_scale);
-  }
-  return lists;
+model::KvScaleLists kv_scale_lists(const io::Checkpoint& target, bool kv_fp8) {
+  return kv_fp8 ? model::stored_kv_scales(target) : model::KvScaleLists();
 }
 
 base::Result<PairAnswers> answer_prompts(const ops::Context& context, const EvalPair& eval,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "model/kv_format.h"
 #include "model/pair.h"
 #include "quantize/eval_result.h"
 #include "quantize/progress.h"
@@ -37,10 +38,7 @@ struct PairAnswers {
 std::string_view final_answer(std::string_view text);
 
 // Scales for a store of this pair's KV: the target's own; empty for a BF16 store.
-struct KvScaleLists {
-  std::vector<float> k, v;
-};
-KvScaleLists kv_scale_lists(const io::Checkpoint& target, bool kv_fp8);
+model::KvScaleLists kv_scale_lists(const io::Checkpoint& target, bool kv_fp8);
 
 // `tokenizer` may be null when no prompt has an answer. `phase` names the work for progress.
 base::Result<PairAnswers> answer_prompts(const ops::Context& context, const EvalPair& eval,

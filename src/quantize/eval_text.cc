@@ -45,7 +45,7 @@ class Reader {
 
  private:
   static model::SingleSequence make_sequence(const EvalPair& eval, int64_t num_tokens) {
-    KvScaleLists scales = kv_scale_lists(*eval.pair->target_checkpoint, eval.kv_fp8);
+    model::KvScaleLists scales = kv_scale_lists(*eval.pair->target_checkpoint, eval.kv_fp8);
     const core::DType dtype =
         eval.kv_fp8 ? core::DType::kF8E4M3 : eval.pair->target->options().activation_dtype();
     return model::SingleSequence(eval.pair->target->config(), num_tokens, 0, dtype,
