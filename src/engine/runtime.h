@@ -52,6 +52,7 @@ class Runtime {
   core::DType kv_dtype() const { return kv_dtype_; }
   // Where steps run: the card's name, or nothing for the CPU.
   const std::string& gpu_name() const { return gpu_name_; }
+  gpu::DeviceStep* device_step() { return device_step_.get(); }  // null on a CPU
   int num_threads() const { return pool_.num_threads(); }
 
  private:

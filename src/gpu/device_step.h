@@ -40,11 +40,20 @@ struct DeviceStepOptions {
   bool use_graphs = true;
 };
 
+// What of a step is measured.
+enum class StepPart { kWhole, kDrafts, kTarget };
+
 class DeviceStep {
  public:
   virtual ~DeviceStep() = default;
   // As SpeculativeStep::run.
   virtual speculation::SpecResult run(const speculation::SpecBatch& batch) = 0;
+
+  // For benchmarks: seconds that each of `count` such steps takes on the device when they follow
+  // each other without waiting for the host. Every sequence of `batch` must sample greedily; what
+  // is left in its KV blocks and state slots is of no use.
+  virtual std::vector<double> device_seconds(const speculation::SpecBatch& batch, StepPart part,
+                                             int count) = 0;
 };
 // Bytes on the device beside weights and KV cache, from the config alone: an upper bound, so that
 // memory can be divided before weights are read. max_model_len: tokens of a sequence.

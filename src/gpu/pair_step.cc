@@ -172,9 +172,10 @@ void PairStep::launch_step(const Shape& shape, const StepLayout& layout) {
   TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(found->second), stream_.handle));
 }
 
-void PairStep::record_step(const StepLayout& layout) {
+void PairStep::record_step(const StepLayout& layout, StepPart part) {
   control_.copy_to_device(stream_);
-  record_drafts(layout);
+  if (part != StepPart::kTarget) record_drafts(layout);
+  if (part == StepPart::kDrafts) return;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     ops::cuda::HeadLogits head;
     record_pass(layout, i, &head);

@@ -19,6 +19,8 @@ class PairStep final : public DeviceStep {
   ~PairStep() override;
 
   speculation::SpecResult run(const speculation::SpecBatch& batch) override;
+  std::vector<double> device_seconds(const speculation::SpecBatch& batch, StepPart part,
+                                     int count) override;
 
  private:
   // What a graph of a step depends on besides the numbers in the control block.
@@ -34,7 +36,7 @@ class PairStep final : public DeviceStep {
   ops::cuda::KvTable ring_table() const;
   ops::cuda::KvTable page_table() const;
   void launch_step(const Shape& shape, const StepLayout& layout);
-  void record_step(const StepLayout& layout);
+  void record_step(const StepLayout& layout, StepPart part = StepPart::kWhole);
   void record_drafts(const StepLayout& layout);
   // Forward and, where logits are needed, the head of pass `index`.
   void record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head);

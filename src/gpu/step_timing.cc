@@ -1,0 +1,71 @@
+// How long steps take on the device alone, for benchmarks.
+#include "gpu/pair_step.h"
+
+namespace tandem::gpu {
+namespace {
+
+// Events and the graph of one measurement; the stream is the step's.
+class Repeats {
+ public:
+  Repeats(cudaStream_t stream, int count) : stream_(stream), events_(static_cast<size_t>(count)) {
+    for (cudaEvent_t& event : events_) TANDEM_CUDA_CHECK(cudaEventCreate(&event));
+  }
+  ~Repeats() {
+    for (const cudaEvent_t event : events_) (void)cudaEventDestroy(event);
+    if (graph_ != nullptr) (void)cudaGraphExecDestroy(graph_);
+  }
+  Repeats(const Repeats&) = delete;
+  Repeats& operator=(const Repeats&) = delete;
+
+  template <typename Record>
+  void capture(const Record& record) {
+    cudaGraph_t graph = nullptr;
+    TANDEM_CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    record();
+    TANDEM_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
+    TANDEM_CUDA_CHECK(cudaGraphInstantiate(&graph_, graph, 0));
+    TANDEM_CUDA_CHECK(cudaGraphDestroy(graph));
+  }
+
+  // Between the ends of neighbouring steps.
+  template <typename Record>
+  std::vector<double> run(const Record& record) const {
+    for (const cudaEvent_t event : events_) {
+      if (graph_ != nullptr)
+        TANDEM_CUDA_CHECK(cudaGraphLaunch(graph_, stream_));
+      else
+        record();
+      TANDEM_CUDA_CHECK(cudaEventRecord(event, stream_));
+    }
+    TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    std::vector<double> seconds;
+    for (size_t i = 1; i < events_.size(); ++i) {
+      float milliseconds = 0;
+      TANDEM_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, events_[i - 1], events_[i]));
+      seconds.push_back(1e-3 * static_cast<double>(milliseconds));
+    }
+    return seconds;
+  }
+
+ private:
+  cudaStream_t stream_;
+  std::vector<cudaEvent_t> events_;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+}  // namespace
+
+std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,
+                                             int count) {
+  const StepLayout layout = plan_step(batch, ring_slack_);
+  TANDEM_CHECK(device_can_choose(batch, layout));
+  control_.fill(batch, layout, options_.draft_position_offset);
+  const auto record = [&] { record_step(layout, part); };
+  // One step more than is counted: the first one follows an idle device.
+  Repeats repeats(stream_.handle, count + 1);
+  record();
+  if (options_.use_graphs) repeats.capture(record);
+  return repeats.run(record);
+}
+
+}  // namespace tandem::gpu
