@@ -41,7 +41,7 @@ class Device {
   virtual double read_bandwidth() = 0;
 };
 
-// "cpu"; "cuda" where the build has it. `num_threads` 0: all cores.
+// "cpu". `num_threads` 0: all cores. On a GPU kernels are measured by bench/gpu_bench.h.
 base::Result<std::unique_ptr<Device>> open_device(std::string_view kind, int num_threads);
 
 }  // namespace tandem::bench

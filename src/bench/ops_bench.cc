@@ -14,22 +14,6 @@ using core::Shape;
 using core::TensorView;
 using nlohmann::ordered_json;
 
-const char* format_name(ops::LinearFormat format) {
-  switch (format) {
-    case ops::LinearFormat::kBF16:
-      return "bf16";
-    case ops::LinearFormat::kF32:
-      return "f32";
-    case ops::LinearFormat::kFp8Tensor:
-      return "fp8";
-    case ops::LinearFormat::kFp8Channel:
-      return "fp8 per channel";
-    case ops::LinearFormat::kFp8Block:
-      return "fp8 block";
-  }
-  return "";
-}
-
 // Inputs, outputs and as many copies of a group's weights as the arena holds.
 class LinearCase {
  public:
@@ -84,27 +68,39 @@ class LinearCase {
   int64_t copies_ = 1;
 };
 
-ordered_json line(const LinearShape& shape, int64_t rows, const std::vector<double>& seconds,
-                  double bandwidth) {
-  const double middle = median(seconds);
+}  // namespace
+
+const char* linear_format_name(ops::LinearFormat format) {
+  switch (format) {
+    case ops::LinearFormat::kBF16:
+      return "bf16";
+    case ops::LinearFormat::kF32:
+      return "f32";
+    case ops::LinearFormat::kFp8Tensor:
+      return "fp8";
+    case ops::LinearFormat::kFp8Channel:
+      return "fp8 per channel";
+    case ops::LinearFormat::kFp8Block:
+      return "fp8 block";
+  }
+  return "";
+}
+
+ordered_json op_line(const LinearShape& shape, int64_t rows, double seconds, double bandwidth) {
   const auto bytes = static_cast<double>(shape.weight_bytes());
   const double flop = 2.0 * static_cast<double>(rows * shape.in * shape.out());
   return {{"name", shape.name},
           {"in", shape.in},
           {"out", shape.out()},
-          {"format", format_name(shape.format)},
+          {"format", linear_format_name(shape.format)},
           {"num_in_model", shape.num_in_model},
           {"rows", rows},
-          {"calls", seconds.size()},
-          {"us", middle * 1e6},
-          {"us_best", *std::ranges::min_element(seconds) * 1e6},
-          {"gb_per_s", bytes / middle * 1e-9},
+          {"us", seconds * 1e6},
+          {"gb_per_s", bytes / seconds * 1e-9},
           {"read_gb_per_s", bandwidth * 1e-9},
-          {"share_of_read", bytes / middle / bandwidth},
-          {"gflop_per_s", flop / middle * 1e-9}};
+          {"share_of_read", bytes / seconds / bandwidth},
+          {"gflop_per_s", flop / seconds * 1e-9}};
 }
-
-}  // namespace
 
 ordered_json run_ops_bench(Device& device, const std::vector<LinearShape>& shapes,
                            const OpsOptions& options) {
@@ -119,7 +115,10 @@ ordered_json run_ops_bench(Device& device, const std::vector<LinearShape>& shape
     const double bandwidth = device.read_bandwidth();
     double one_row = 0;
     for (const int64_t rows : options.rows) {
-      results.push_back(line(shape, rows, one.time(rows, options.timing), bandwidth));
+      const std::vector<double> seconds = one.time(rows, options.timing);
+      results.push_back(op_line(shape, rows, median(seconds), bandwidth));
+      results.back()["calls"] = seconds.size();
+      results.back()["us_best"] = *std::ranges::min_element(seconds) * 1e6;
       const double us = results.back()["us"];
       if (rows == 1) one_row = us;
       if (one_row > 0) results.back()["times_one_row"] = us / one_row;

@@ -24,6 +24,12 @@ struct OpsOptions {
 nlohmann::ordered_json run_ops_bench(Device& device, const std::vector<LinearShape>& shapes,
                                      const OpsOptions& options);
 
+// "fp8", "bf16", "fp8 block", ...
+const char* linear_format_name(ops::LinearFormat format);
+// What every entry says of a product that takes so many seconds.
+nlohmann::ordered_json op_line(const LinearShape& shape, int64_t rows, double seconds,
+                               double bandwidth);
+
 std::string ops_table(const nlohmann::ordered_json& results);
 
 }  // namespace tandem::bench

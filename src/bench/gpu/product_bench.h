@@ -1,0 +1,33 @@
+// The products of a model: each alone, and those of a layer one after the other.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "bench/gpu/cublas_lt.h"
+#include "bench/linear_shapes.h"
+
+namespace tandem::bench {
+
+struct GpuFacts {
+  int num_multiprocessors = 0;
+  double read_bandwidth = 0;          // bytes per second
+  const CublasLt* library = nullptr;  // null: not installed
+};
+
+// Refuses formats that a GPU does not run.
+base::Result<ops::cuda::PackedType> packed_type(const LinearShape& shape);
+
+// One entry for each number of rows. Weights come from memory: 400 MB of copies at least, in turn.
+nlohmann::ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape,
+                                     ops::cuda::PackedType type, std::span<const int64_t> rows);
+
+// The products of `layer` again and again, as in a step; one entry for each number of rows up
+// to 64.
+nlohmann::ordered_json bench_chain(const GpuFacts& facts, const std::string& name,
+                                   const std::vector<const LinearShape*>& layer,
+                                   std::span<const int64_t> rows);
+
+}  // namespace tandem::bench

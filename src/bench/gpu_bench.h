@@ -1,0 +1,39 @@
+// tandem bench ops on an NVIDIA GPU: every kernel of a step alone, as it runs there, in a CUDA
+// graph. gpu/ has the measurements, none/ says what a build without CUDA lacks.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "bench/linear_shapes.h"
+
+namespace tandem::bench {
+
+// What a model's configs say of its kernels.
+struct GpuModel {
+  std::string prefix;  // of its kernels' names: "" or "draft "
+  io::ModelConfig config;
+  std::vector<LinearShape> shapes;
+};
+
+struct GpuOpsOptions {
+  std::vector<int64_t> rows = {1, 5, 8, 16, 32, 64, 128};
+  std::string only = {};  // names that contain it; empty: all
+};
+
+// "NVIDIA H200, 132 multiprocessors"; says what is missing.
+base::Result<std::string> gpu_description();
+// Bytes per second of a kernel that only reads memory. Needs 4 GiB of the card for a moment.
+base::Result<double> gpu_read_bandwidth();
+
+// {"read_gb_per_s", "peer", "ops": [...], "chains": [...], "kernels": [...]}. ops: the keys of
+// run_ops_bench, and us_dependent, cublaslt_us, times_cublaslt (cublaslt_us / us). A product leaves
+// partial sums, which the kernel behind it adds; cuBLASLt leaves BF16.
+base::Result<nlohmann::ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models,
+                                                       const GpuOpsOptions& options);
+
+std::string gpu_ops_table(const nlohmann::ordered_json& result);
+
+}  // namespace tandem::bench
