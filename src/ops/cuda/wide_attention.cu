@@ -1,0 +1,480 @@
+// Attention of many rows on the tensor cores: 64 keys at a time, the softmax carried along.
+//
+// The rows and query heads that share a KV head are the left side of the products, numbered
+// row * group + head, 64 of them to a warpgroup: 64 x 64 scores in registers become weights in
+// registers, the left side of the second product, whose sums are at most 64 x 256. Up to head_dim
+// 256 the two warpgroups have 64 of these pairs each and share keys and values; with 512 both have
+// the same pairs, compute the same scores, and each adds up half of the value columns. Two warps
+// copy keys, two copy values, as asynchronous copies of 16 bytes: pages, rings and padding make
+// them irregular.
+//
+// Every matrix lies in shared memory as columns of 128 bytes: [column block][row][128 bytes],
+// chunks of 16 bytes exchanged by row.
+#include "ops/cuda/wide_attention.h"
+
+#include "ops/cuda/attention.cuh"
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/ptx.cuh"
+#include "ops/cuda/wide_ptx.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+constexpr int kThreads = 384;  // two warpgroups that compute, one that copies
+constexpr int kKeys = 64;      // of a step
+constexpr int kPairs = 64;     // of a warpgroup
+constexpr float kLog2E = 1.4426950408889634F;
+
+template <int kDim>  // head_dim, rounded up to 64
+struct Plan {
+  static constexpr bool kSplit = kDim == 512;  // the warpgroups split the value columns
+  static constexpr int kBlockPairs = kSplit ? kPairs : 2 * kPairs;
+  static constexpr int kColumns = kSplit ? kDim / 2 : kDim;       // value columns of a warpgroup
+  static constexpr int kWidth = kColumns < 128 ? kColumns : 128;  // of a product
+  static constexpr int kParts = kColumns / kWidth;
+  static constexpr int kBlocks = kDim / 64;  // column blocks
+  static constexpr int kStages = kDim == 512 ? 1 : 2;
+  static constexpr int kTileBytes = kKeys * kDim * 2;  // keys or values of a step
+  static constexpr int kColumnBytes = kKeys * 128;     // of a column block
+
+  // Shared memory, in bytes from its start.
+  static constexpr int kKeyAt = kBlockPairs * kDim * 2;
+  static constexpr int kValueAt = kKeyAt + kStages * kTileBytes;
+  static constexpr int kBarrierAt = kValueAt + kStages * kTileBytes;  // 4 kStages of 8 bytes
+  static constexpr int kBytes = kBarrierAt + 4 * kStages * 8;
+};
+
+// Barriers of a ring of keys or values.
+template <int kStages>
+struct Ring {
+  uint32_t full;
+  uint32_t empty;
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+template <int kDim>
+__device__ Ring<Plan<kDim>::kStages> ring_of(uint32_t shared, bool values) {
+  constexpr int kStages = Plan<kDim>::kStages;
+  const uint32_t first = shared + Plan<kDim>::kBarrierAt + (values ? 2 * kStages * 8 : 0);
+  return {first, first + kStages * 8};
+}
+
+struct Job {
+  WideAttention attention;
+  Rows rows;
+  WideTiles tiles;
+  int group;       // query heads of a KV head
+  int block_rows;  // rows that a thread block takes of a tile
+};
+
+// The rows of a thread block.
+struct Block {
+  int first_row = 0;
+  int num_rows = 0;
+  int sequence = -1;
+  int first_position = 0;
+  int first_key = 0;    // that any row sees
+  int chunk_begin = 0;  // positions from here on are rows of the pass
+  int chunk_row = 0;    // the row of position 0, as it were
+
+  __device__ int last_position() const { return first_position + num_rows - 1; }
+  __device__ int first_step() const { return first_key / kKeys; }
+  __device__ int last_step() const { return last_position() / kKeys; }
+};
+
+__device__ inline int first_key_of(int window, int position) {
+  return window == 0 ? 0 : max(0, position - window + 1);
+}
+
+__device__ Block load_block(const Job& job) {
+  // The last rows of a prompt see the most keys: they begin first.
+  const int index = static_cast<int>(gridDim.x - 1 - blockIdx.x);
+  const int of_tile = (kWideTileRows + job.block_rows - 1) / job.block_rows;
+  const int tile = index / of_tile;
+  const int skipped = index % of_tile * job.block_rows;
+  Block block;
+  block.num_rows = min(job.tiles.num_rows[tile] - skipped, job.block_rows);
+  if (block.num_rows <= 0) return block;
+  block.first_row = job.tiles.first_rows[tile] + skipped;
+  block.sequence = job.rows.sequences[block.first_row];
+  block.first_position = job.rows.positions[block.first_row];
+  block.first_key = first_key_of(job.attention.window, block.first_position);
+  block.chunk_begin = job.tiles.chunk_begins[tile];
+  block.chunk_row = block.first_row - block.first_position;
+  return block;
+}
+
+// Where 16 bytes of row `row`, columns 8 * chunk on, lie in a matrix of `num_rows` rows.
+__device__ inline uint32_t chunk_at(int num_rows, int row, int chunk) {
+  return static_cast<uint32_t>((chunk / 8 * num_rows + row) * 128 + (chunk % 8 ^ row % 8) * 16);
+}
+
+// The queries of both warpgroups; zeros where there is no pair or no column.
+template <int kDim>
+__device__ void load_queries(const Job& job, const Block& block, int kv_head, uint32_t shared) {
+  constexpr int kChunks = kDim / 8;
+  const WideAttention& attention = job.attention;
+  const int num_pairs = block.num_rows * job.group;
+  for (int i = static_cast<int>(threadIdx.x); i < Plan<kDim>::kBlockPairs * kChunks; i += 256) {
+    const int pair = i / kChunks;
+    const int chunk = i % kChunks;
+    uint4 value = {};
+    if (pair < num_pairs && chunk * 8 < attention.head_dim) {
+      const int64_t row = block.first_row + pair / job.group;
+      const int head = kv_head * job.group + pair % job.group;
+      value = *reinterpret_cast<const uint4*>(
+          attention.q + (row * attention.num_heads + head) * attention.head_dim + chunk * 8);
+    }
+    ptx::store_shared(
+        shared + pair / kPairs * (kPairs * kDim * 2) + chunk_at(kPairs, pair % kPairs, chunk),
+        value);
+  }
+  ptx::fence_async_shared();
+  ptx::named_barrier(1, 256);
+}
+
+// Where this lane's key of a step lies; null: nobody sees it.
+__device__ const uint16_t* locate(const Job& job, const Block& block, int kv_head, int key,
+                                  bool values) {
+  const WideAttention& attention = job.attention;
+  if (key < block.first_key || key > block.last_position()) return nullptr;
+  if (attention.chunk.k != nullptr && key >= block.chunk_begin) {
+    const int64_t line = static_cast<int64_t>(block.chunk_row + key) * attention.num_kv_heads;
+    return (values ? attention.chunk.v : attention.chunk.k) + (line + kv_head) * attention.head_dim;
+  }
+  return (values ? attention.kv.v : attention.kv.k) +
+         kv_offset(attention.places, attention.num_kv_heads, attention.head_dim, block.sequence,
+                   kv_head, key);
+}
+
+// Starts this warp's half of one step's copies: 32 keys. `spare`: an address that may be read where
+// there is no key, though nothing is.
+template <int kDim>
+__device__ void copy_step(const uint16_t* own_key, const uint16_t* spare, int head_dim,
+                          int warp_of_two, uint32_t target) {
+  constexpr int kChunks = kDim / 8;
+  constexpr int kKeysAtOnce = kChunks < 32 ? 32 / kChunks : 1;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll 4
+  for (int begin = 0; begin < 32; begin += kKeysAtOnce) {
+    const int from = begin + (kChunks < 32 ? lane / kChunks : 0);
+    const auto address = __shfl_sync(0xffffffffU, reinterpret_cast<uint64_t>(own_key), from);
+    const auto* const source = reinterpret_cast<const uint16_t*>(address);
+#pragma unroll
+    for (int first = 0; first < kChunks; first += 32) {
+      const int chunk = first + lane % (kChunks < 32 ? kChunks : 32);
+      const bool valid = source != nullptr && chunk * 8 < head_dim;
+      ptx::copy_async(target + chunk_at(kKeys, warp_of_two * 32 + from, chunk),
+                      valid ? source + chunk * 8 : spare, valid);
+    }
+  }
+  ptx::copy_commit();
+}
+
+// Two warps copy the keys, or the values, of every step.
+template <int kDim>
+__device__ void copy_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
+  using P = Plan<kDim>;
+  const int warp = static_cast<int>(threadIdx.x - 256) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const bool values = warp >= 2;
+  const uint32_t memory = shared + (values ? P::kValueAt : P::kKeyAt);
+  auto filled = ring_of<kDim>(shared, values);
+  auto ready = filled;
+  const auto tell = [&] {
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(ready.full + ready.stage * 8);
+    ready.advance();
+  };
+  const int first = block.first_step();
+  for (int step = first; step <= block.last_step(); ++step) {
+    const int key = step * kKeys + warp % 2 * 32 + lane;
+    const uint16_t* const own = locate(job, block, kv_head, key, values);
+    ptx::barrier_wait(filled.empty + filled.stage * 8, filled.parity ^ 1);
+    copy_step<kDim>(own, job.attention.q, job.attention.head_dim, warp % 2,
+                    memory + filled.stage * P::kTileBytes);
+    filled.advance();
+    if (step - first < P::kStages - 1) continue;
+    ptx::copy_wait(P::kStages - 1);
+    tell();
+  }
+  if (P::kStages > 1) {
+    ptx::copy_wait(0);
+    tell();
+  }
+}
+
+// A pair of this thread: fragment row g (half 0) or g + 8 of its warp's 16.
+struct Pair {
+  int row = -1;  // -1: none
+  int head = 0;
+  int first_key = 0;
+  int last_key = -1;
+};
+
+__device__ Pair load_pair(const Job& job, const Block& block, int kv_head, int index) {
+  Pair pair;
+  if (index >= block.num_rows * job.group) return pair;
+  pair.row = block.first_row + index / job.group;
+  pair.head = kv_head * job.group + index % job.group;
+  pair.last_key = block.first_position + index / job.group;
+  pair.first_key = first_key_of(job.attention.window, pair.last_key);
+  return pair;
+}
+
+// The softmax so far of a thread's two pairs: weights are e^(score - largest), totals are of this
+// thread's keys.
+struct Running {
+  float largest[2] = {-INFINITY, -INFINITY};
+  float total[2] = {0.0F, 0.0F};
+};
+
+__device__ inline void hide(const Pair (&pairs)[2], int first_key, float (&scores)[32]) {
+  const int own = first_key + static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    const int key = own + i / 4 * 8 + i % 2;
+    const Pair& pair = pairs[i / 2 % 2];
+    if (key < pair.first_key || key > pair.last_key) scores[i] = -INFINITY;
+  }
+}
+
+// Scores become weights, in pairs of BF16: weights[4 k + ...] are the left side of the product with
+// keys 16 k .. 16 k + 15. Returns by how much what was summed before is to be scaled.
+__device__ inline float2 weigh(const float (&scores)[32], Running& running,
+                               uint32_t (&weights)[16]) {
+  float factor[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < 32; i += 4)
+      largest = fmaxf(largest, fmaxf(scores[i + half * 2], scores[i + half * 2 + 1]));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
+    largest = fmaxf(largest, running.largest[half]);
+    // Nothing seen yet: every weight is e^-inf.
+    const float base = largest == -INFINITY ? 0.0F : largest * kLog2E;
+    factor[half] = largest == running.largest[half]
+                       ? 1.0F
+                       : ptx::exp2_approx(fmaf(running.largest[half], kLog2E, -base));
+    running.largest[half] = largest;
+    float total = 0.0F;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t two =
+          bf16x2(ptx::exp2_approx(fmaf(scores[i * 4 + half * 2], kLog2E, -base)),
+                 ptx::exp2_approx(fmaf(scores[i * 4 + half * 2 + 1], kLog2E, -base)));
+      weights[i / 2 * 4 + i % 2 * 2 + half] = two;
+      total += low_bf16(two) + high_bf16(two);
+    }
+    running.total[half] = fmaf(running.total[half], factor[half], total);
+  }
+  return make_float2(factor[0], factor[1]);
+}
+
+template <int kDim>
+__device__ inline void score(uint32_t queries, uint32_t keys, float (&scores)[32]) {
+  ptx::pin(scores);
+  ptx::warpgroup_fence();
+#pragma unroll
+  for (int block = 0; block < Plan<kDim>::kBlocks; ++block)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      ptx::wgmma_bf16(scores, ptx::matrix_of(queries + block * (kPairs * 128) + i * 32, 1024),
+                      ptx::matrix_of(keys + block * Plan<kDim>::kColumnBytes + i * 32, 1024),
+                      block + i);
+  ptx::warpgroup_commit();
+  ptx::warpgroup_wait();
+  ptx::pin(scores);
+}
+
+template <int kDim>
+struct Sums {
+  float parts[Plan<kDim>::kParts][Plan<kDim>::kWidth / 2] = {};
+
+  // Columns 8 j + 2t (c 0, 2) and 8 j + 2t + 1 of pair g (c 0, 1) and g + 8.
+  __device__ float& at(int j, int c) {
+    constexpr int kTiles = Plan<kDim>::kWidth / 8;
+    return parts[j / kTiles][j % kTiles * 4 + c];
+  }
+};
+
+template <int kDim>
+__device__ inline void add_values(uint32_t values, const float2& factor, uint32_t (&weights)[16],
+                                  Sums<kDim>& sums) {
+  using P = Plan<kDim>;
+#pragma unroll
+  for (auto& part : sums.parts) {
+#pragma unroll
+    for (int i = 0; i < P::kWidth / 2; ++i) part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
+    ptx::pin(part);
+  }
+  ptx::pin(weights);
+  ptx::warpgroup_fence();
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int part = 0; part < P::kParts; ++part)
+      ptx::wgmma_bf16_rows(
+          sums.parts[part], weights + i * 4,
+          ptx::matrix_of(values + part * (P::kWidth / 64) * P::kColumnBytes + i * 2048, 1024,
+                         P::kColumnBytes));
+  ptx::warpgroup_commit();
+  ptx::warpgroup_wait();
+#pragma unroll
+  for (auto& part : sums.parts) ptx::pin(part);
+}
+
+// A thread's columns of 16 are one word of the operand.
+template <int kDim>
+__device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Running& running,
+                            int first_column, Sums<kDim>& sums) {
+  const WideAttention& attention = job.attention;
+  const WideOperand& out = attention.out;
+  const float inverse_scale = __frcp_rn(out.input_scale);
+  const int t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float total = running.total[half];
+    total += __shfl_xor_sync(0xffffffffU, total, 1);
+    total += __shfl_xor_sync(0xffffffffU, total, 2);
+    const Pair& pair = pairs[half];
+    if (pair.row < 0) continue;
+    const float inverse = __frcp_rn(total);
+#pragma unroll
+    for (int j = 0; j < Plan<kDim>::kColumns / 8; j += 2) {
+      const int column = first_column + j * 8;
+      if (column >= attention.head_dim) continue;
+      uint32_t two[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        two[i] = e4m3x2(round_bf16(sums.at(j + i, half * 2) * inverse),
+                        round_bf16(sums.at(j + i, half * 2 + 1) * inverse), out.input_scale,
+                        inverse_scale);
+      *reinterpret_cast<uint32_t*>(out.data + wide_word(out.capacity, pair.row,
+                                                        pair.head * attention.head_dim + column,
+                                                        t)) = two[0] | (two[1] << 16);
+    }
+  }
+}
+
+template <int kDim>
+__device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t shared) {
+  using P = Plan<kDim>;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int warpgroup = thread / 128;
+  const int first_pair = P::kSplit ? 0 : warpgroup * kPairs;
+  const int first_column = P::kSplit ? warpgroup * P::kColumns : 0;
+  const int own = first_pair + thread % 128 / 32 * 16 + thread % 32 / 4;
+  const Pair pairs[2] = {load_pair(job, block, kv_head, own),
+                         load_pair(job, block, kv_head, own + 8)};
+  load_queries<kDim>(job, block, kv_head, shared);
+  const uint32_t queries = shared + first_pair * kDim * 2;
+  // Every pair sees all keys from the first to the second of these.
+  const int sees_from = first_key_of(job.attention.window, block.last_position());
+  const int sees_to = block.first_position;
+  auto keys = ring_of<kDim>(shared, false);
+  auto values = ring_of<kDim>(shared, true);
+  Running running;
+  Sums<kDim> sums;
+  for (int step = block.first_step(); step <= block.last_step(); ++step) {
+    float scores[32];
+    ptx::barrier_wait(keys.full + keys.stage * 8, keys.parity);
+    score<kDim>(queries, shared + P::kKeyAt + keys.stage * P::kTileBytes, scores);
+    if (thread % 32 == 0) ptx::barrier_arrive(keys.empty + keys.stage * 8);
+    keys.advance();
+    if (step * kKeys < sees_from || (step + 1) * kKeys - 1 > sees_to)
+      hide(pairs, step * kKeys, scores);
+    uint32_t weights[16];
+    const float2 factor = weigh(scores, running, weights);
+    ptx::barrier_wait(values.full + values.stage * 8, values.parity);
+    add_values<kDim>(
+        shared + P::kValueAt + values.stage * P::kTileBytes + first_column / 64 * P::kColumnBytes,
+        factor, weights, sums);
+    if (thread % 32 == 0) ptx::barrier_arrive(values.empty + values.stage * 8);
+    values.advance();
+  }
+  store_pairs<kDim>(job, pairs, running, first_column, sums);
+}
+
+// grid (rows, KV head)
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job job) {
+  using P = Plan<kDim>;
+  extern __shared__ __align__(1024) uint8_t memory[];
+  allow_next();
+  const uint32_t shared = ptx::shared_address(memory);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2 * P::kStages; ++i) {
+      const bool values = i >= P::kStages;
+      const auto ring = ring_of<kDim>(shared, values);
+      ptx::barrier_init(ring.full + i % P::kStages * 8, 2);
+      ptx::barrier_init(ring.empty + i % P::kStages * 8, 8);
+    }
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  wait_for_previous();
+  const Block block = load_block(job);
+  if (block.num_rows <= 0) return;
+  const int kv_head = static_cast<int>(blockIdx.y);
+  if (threadIdx.x >= 256) {
+    ptx::lower_registers<56>();
+    copy_steps<kDim>(job, block, kv_head, shared);
+  } else {
+    ptx::raise_registers<224>();
+    attend<kDim>(job, block, kv_head, shared);
+  }
+}
+
+template <int kDim>
+void launch_all(const Stream& stream, Job job) {
+  using P = Plan<kDim>;
+  auto* const kernel = wide_attention_kernel<kDim>;
+  static const bool configured = [kernel] {
+    TANDEM_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes));
+    return true;
+  }();
+  (void)configured;
+  job.block_rows = P::kBlockPairs / job.group;
+  if (job.block_rows > kWideTileRows) job.block_rows = kWideTileRows;
+  const int of_tile = (kWideTileRows + job.block_rows - 1) / job.block_rows;
+  launch(stream, kernel,
+         dim3(static_cast<unsigned>(job.tiles.num_tiles * of_tile),
+              static_cast<unsigned>(job.attention.num_kv_heads)),
+         dim3(kThreads), P::kBytes, job);
+}
+
+}  // namespace
+
+void wide_attention(const Stream& stream, const Rows& rows, const WideTiles& tiles,
+                    const WideAttention& job) {
+  TANDEM_GPU_CHECK(job.num_kv_heads > 0 && job.num_heads % job.num_kv_heads == 0);
+  TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= kPairs);
+  TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.capacity && tiles.num_tiles > 0);
+  const Job all{job, rows, tiles, job.num_heads / job.num_kv_heads, 0};
+  switch (job.head_dim) {
+    case 32:
+    case 64:
+      return launch_all<64>(stream, all);
+    case 128:
+      return launch_all<128>(stream, all);
+    case 256:
+      return launch_all<256>(stream, all);
+    case 512:
+      return launch_all<512>(stream, all);
+    default:
+      TANDEM_GPU_CHECK(!"wide_attention: head_dim 32, 64, 128, 256 or 512");
+  }
+}
+
+}  // namespace tandem::ops::cuda

@@ -1,0 +1,199 @@
+// The instructions of the prompt's kernels (PTX ISA 9.0): products of a warpgroup, copies to
+// several thread blocks at once, transposition within a warp.
+#pragma once
+
+#include <cstdint>
+
+namespace tandem::ops::cuda::ptx {
+
+// Operands of asm: 8, 32 and 64 accumulators.
+#define TANDEM_ACC8(d, i)                                                                     \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+#define TANDEM_ACC32(d, i) \
+  TANDEM_ACC8(d, i), TANDEM_ACC8(d, i + 8), TANDEM_ACC8(d, i + 16), TANDEM_ACC8(d, i + 24)
+#define TANDEM_ACC64(d) TANDEM_ACC32(d, 0), TANDEM_ACC32(d, 32)
+
+// A matrix in shared memory whose rows of 128 bytes have their 16-byte chunks exchanged: chunk c of
+// row r lies at c ^ (r % 8). `group_bytes`: from one group of eight rows to the next.
+// `column_bytes`: where rows are the summed dimension, from one 128-byte column block to the next.
+__device__ inline uint64_t matrix_of(uint32_t address, uint32_t group_bytes,
+                                     uint32_t column_bytes = 16) {
+  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
+  return kSwizzle128 | (uint64_t{group_bytes >> 4} << 32) | (uint64_t{column_bytes >> 4} << 16) |
+         ((address & 0x3ffffU) >> 4);
+}
+
+// Orders this thread's register writes before products of the warpgroup that read them.
+__device__ inline void warpgroup_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ inline void warpgroup_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+__device__ inline void warpgroup_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+// Keeps what is computed from these registers, or into them, on its side of a fence or a wait.
+template <typename T, int kCount>
+__device__ inline void pin(T (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if constexpr (sizeof(T) == 4 && T(0.5F) != T(0))
+      asm volatile("" : "+f"(values[i])::"memory");
+    else
+      asm volatile("" : "+r"(values[i])::"memory");
+  }
+}
+
+// d = a b, or d += a b with `add`: E4M3, 64 x 32 by 32 x (2 * registers). `a` holds 16 bytes of a
+// packed weight as they are (packed_linear.h); b has one row of bytes for each column of d.
+__device__ inline void wgmma_e4m3(float (&d)[64], const uint4& a, uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n"
+      "}"
+      : TANDEM_ACC64(d)
+      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "memory");
+}
+__device__ inline void wgmma_e4m3(float (&d)[32], const uint4& a, uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n"
+      "}"
+      : TANDEM_ACC32(d, 0)
+      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "memory");
+}
+
+// d (+)= a b: BF16, 64 x 16 by 16 x 64, both with the summed dimension contiguous.
+__device__ inline void wgmma_bf16(float (&d)[32], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, p, 1, 1, 0, 0;\n"
+      "}"
+      : TANDEM_ACC32(d, 0)
+      : "l"(a), "l"(b), "r"(add)
+      : "memory");
+}
+// d += a b: BF16, 64 x 16 in registers by 16 x (2 * registers), the rows of b contiguous.
+__device__ inline void wgmma_bf16_rows(float (&d)[64], const uint32_t* a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
+      : TANDEM_ACC64(d)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+      : "memory");
+}
+__device__ inline void wgmma_bf16_rows(float (&d)[32], const uint32_t* a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
+      : TANDEM_ACC32(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+      : "memory");
+}
+
+#undef TANDEM_ACC64
+#undef TANDEM_ACC32
+#undef TANDEM_ACC8
+
+// Moves registers between the warpgroups of a thread block; every warp of a warpgroup calls it.
+template <int kRegisters>
+__device__ inline void raise_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void lower_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// bulk_copy() to the same place in every thread block of the cluster that `mask` names; each one's
+// barrier counts what arrives there.
+__device__ inline void bulk_copy_to_all(uint32_t target, const void* source, uint32_t bytes,
+                                        uint32_t barrier, uint16_t mask) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(target),
+      "l"(source), "r"(bytes), "r"(barrier), "h"(mask)
+      : "memory");
+}
+// Arrives at the same barrier of thread block `rank` of the cluster.
+__device__ inline void barrier_arrive_at(uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+__device__ inline int cluster_rank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// All threads of the cluster, whole warps at a time.
+__device__ inline void cluster_barrier() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+// Orders this thread's writes to shared memory before products and bulk copies that read them.
+__device__ inline void fence_async_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// The transpose of an 8 x 8 matrix of 16-bit values: lane 4 g + t holds columns 2t, 2t + 1 of row
+// g.
+__device__ inline uint32_t transpose8x8(uint32_t two) {
+  uint32_t result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(two));
+  return result;
+}
+// Stores the transposes of four such matrices: lane i gives the address of column i % 8 of matrix
+// i / 8, 16 bytes.
+__device__ inline void store_transposed(uint32_t address, uint32_t m0, uint32_t m1, uint32_t m2,
+                                        uint32_t m3) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+      : "memory");
+}
+__device__ inline void store_shared(uint32_t address, const uint4& value) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
+               "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+// A barrier of `count` threads of the thread block; id 1 .. 15.
+__device__ inline void named_barrier(int id, int count) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
+}
+
+}  // namespace tandem::ops::cuda::ptx
