@@ -84,6 +84,27 @@ base::Result<EngineRun> run_engine(engine::Engine& engine, const std::vector<Ran
   return run;
 }
 
+void add_roofline(ordered_json& report, int64_t num_sequences, double mean_length,
+                  int64_t round_bytes, double read_bandwidth) {
+  const double rounds_per_second = read_bandwidth / static_cast<double>(round_bytes);
+  const double most = static_cast<double>(num_sequences) * mean_length * rounds_per_second;
+  report["read_gb_per_s"] = read_bandwidth * 1e-9;
+  report["round_bytes"] = round_bytes;
+  report["roofline_tokens_per_second"] = most;
+  if (report.contains("decode_tokens_per_second"))
+    report["share_of_roofline"] = report["decode_tokens_per_second"].get<double>() / most;
+}
+
+std::string roofline_text(const ordered_json& report) {
+  if (!report.contains("share_of_roofline")) return "";
+  return fmt::format(
+      "Roofline: {:.2f} tokens/s, of which {:.0f} %: memory is read at {:.1f} GB/s, a round reads "
+      "{:.2f} GB\n",
+      report["roofline_tokens_per_second"].get<double>(),
+      100 * report["share_of_roofline"].get<double>(), report["read_gb_per_s"].get<double>(),
+      report["round_bytes"].get<double>() * 1e-9);
+}
+
 ordered_json acceptance_json(const speculation::AcceptanceStats& stats, int num_draft_tokens) {
   auto rates = ordered_json::array();
   for (int i = 0; i < num_draft_tokens; ++i) rates.push_back(stats.rate_at(i));

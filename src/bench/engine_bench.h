@@ -56,6 +56,13 @@ base::Result<nlohmann::ordered_json> run_throughput(engine::Engine& engine,
                                                     const std::function<bool()>& stopped);
 std::string throughput_text(const nlohmann::ordered_json& result);
 
+// Decoding of `num_sequences` at once that does nothing but read `round_bytes` for each round of
+// `mean_length` tokens: adds "read_gb_per_s", "roofline_tokens_per_second" and, for a latency
+// report, "share_of_roofline".
+void add_roofline(nlohmann::ordered_json& report, int64_t num_sequences, double mean_length,
+                  int64_t round_bytes, double read_bandwidth);
+std::string roofline_text(const nlohmann::ordered_json& report);
+
 // {"num_drafts", ..., "mean_acceptance_length", "acceptance_per_position"}.
 nlohmann::ordered_json acceptance_json(const speculation::AcceptanceStats& stats,
                                        int num_draft_tokens);

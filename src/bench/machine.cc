@@ -1,5 +1,6 @@
 #include "bench/machine.h"
 
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 
 #include <array>
@@ -43,6 +44,12 @@ nlohmann::ordered_json machine_json() {
           {"cores", std::thread::hardware_concurrency()},
           {"memory_bytes", static_cast<uint64_t>(info.totalram) * info.mem_unit},
           {"load_average", std::move(loads)}};
+}
+
+int64_t peak_rss_bytes() {
+  struct rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 }  // namespace tandem::bench

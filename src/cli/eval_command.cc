@@ -24,6 +24,7 @@ constexpr int64_t kTextPiece = 512;
 struct EvalFlags {
   std::string target, speculative_config, reference, reference_assistant;
   std::string compute = "native", fp8 = "checkpoint", kv_cache_dtype = "auto";
+  std::string draft_head = "checkpoint";
   std::string prompts, text, out_json, out_html;
   int64_t limit = 0;
   int threads = 0;
@@ -41,6 +42,7 @@ base::Result<quantize::EvalOptions> make_options(const EvalFlags& flags, PairPat
   model.speculative_config = flags.speculative_config;
   model.compute = flags.compute;
   model.fp8_arithmetic = flags.fp8;
+  model.draft_head = flags.draft_head;
   TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions runtime, runtime_options(model));
   if (runtime.synthetic)
     return base::invalid(
@@ -85,6 +87,7 @@ base::Result<quantize::EvalInputs> read_inputs(const EvalFlags& flags, const Pai
   if (!flags.reference.empty()) {
     PairPaths reference = paths;
     reference.target = flags.reference;
+    reference.model.draft_head = model::DraftHeadFormat::kCheckpoint;
     if (!flags.reference_assistant.empty()) reference.assistant = flags.reference_assistant;
     TANDEM_ASSIGN_OR_RETURN(inputs.reference, load(reference));
   }
@@ -205,6 +208,11 @@ void add_compute_flags(CLI::App& command, EvalFlags& flags) {
   command.add_option("--compute", flags.compute, "float32, bfloat16 or native")
       ->capture_default_str();
   command.add_option("--fp8-arithmetic", flags.fp8, "checkpoint, weight-only or vllm-parity")
+      ->capture_default_str();
+  command
+      .add_option("--draft-head", flags.draft_head,
+                  "the candidate's assistant: its head as stored (checkpoint) or rounded to fp8")
+      ->check(CLI::IsMember({"checkpoint", "fp8"}))
       ->capture_default_str();
   command
       .add_option("--kv-cache-dtype", flags.kv_cache_dtype,

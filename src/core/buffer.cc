@@ -1,20 +1,40 @@
 #include "core/buffer.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
 namespace tandem::core {
+namespace {
+
+constexpr size_t kAlignment = 64;  // a cache line, and the widest vector register
+// Large areas ask for large pages: a matrix whose rows are read side by side has more small pages
+// than a core knows by heart.
+constexpr size_t kHugePage = size_t{1} << 21;
+constexpr size_t kHugeFrom = 8 * kHugePage;
+
+// Not an error if the system has none.
+void ask_for_huge_pages(void* data, size_t bytes) {
+  ::madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+}
+
+}  // namespace
 
 void Buffer::Free::operator()(void* pointer) const {
   std::free(pointer);
 }
 
 Buffer::Buffer(DType dtype, Shape shape) : dtype_(dtype), shape_(shape) {
-  constexpr size_t kAlignment = 64;  // a cache line, and the widest vector register
   size_bytes_ = static_cast<size_t>(shape.num_elements()) * dtype_bytes(dtype);
+  const bool huge = size_bytes_ >= kHugeFrom;
+  const size_t alignment = huge ? kHugePage : kAlignment;
   const size_t padded = (size_bytes_ / kAlignment + 1) * kAlignment;
-  data_.reset(std::aligned_alloc(kAlignment, padded));
-  TANDEM_CHECK_MSG(data_ != nullptr, "out of memory for {} bytes", padded);
+  void* data = nullptr;
+  TANDEM_CHECK_MSG(::posix_memalign(&data, alignment, padded) == 0, "out of memory for {} bytes",
+                   padded);
+  data_.reset(data);
+  if (huge) ask_for_huge_pages(data, padded);
 }
 
 void Buffer::fill_bytes(uint8_t value) {

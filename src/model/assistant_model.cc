@@ -31,9 +31,9 @@ AssistantModel::AssistantModel(std::shared_ptr<const io::Checkpoint> checkpoint,
   pre_projection_ = Linear(*checkpoint_, {"pre_projection"}, options);
   post_projection_ = Linear(*checkpoint_, {"post_projection"}, options);
   norm_ = checkpoint_->tensor("norm.weight");
-  head_.weight =
-      checkpoint_->find("lm_head.weight").value_or(checkpoint_->tensor("embed_tokens.weight"));
-  head_.format = ops::LinearFormat::kBF16;
+  head_ = DraftHead(
+      checkpoint_->find("lm_head.weight").value_or(checkpoint_->tensor("embed_tokens.weight")),
+      options.draft_head);
   input_ = core::Buffer(options.activation_dtype(),
                         {options.max_rows, 2 * checkpoint_->config().backbone_hidden_size});
 }
@@ -59,7 +59,7 @@ void AssistantModel::step(const ops::Context& context, const DraftBatch& batch, 
   }
   const core::TensorView z = activations_.normed.rows(n);
   ops::rms_norm(context, x, norm_, static_cast<float>(config().rms_norm_eps), z);
-  ops::linear(context, z, std::span(&head_, 1), std::span(&logits, 1));
+  ops::linear(context, z, std::span(&head_.weight(), 1), std::span(&logits, 1));
   post_projection_.forward(context, z, std::span(&state, 1), observer);
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "model/draft_head.h"
 #include "model/drafter.h"
 #include "model/forward_batch.h"
 #include "model/kv_store.h"
@@ -31,6 +32,7 @@ class AssistantModel : public Drafter {
 
   const io::Checkpoint& checkpoint() const { return *checkpoint_; }
   const io::TextConfig& config() const { return checkpoint_->config().text; }
+  const DraftHead& head() const { return head_; }
 
  private:
   std::shared_ptr<const io::Checkpoint> checkpoint_;
@@ -42,7 +44,7 @@ class AssistantModel : public Drafter {
   Linear pre_projection_;   // [2 * backbone -> hidden]
   Linear post_projection_;  // [hidden -> backbone]
   core::TensorView norm_;   // [hidden] BF16
-  ops::LinearWeight head_;  // [vocab, hidden]
+  DraftHead head_;          // [vocab, hidden]
   Activations activations_;
   core::Buffer input_;  // [max_rows, 2 * backbone] embedding, then state
 };

@@ -26,9 +26,15 @@ enum class KvCacheDtype {
   kFp8,  // E4M3 with the checkpoint's scales
 };
 
+enum class DraftHeadFormat {
+  kCheckpoint,  // as it is stored
+  kFp8,         // rounded to E4M3 when the model is opened, a scale for each token
+};
+
 struct ModelOptions {
   Compute compute = Compute::kNative;
   Fp8Arithmetic fp8 = Fp8Arithmetic::kCheckpoint;
+  DraftHeadFormat draft_head = DraftHeadFormat::kCheckpoint;
   int64_t max_rows = 512;  // most rows of one forward; sizes the activation buffers
 
   core::DType activation_dtype() const {

@@ -16,8 +16,9 @@ inline constexpr int64_t kTileDepth = 32;  // elements of one product
 inline constexpr int64_t kTileSums = kTileOuts * kTileRows;
 // Outputs are taken in groups of two tiles, and given to threads so.
 inline constexpr int64_t kTileGroup = 2 * kTileOuts;
-// Beyond two tiles of rows a panel of weights is decoded once: 32 outputs, this many elements.
-inline constexpr int64_t kTilePanelDepth = 2048;
+// Beyond two tiles of rows a panel of weights is decoded once: 32 outputs, this many elements,
+// which stay in the L1 cache.
+inline constexpr int64_t kTilePanelDepth = 512;
 
 // x as BF16, in tiles of rows of one width: a row stands in one column of its tile.
 struct TileRows {

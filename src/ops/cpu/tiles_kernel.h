@@ -6,78 +6,43 @@
 
 #include "ops/cpu/linear_tiles.h"
 #include "ops/cpu/rows_kernel.h"
-#include "ops/cpu/tiles.h"
-#include "ops/cpu/tiles_stage.h"
+#include "ops/cpu/tiles_group.h"
 
 #if defined(__AVX512F__)
 namespace tandem::ops::cpu::avx512 {
 
-// One group of outputs: its tiles of sums are [row tile][output tile][16][width].
-struct TileGroup {
-  int64_t first;  // output
-  int64_t last;   // output behind those of the job; what lies there is worth fetching early
-  uint16_t* panel;
-  float* sums;
-  float* totals;  // with block scales
-
-  TANDEM_INLINE float* sums_of(int64_t row_tile, int64_t out_tile) const {
-    return sums + (row_tile * 2 + out_tile) * kTileSums;
-  }
-};
-
-// Asks for weights some lines ahead of product k, of this group or of the next.
-template <typename E, int kOuts>
-TANDEM_INLINE void fetch_ahead(const LinearJob& job, const TileGroup& group, int64_t k) {
-  constexpr int64_t kSize = sizeof(typename E::Storage);
-  constexpr int64_t kLine = 64 / kSize;
-  constexpr int64_t kAhead = 8 * kLine;
-  const int64_t at = k * kTileDepth;
-  if (at % kLine != 0) return;
-  const bool next = at + kAhead >= job.in;
-  const int64_t column = next ? at + kAhead - job.in : at + kAhead;
-  const int64_t out = next ? group.first + kTileGroup : group.first;
-  if (out + kOuts * kTileOuts > group.last) return;
-  const auto* from =
-      static_cast<const typename E::Storage*>(job.weight) + out * job.weight_stride + column;
-  for (int64_t o = 0; o < kOuts * kTileOuts; ++o, from += job.weight_stride)
-    _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
-}
-
-// sums += weights x over products [begin, end) for kOuts tiles of outputs and kRows tiles of rows.
+// sums += weights x for kOuts tiles of outputs and kRows tiles of rows. Loads and products take
+// turns as the unit can start them.
 template <typename E, int kOuts, int kRows, typename Tiles>
-void multiply(const LinearJob& job, const TileGroup& group, Tiles& tiles, int64_t row_tile,
-              int64_t begin, int64_t end, bool fresh, bool in_panel) {
+void multiply(const LinearJob& job, TileGroup& group, Tiles& tiles, int64_t row_tile,
+              const Products& products) {
   const int64_t row_bytes = job.tiles.width * 4;
   for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
-    if (fresh)
+    if (products.fresh)
       tiles.template zero<2 * o + r>();
     else
       tiles.template load<2 * o + r>(group.sums_of(row_tile + r, o), row_bytes);
   });
-  const int64_t products = padded(job.in) / kTileDepth;
-  const uint32_t* x = job.tiles.pairs + (row_tile * products + begin) * tile_pairs(job.tiles);
-  for (int64_t k = begin; k < end; ++k, x += tile_pairs(job.tiles)) {
-    if (!in_panel) fetch_ahead<E, kOuts>(job, group, k);
-    unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
-      const int64_t out = group.first + o * kTileOuts;
-      if (!in_panel && lies_ready<E>(job, out, k)) {
-        const auto* const from = static_cast<const typename E::Storage*>(job.weight) +
-                                 out * job.weight_stride + k * kTileDepth;
-        tiles.template load<4 + o>(from, job.weight_stride * 2);
-        return;
-      }
-      // Without a panel four tiles take turns, so that a store is well past when its tile is
-      // loaded.
-      const int64_t place = in_panel ? k - begin : k % 2;
-      uint16_t* const staged = group.panel + (place * 2 + o) * kTileOuts * kTileDepth;
-      if (!in_panel) stage<E>(job, out, k, staged);
-      tiles.template load<4 + o>(staged, kTileDepth * 2);
-    });
+  const int64_t tile_size = padded(job.in) / kTileDepth * tile_pairs(job.tiles);
+  const uint32_t* x =
+      job.tiles.pairs + row_tile * tile_size + products.begin * tile_pairs(job.tiles);
+  for (int64_t k = products.begin; k < products.end; ++k, x += tile_pairs(job.tiles)) {
+    if (!products.in_panel) {
+      fetch_ahead<E, kOuts>(job, group, k);
+      stage_ahead<E, kOuts>(job, group, k);
+    } else if (row_tile == 0) {
+      fetch_panel<E, kOuts>(job, group, products, k);
+    }
+    load_weights<E, 4>(job, group, tiles, products, k, 0);
     unroll<kRows>([&](auto r) TANDEM_LAMBDA {
-      tiles.template load<6 + r>(x + r * products * tile_pairs(job.tiles), row_bytes);
+      fetch_rows(job, x + r * tile_size);
+      tiles.template load<6 + r>(x + r * tile_size, row_bytes);
+      tiles.template dot<r, 4, 6 + r>();
+      if constexpr (kOuts == 2) {
+        if constexpr (r == 0) load_weights<E, 5>(job, group, tiles, products, k, 1);
+        tiles.template dot<2 + r, 5, 6 + r>();
+      }
     });
-    for_tile<kOuts, kRows>([&](auto o, auto r)
-                               TANDEM_LAMBDA { tiles.template dot<2 * o + r, 4 + o, 6 + r>(); });
   }
   for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
     tiles.template store<2 * o + r>(group.sums_of(row_tile + r, o), row_bytes);
@@ -113,25 +78,26 @@ inline void store_group(const LinearJob& job, const TileGroup& group, int64_t ou
 }
 
 template <typename E, int kOuts, typename Tiles>
-void linear_group(const LinearJob& job, const TileGroup& group, Tiles& tiles) {
-  const int64_t products = padded(job.in) / kTileDepth;
+void linear_group(const LinearJob& job, TileGroup& group, Tiles& tiles) {
+  const int64_t all = padded(job.in) / kTileDepth;
   const bool blocks = job.block_scales != nullptr;
   const bool in_panel = job.tiles.num_tiles > 2;
-  int64_t step = in_panel ? kTilePanelDepth / kTileDepth : products;
+  int64_t step = in_panel ? kTilePanelDepth / kTileDepth : all;
   if (blocks) step = kScaleBlock / kTileDepth;
-  for (int64_t begin = 0; begin < products; begin += step) {
-    const int64_t end = begin + step < products ? begin + step : products;
+  group.staged = 0;
+  for (int64_t begin = 0; begin < all; begin += step) {
+    const Products products{begin, begin + step < all ? begin + step : all, begin == 0 || blocks,
+                            in_panel};
     if (in_panel)
       unroll<kOuts>([&](auto o) {
-        stage_panel<E>(job, group.first + o * kTileOuts, begin, end,
-                       group.panel + o * kTileOuts * kTileDepth);
+        stage_panel<E>(job, group.first + o * kTileOuts, begin, products.end,
+                       group.staged_tile(0, o));
       });
-    const bool fresh = begin == 0 || blocks;
     for (int64_t tile = 0; tile < job.tiles.num_tiles; tile += 2) {
       if (tile + 1 < job.tiles.num_tiles)
-        multiply<E, kOuts, 2>(job, group, tiles, tile, begin, end, fresh, in_panel);
+        multiply<E, kOuts, 2>(job, group, tiles, tile, products);
       else
-        multiply<E, kOuts, 1>(job, group, tiles, tile, begin, end, fresh, in_panel);
+        multiply<E, kOuts, 1>(job, group, tiles, tile, products);
     }
     if (blocks) add_scaled(job, group, begin);
   }

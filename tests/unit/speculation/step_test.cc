@@ -20,8 +20,10 @@ class Pair : public ::testing::Test {
  protected:
   void SetUp() override { load("unified/target", "unified/assistant"); }
 
-  void load(const std::string& target, const std::string& assistant) {
+  void load(const std::string& target, const std::string& assistant,
+            model::DraftHeadFormat head = model::DraftHeadFormat::kCheckpoint) {
     model::PairOptions options;
+    options.model.draft_head = head;
     options.target = golden(target);
     options.assistant = golden(assistant);
     auto pair = model::load_pair(options);
@@ -138,6 +140,14 @@ TEST_F(Pair, AlternatingProposalsKeepTheText) {
 TEST_F(Pair, Fp8PairsKeepTheTextToo) {
   load("unified/target-fp8", "unified/assistant-fp8");
   const RunOutput plain = run(nullptr, 0, 0.0, prompt_);
+  for (int k = 1; k <= kMaxDraftTokens; ++k)
+    EXPECT_EQ(run(pair_.assistant.get(), k, 0.0, prompt_).tokens, plain.tokens) << "K = " << k;
+}
+
+TEST_F(Pair, ADraftHeadInFp8KeepsTheText) {
+  const RunOutput plain = run(nullptr, 0, 0.0, prompt_);
+  load("unified/target", "unified/assistant", model::DraftHeadFormat::kFp8);
+  ASSERT_EQ(pair_.assistant->head().weight().format, ops::LinearFormat::kFp8Channel);
   for (int k = 1; k <= kMaxDraftTokens; ++k)
     EXPECT_EQ(run(pair_.assistant.get(), k, 0.0, prompt_).tokens, plain.tokens) << "K = " << k;
 }
