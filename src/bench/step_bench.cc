@@ -28,39 +28,53 @@ ordered_json line(const std::vector<double>& seconds, int64_t bytes, double band
 // Tokens a round gives: by the synthetic rates (an expectation, free of noise), or as counted.
 double mean_length(const StepSetup& setup, int num_draft_tokens, int64_t num_tokens,
                    size_t num_rounds) {
-  if (num_draft_tokens == 0) return 1;
-  if (!setup.synthetic) return static_cast<double>(num_tokens) / static_cast<double>(num_rounds);
+  const double counted = static_cast<double>(num_tokens) / static_cast<double>(num_rounds);
+  return num_draft_tokens == 0 ? 1 : expected_length(setup, num_draft_tokens).value_or(counted);
+}
+
+ordered_json round_line(const std::function<double()>& read_bandwidth, StepModel& model,
+                        const StepBytes& bytes, const StepOptions& options, int num_draft_tokens) {
+  int64_t num_tokens = 0;
+  const double bandwidth = read_bandwidth();
+  const auto seconds = model.round(options.timing, num_draft_tokens, num_tokens);
+  ordered_json result = {{"num_draft_tokens", num_draft_tokens}};
+  result.update(line(seconds, bytes.round(1, num_draft_tokens), bandwidth));
+  const double length = mean_length(options.setup, num_draft_tokens, num_tokens, seconds.size());
+  result["mean_length"] = length;
+  if (num_draft_tokens > 0 && options.setup.synthetic) result["acceptance"] = "synthetic";
+  result["tokens_per_s"] = length / median(seconds);
+  const auto on_device = model.round_on_device(options.timing, num_draft_tokens);
+  if (!on_device.empty()) {
+    result["device_ms"] = median(on_device) * 1e3;
+    result["host_gap_us"] = (median(seconds) - median(on_device)) * 1e6;
+  }
+  return result;
+}
+
+// Microseconds count where a step takes few milliseconds.
+std::string milliseconds(const ordered_json& ms) {
+  return fmt::format("{:.{}f}", ms.get<double>(), ms.get<double>() < 10 ? 3 : 2);
+}
+
+void add_line(Table& table, const std::string& name, const ordered_json& one,
+              const std::string& rate) {
+  table.add({name, milliseconds(one["ms"]), milliseconds(one["roofline_ms"]),
+             fmt::format("{:.0f} %", 100 * one["share_of_roofline"].get<double>()),
+             fmt::format("{:.1f}", one["read_gb_per_s"].get<double>()), rate});
+}
+
+}  // namespace
+
+std::optional<double> expected_length(const StepSetup& setup, int num_draft_tokens) {
+  if (!setup.synthetic) return std::nullopt;
   const auto& rates = setup.synthetic->rates;
   const auto count = std::min(rates.size(), static_cast<size_t>(num_draft_tokens));
   return 1 +
          std::accumulate(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(count), 0.0);
 }
 
-ordered_json round_line(Device& device, StepModel& model, const StepBytes& bytes,
-                        const StepOptions& options, int num_draft_tokens) {
-  int64_t num_tokens = 0;
-  const double bandwidth = device.read_bandwidth();
-  const auto seconds = model.round(options.timing, num_draft_tokens, num_tokens);
-  ordered_json result = {{"num_draft_tokens", num_draft_tokens}};
-  result.update(line(seconds, bytes.verify() + num_draft_tokens * bytes.draft, bandwidth));
-  const double length = mean_length(options.setup, num_draft_tokens, num_tokens, seconds.size());
-  result["mean_length"] = length;
-  if (num_draft_tokens > 0 && options.setup.synthetic) result["acceptance"] = "synthetic";
-  result["tokens_per_s"] = length / median(seconds);
-  return result;
-}
-
-void add_line(Table& table, const std::string& name, const ordered_json& one,
-              const std::string& rate) {
-  table.add({name, fmt::format("{:.2f}", one["ms"].get<double>()),
-             fmt::format("{:.2f}", one["roofline_ms"].get<double>()),
-             fmt::format("{:.0f} %", 100 * one["share_of_roofline"].get<double>()), rate});
-}
-
-}  // namespace
-
-ordered_json run_step_bench(Device& device, StepModel& model, const StepBytes& bytes,
-                            const StepOptions& options) {
+ordered_json run_step_bench(const std::function<double()>& read_bandwidth, StepModel& model,
+                            const StepBytes& bytes, const StepOptions& options) {
   const StepSetup& setup = options.setup;
   ordered_json result = {{"context", setup.context},
                          {"bytes",
@@ -70,15 +84,15 @@ ordered_json run_step_bench(Device& device, StepModel& model, const StepBytes& b
                            {"draft_step", bytes.draft}}}};
   if (setup.synthetic) result["acceptance"] = "synthetic";
   for (int rows = 1; rows <= setup.max_rows; ++rows) {
-    const double bandwidth = device.read_bandwidth();
+    const double bandwidth = read_bandwidth();
     ordered_json one = {{"rows", rows}};
     one.update(line(model.verify(options.timing, rows), bytes.verify(), bandwidth));
     result["verify"].push_back(std::move(one));
   }
-  const double bandwidth = device.read_bandwidth();
+  const double bandwidth = read_bandwidth();
   if (bytes.draft > 0) result["draft"] = line(model.draft(options.timing), bytes.draft, bandwidth);
   for (int k = 0; k <= setup.num_draft_tokens; ++k)
-    result["rounds"].push_back(round_line(device, model, bytes, options, k));
+    result["rounds"].push_back(round_line(read_bandwidth, model, bytes, options, k));
   if (setup.prefill_tokens > 0) {
     const auto seconds = model.prefill(options.timing, setup.prefill_tokens);
     result["prefill"] = {
@@ -91,7 +105,7 @@ ordered_json run_step_bench(Device& device, StepModel& model, const StepBytes& b
 }
 
 std::string step_table(const ordered_json& result) {
-  Table table({"step", "ms", "roofline ms", "share", "tokens/s"});
+  Table table({"step", "ms", "roofline ms", "share", "read GB/s", "tokens/s"});
   for (const ordered_json& one : result["verify"])
     add_line(table, fmt::format("verify, {} rows", one["rows"].get<int>()), one, "");
   if (result.contains("draft")) add_line(table, "draft step", result["draft"], "");
@@ -101,12 +115,17 @@ std::string step_table(const ordered_json& result) {
         k == 0 ? "plain"
                : fmt::format("round, K = {}, length {:.2f}{}", k, one["mean_length"].get<double>(),
                              one.contains("acceptance") ? " (synthetic)" : "");
-    add_line(table, note, one, fmt::format("{:.2f}", one["tokens_per_s"].get<double>()));
+    const std::string gap =
+        one.contains("host_gap_us")
+            ? fmt::format(" (device {:.3f} ms, gap {:.0f} us)", one["device_ms"].get<double>(),
+                          one["host_gap_us"].get<double>())
+            : "";
+    add_line(table, note + gap, one, fmt::format("{:.2f}", one["tokens_per_s"].get<double>()));
   }
   if (result.contains("prefill")) {
     const ordered_json& one = result["prefill"];
     table.add({fmt::format("prefill, {} tokens", one["tokens"].get<int64_t>()),
-               fmt::format("{:.2f}", one["ms"].get<double>()), "-", "-",
+               fmt::format("{:.2f}", one["ms"].get<double>()), "-", "-", "-",
                fmt::format("{:.1f}", one["tokens_per_s"].get<double>())});
   }
   return table.text();

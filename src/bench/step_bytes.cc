@@ -44,11 +44,12 @@ StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dt
     bytes.target_kv += kv_bytes(target.config().text, layer, context, kv_dtype);
   if (pair.assistant_checkpoint == nullptr) return bytes;
   const io::Checkpoint& assistant = *pair.assistant_checkpoint;
-  bytes.draft = body_bytes(assistant) + head_bytes(assistant);
+  bytes.draft = body_bytes(assistant) + pair.assistant->head().size_bytes();
   for (const int64_t layer : io::shared_kv_layers(target.config(), assistant.config()))
-    bytes.draft +=
+    bytes.draft_kv +=
         kv_bytes(target.config().text, target.config().text.layers[static_cast<size_t>(layer)],
                  context, kv_dtype);
+  bytes.draft += bytes.draft_kv;
   return bytes;
 }
 

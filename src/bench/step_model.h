@@ -33,6 +33,10 @@ class StepModel {
   // Draft, verify, choose, for K drafts; K = 0 is plain decoding. Adds what came out to `tokens`.
   virtual std::vector<double> round(const Timing& timing, int num_draft_tokens,
                                     int64_t& num_tokens) = 0;
+  // Such rounds on the device's own clock; nothing where the host is the device.
+  virtual std::vector<double> round_on_device(const Timing& /*timing*/, int /*num_draft_tokens*/) {
+    return {};
+  }
   // A prompt of `num_tokens` into an empty cache, and one row of logits.
   virtual std::vector<double> prefill(const Timing& timing, int64_t num_tokens) = 0;
 };
@@ -46,8 +50,14 @@ struct StepBytes {
   int64_t target_head = 0;
   int64_t target_kv = 0;  // keys and values that `context` tokens have
   int64_t draft = 0;      // one draft step: projections, head, and the KV layers it sees
+  int64_t draft_kv = 0;   // those layers alone
 
   int64_t verify() const { return target_body + target_head + target_kv; }
+  // A round of `num_sequences`: drafts, and the verify pass.
+  int64_t round(int64_t num_sequences, int num_draft_tokens) const {
+    return verify() + (num_sequences - 1) * target_kv +
+           num_draft_tokens * (draft + (num_sequences - 1) * draft_kv);
+  }
 };
 StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dtype);
 

@@ -11,6 +11,7 @@ void add_bench_command(CLI::App& program, int& exit_code) {
   bench->require_subcommand(1);
   add_bench_serve_command(*bench, exit_code);
   add_bench_model_commands(*bench, exit_code);
+  add_bench_step_command(*bench, exit_code);
   add_bench_ops_command(*bench, exit_code);
   add_bench_history_command(*bench, exit_code);
 }

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "bench/history.h"
+#include "bench/machine.h"
 #include "io/atomic_file.h"
 
 namespace tandem::cli {
@@ -41,6 +42,27 @@ base::Result<std::string> history_path(const std::string& flag) {
   if (path.empty())
     return base::invalid("bench: --history: expected a file, got none, and HOME is not set");
   return path.string();
+}
+
+void add_model_parts(ordered_json& report, const model::Pair& pair,
+                     const engine::RuntimeOptions& options) {
+  const bool dummy = options.pair.load.dummy;
+  report["model"] = bench::model_json(*pair.target_checkpoint, dummy);
+  if (pair.assistant_checkpoint != nullptr)
+    report["assistant"] = bench::model_json(*pair.assistant_checkpoint, dummy);
+  report["num_speculative_tokens"] = options.num_draft_tokens;
+  if (options.synthetic) report["acceptance"] = "synthetic";
+}
+
+std::string bench_title(const std::string& what, const engine::RuntimeOptions& options) {
+  const std::string remark = bench::remark(options.synthetic.has_value(), options.pair.load.dummy);
+  return fmt::format("{} of {}{}\n", what, options.pair.target.string(),
+                     remark.empty() ? "" : " (" + remark + ")");
+}
+
+std::string memory_text() {
+  return fmt::format("Memory: {:.2f} GiB resident at most\n",
+                     static_cast<double>(bench::peak_rss_bytes()) / (int64_t{1} << 30));
 }
 
 base::Status publish(const BenchOutput& output, const ordered_json& report,

@@ -1,4 +1,4 @@
-// What the benchmarks share: where their results go.
+// What the benchmarks share: what their reports say, and where they go.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "bench/report.h"
+#include "engine/runtime.h"
 
 namespace CLI {
 class App;
@@ -28,6 +29,15 @@ base::Result<bench::ReportHead> report_head_of(const BenchOutput& output,
                                                const std::string& benchmark,
                                                const std::string& device);
 
+// "model", "assistant", "num_speculative_tokens" and what is made up.
+void add_model_parts(nlohmann::ordered_json& report, const model::Pair& pair,
+                     const engine::RuntimeOptions& options);
+// "latency of DIR (dummy weights)", a line.
+std::string bench_title(const std::string& what, const engine::RuntimeOptions& options);
+
+// The most memory the process has had, a line.
+std::string memory_text();
+
 // Prints `text` (or the report), writes the file and the history.
 base::Status publish(const BenchOutput& output, const nlohmann::ordered_json& report,
                      const std::string& text);
@@ -36,6 +46,7 @@ base::Status publish(const BenchOutput& output, const nlohmann::ordered_json& re
 base::Result<std::string> history_path(const std::string& flag);
 
 void add_bench_model_commands(CLI::App& bench, int& exit_code);
+void add_bench_step_command(CLI::App& bench, int& exit_code);
 void add_bench_ops_command(CLI::App& bench, int& exit_code);
 void add_bench_serve_command(CLI::App& bench, int& exit_code);
 void add_bench_history_command(CLI::App& bench, int& exit_code);

@@ -1,4 +1,4 @@
-// tandem bench latency, throughput and step: a pair in this process.
+// tandem bench latency and throughput: a pair in this process.
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "bench/cpu_device.h"
 #include "bench/engine_bench.h"
+#include "bench/machine.h"
 #include "bench/step_bench.h"
 #include "cli/bench_flags.h"
 #include "cli/command.h"
@@ -22,26 +23,9 @@ struct Flags {
   BenchOutput output;
   bench::LatencyOptions latency;
   bench::ThroughputOptions throughput;
-  bench::StepOptions step;
 };
 
 const auto kStopped = [] { return InterruptGuard::interrupted(); };
-
-void add_model_parts(ordered_json& report, const model::Pair& pair,
-                     const engine::RuntimeOptions& options) {
-  const bool dummy = options.pair.load.dummy;
-  report["model"] = bench::model_json(*pair.target_checkpoint, dummy);
-  if (pair.assistant_checkpoint != nullptr)
-    report["assistant"] = bench::model_json(*pair.assistant_checkpoint, dummy);
-  report["num_speculative_tokens"] = options.num_draft_tokens;
-  if (options.synthetic) report["acceptance"] = "synthetic";
-}
-
-std::string title(const std::string& what, const engine::RuntimeOptions& options) {
-  const std::string remark = bench::remark(options.synthetic.has_value(), options.pair.load.dummy);
-  return fmt::format("{} of {}{}\n", what, options.pair.target.string(),
-                     remark.empty() ? "" : " (" + remark + ")");
-}
 
 struct CpuFacts {
   std::string description;
@@ -52,6 +36,22 @@ struct CpuFacts {
 CpuFacts cpu_facts(int num_threads) {
   bench::CpuDevice cpu(num_threads);
   return {cpu.description(), cpu.read_bandwidth()};
+}
+
+// The roofline of decoding that batch, in the middle of its answers.
+void add_batch_roofline(ordered_json& report, const Flags& flags, const engine::Runtime& runtime,
+                        const engine::RuntimeOptions& options, double read_bandwidth) {
+  // Each round chooses its own number of drafts: no roofline to name.
+  if (options.auto_drafts) return;
+  const bench::RandomLengths& lengths = flags.latency.lengths;
+  const bench::StepBytes bytes = bench::step_bytes(
+      runtime.pair(), lengths.prefix_len + lengths.input_len + lengths.output_len / 2,
+      runtime.kv_dtype());
+  const int drafts = options.num_draft_tokens;
+  const double length =
+      drafts == 0 ? 1.0 : report["speculation"]["mean_acceptance_length"].get<double>();
+  bench::add_roofline(report, flags.latency.batch_size, length,
+                      bytes.round(flags.latency.batch_size, drafts), read_bandwidth);
 }
 
 // The engine over random prompts; `measure` gives the figures, `show` the text.
@@ -84,7 +84,12 @@ base::Status run_engine_command(const Flags& flags, const std::string& name,
   report["max_num_seqs"] = runtime->kv_plan().max_num_seqs;
   report["max_num_batched_tokens"] = options.max_num_batched_tokens;
   report.update(figures);
-  return publish(flags.output, report, title(name, options) + show(report));
+  report["peak_rss_bytes"] = bench::peak_rss_bytes();
+  if (on_cpu && name == "latency")
+    add_batch_roofline(report, flags, *runtime, options, cpu.read_bandwidth);
+  return publish(
+      flags.output, report,
+      bench_title(name, options) + show(report) + bench::roofline_text(report) + memory_text());
 }
 
 base::Status run_latency(const Flags& flags) {
@@ -103,35 +108,6 @@ base::Status run_throughput(const Flags& flags) {
         return bench::run_throughput(engine, flags.throughput, ids, kStopped);
       },
       bench::throughput_text);
-}
-
-base::Status run_step(const Flags& flags) {
-  TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
-  const std::string kind = flags.model.device == "auto" ? "cpu" : flags.model.device;
-  TANDEM_ASSIGN_OR_RETURN(const auto device, bench::open_device(kind, options.num_threads));
-  TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
-                          report_head_of(flags.output, "step", device->description()));
-  bench::StepOptions step = flags.step;
-  step.setup.num_draft_tokens = options.num_draft_tokens;
-  step.setup.draft_position_offset = options.draft_position_offset;
-  step.setup.synthetic = options.synthetic;
-  step.setup.max_rows = std::max(step.setup.max_rows, options.num_draft_tokens + 1);
-  options.pair.model.max_rows = std::max<int64_t>(step.setup.max_rows, step.setup.prefill_tokens);
-  TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
-  if (step.setup.context >= pair.target->config().max_position_embeddings - 128)
-    return base::invalid("bench step: --context: expected less than {}, got {}",
-                         pair.target->config().max_position_embeddings - 128, step.setup.context);
-  const auto model = bench::make_cpu_step(*device, pair, step.setup);
-  const bench::StepBytes bytes =
-      bench::step_bytes(pair, step.setup.context, options.pair.model.activation_dtype());
-  ordered_json report = bench::report_head(head);
-  add_model_parts(report, pair, options);
-  report["step"] = bench::run_step_bench(*device, *model, bytes, step);
-  const std::string text =
-      title("step", options) +
-      fmt::format("{}, context {}\n", device->description(), step.setup.context) +
-      bench::step_table(report["step"]);
-  return publish(flags.output, report, text);
 }
 
 void add_lengths(CLI::App& command, bench::RandomLengths& lengths) {
@@ -158,25 +134,6 @@ void set_callback(CLI::App* command, const std::shared_ptr<Flags>& flags, Run ru
   command->callback([flags, run, &exit_code] {
     if (const base::Status status = run(*flags); !status) exit_code = report(status.error());
   });
-}
-
-void add_step_flags(CLI::App& command, bench::StepOptions& options) {
-  command.add_option("--context", options.setup.context, "tokens in the KV cache")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
-      ->capture_default_str();
-  command.add_option("--max-rows", options.setup.max_rows, "verify is timed with 1 to this many")
-      ->check(CLI::Range(1, 32))
-      ->capture_default_str();
-  command
-      .add_option("--prefill-tokens", options.setup.prefill_tokens, "prompt that is timed; 0: none")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 16))
-      ->capture_default_str();
-  command.add_option("--min-calls", options.timing.min_calls, "calls that are timed, at least")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command.add_option("--min-seconds", options.timing.min_seconds, "and for how long, at least")
-      ->check(CLI::Range(0.0, 600.0))
-      ->capture_default_str();
 }
 
 }  // namespace
@@ -208,11 +165,6 @@ void add_bench_model_commands(CLI::App& bench, int& exit_code) {
       ->capture_default_str();
   command->add_option("--seed", throughput->throughput.seed, "of the prompts");
   set_callback(command, throughput, run_throughput, exit_code);
-
-  auto step = std::make_shared<Flags>();
-  command = add_command(bench, "step", "Verify by rows, draft step, round, prefill", *step);
-  add_step_flags(*command, step->step);
-  set_callback(command, step, run_step, exit_code);
 }
 
 }  // namespace tandem::cli

@@ -6,10 +6,9 @@ source tools/deps/build.sh
 
 use_ccache
 cmake --preset cuda-sm90 -DTANDEM_TESTS=ON
-cmake --build build/cuda-sm90 --target tandem unit_gpu unit_gpu_pair bench_product bench_rows bench_attention bench_pair
+cmake --build build/cuda-sm90 --target tandem unit_gpu unit_gpu_pair
 mkdir -p build/device
-for program in tandem tests/gpu/unit_gpu tests/gpu/unit_gpu_pair \
-  bench/bench_product bench/bench_rows bench/bench_attention bench/bench_pair; do
+for program in tandem tests/gpu/unit_gpu tests/gpu/unit_gpu_pair; do
   strip -o "build/device/$(basename "$program")" "build/cuda-sm90/$program"
 done
 du -sh build/device

@@ -116,8 +116,8 @@ TEST(StepBenchTest, SyntheticRoundsSaySo) {
   options.setup.synthetic = *speculation::SyntheticAcceptance::from_length(2.76, 4);
   options.timing = {.min_calls = 8, .min_seconds = 0};
   const auto model = make_cpu_step(**device, pair, options.setup);
-  const auto result =
-      run_step_bench(**device, *model, step_bytes(pair, 20, core::DType::kBF16), options);
+  const auto result = run_step_bench([&] { return (*device)->read_bandwidth(); }, *model,
+                                     step_bytes(pair, 20, core::DType::kBF16), options);
   EXPECT_EQ(result["acceptance"], "synthetic");
   EXPECT_EQ(result["verify"].size(), 5U);
   ASSERT_EQ(result["rounds"].size(), 5U);

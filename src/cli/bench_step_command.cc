@@ -1,0 +1,158 @@
+// tandem bench step: the parts of a round, each beside its roofline.
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "bench/cpu_device.h"
+#include "bench/gpu_bench.h"
+#include "bench/gpu_step.h"
+#include "bench/machine.h"
+#include "bench/step_bench.h"
+#include "cli/bench_flags.h"
+#include "cli/command.h"
+#include "cli/model_flags.h"
+
+namespace tandem::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Flags {
+  ModelFlags model;
+  BenchOutput output;
+  bench::StepOptions step;
+  std::vector<std::string> loads;
+  bool device_clock = false;
+};
+
+base::Status check_context(const bench::StepSetup& setup, const io::TextConfig& text) {
+  if (setup.context >= text.max_position_embeddings - 128)
+    return base::invalid("bench step: --context: expected less than {}, got {}",
+                         text.max_position_embeddings - 128, setup.context);
+  return {};
+}
+
+base::Status publish_step(const Flags& flags, const bench::ReportHead& head,
+                          const model::Pair& pair, const engine::RuntimeOptions& options,
+                          const ordered_json& result) {
+  ordered_json report = bench::report_head(head);
+  add_model_parts(report, pair, options);
+  report["step"] = result;
+  report["peak_rss_bytes"] = bench::peak_rss_bytes();
+  std::string text = bench_title("step", options) +
+                     fmt::format("{}, context {}\n", head.device, flags.step.setup.context) +
+                     bench::step_table(result);
+  if (result.contains("loads")) text += "\n" + bench::gpu_loads_table(result["loads"]);
+  return publish(flags.output, report, text + memory_text());
+}
+
+base::Status run_on_cpu(const Flags& flags, engine::RuntimeOptions options,
+                        const bench::StepOptions& step) {
+  if (!flags.loads.empty())
+    return base::unsupported("bench step: --loads: expected a GPU; use tandem bench latency");
+  TANDEM_ASSIGN_OR_RETURN(const auto device, bench::open_device("cpu", options.num_threads));
+  TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
+                          report_head_of(flags.output, "step", device->description()));
+  options.pair.model.max_rows = std::max<int64_t>(step.setup.max_rows, step.setup.prefill_tokens);
+  TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
+  TANDEM_RETURN_IF_ERROR(check_context(step.setup, pair.target->config()));
+  const auto model = bench::make_cpu_step(*device, pair, step.setup);
+  const bench::StepBytes bytes =
+      bench::step_bytes(pair, step.setup.context, options.pair.model.activation_dtype());
+  const auto bandwidth = [&] { return device->read_bandwidth(); };
+  return publish_step(flags, head, pair, options,
+                      bench::run_step_bench(bandwidth, *model, bytes, step));
+}
+
+base::Status run_on_gpu(const Flags& flags, engine::RuntimeOptions options,
+                        const bench::StepOptions& step) {
+  if (step.setup.max_rows > speculation::kMaxDraftTokens + 1)
+    return base::invalid("bench step: --max-rows: expected at most {} on a GPU, got {}",
+                         speculation::kMaxDraftTokens + 1, step.setup.max_rows);
+  std::vector<bench::StepLoad> loads;
+  int64_t longest = std::max(step.setup.context, step.setup.prefill_tokens);
+  options.max_num_seqs = 1;
+  for (const std::string& text : flags.loads) {
+    TANDEM_ASSIGN_OR_RETURN(const bench::StepLoad load, bench::parse_step_load(text));
+    loads.push_back(load);
+    longest = std::max(longest, load.context);
+    options.max_num_seqs = std::max(options.max_num_seqs, load.batch);
+  }
+  options.max_model_len = longest + bench::kGpuStepRoom;
+  options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
+  options.prefix_caching = false;
+  TANDEM_ASSIGN_OR_RETURN(const double bandwidth, bench::gpu_read_bandwidth());
+  TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
+  TANDEM_RETURN_IF_ERROR(check_context(step.setup, runtime->pair().target->config()));
+  if (runtime->kv_plan().max_num_seqs < options.max_num_seqs)
+    return base::make_error(
+        base::ErrorCode::kResourceExhausted,
+        fmt::format("bench step: --loads: expected room in the KV cache for {} "
+                    "sequences of {} tokens, got {}; ask for fewer",
+                    options.max_num_seqs, options.max_model_len, runtime->kv_plan().max_num_seqs));
+  TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
+                          report_head_of(flags.output, "step", runtime->gpu_name()));
+  bench::GpuStep model(*runtime, step.setup);
+  const bench::StepBytes bytes =
+      bench::step_bytes(runtime->pair(), step.setup.context, core::DType::kBF16);
+  ordered_json result = bench::run_step_bench([&] { return bandwidth; }, model, bytes, step);
+  if (!loads.empty())
+    result["loads"] = bench::run_gpu_loads(model, runtime->pair(), loads,
+                                           {.timing = step.timing,
+                                            .engine_rounds = !flags.device_clock,
+                                            .automatic = options.auto_drafts,
+                                            .read_bandwidth = bandwidth});
+  return publish_step(flags, head, runtime->pair(), options, result);
+}
+
+base::Status run(const Flags& flags) {
+  TANDEM_ASSIGN_OR_RETURN(const engine::RuntimeOptions options, runtime_options(flags.model));
+  bench::StepOptions step = flags.step;
+  step.setup.num_draft_tokens = options.num_draft_tokens;
+  step.setup.draft_position_offset = options.draft_position_offset;
+  step.setup.synthetic = options.synthetic;
+  step.setup.max_rows = std::max(step.setup.max_rows, options.num_draft_tokens + 1);
+  return options.on_gpu ? run_on_gpu(flags, options, step) : run_on_cpu(flags, options, step);
+}
+
+void add_step_flags(CLI::App& command, Flags& flags) {
+  bench::StepOptions& options = flags.step;
+  command.add_option("--context", options.setup.context, "tokens in the KV cache")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  command.add_option("--max-rows", options.setup.max_rows, "verify is timed with 1 to this many")
+      ->check(CLI::Range(1, 32))
+      ->capture_default_str();
+  command
+      .add_option("--prefill-tokens", options.setup.prefill_tokens, "prompt that is timed; 0: none")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 16))
+      ->capture_default_str();
+  command
+      .add_option(
+          "--loads", flags.loads,
+          "on a GPU, rounds of several sequences as well: sequences x tokens, 8x2048,32x2048")
+      ->delimiter(',');
+  command.add_flag("--loads-on-device-clock", flags.device_clock,
+                   "the device's time alone for --loads: no prompts are read");
+  command.add_option("--min-calls", options.timing.min_calls, "calls that are timed, at least")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command.add_option("--min-seconds", options.timing.min_seconds, "and for how long, at least")
+      ->check(CLI::Range(0.0, 600.0))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_bench_step_command(CLI::App& bench, int& exit_code) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = bench.add_subcommand("step", "Verify by rows, draft step, round, prefill");
+  add_model_flags(*command, flags->model);
+  add_bench_output(*command, flags->output);
+  add_step_flags(*command, *flags);
+  command->callback([flags, &exit_code] {
+    if (const base::Status status = run(*flags); !status) exit_code = report(status.error());
+  });
+}
+
+}  // namespace tandem::cli
