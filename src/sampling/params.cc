@@ -49,6 +49,11 @@ Status validate(const SamplingParams& params, int64_t vocab_size) {
   }
   TANDEM_RETURN_IF_ERROR(check_ids("banned_token_ids", params.banned_token_ids, vocab_size));
   TANDEM_RETURN_IF_ERROR(check_ids("allowed_token_ids", params.allowed_token_ids, vocab_size));
+  TANDEM_RETURN_IF_ERROR(check_ids("logprob_token_ids", params.logprob_token_ids, vocab_size));
+  for (const std::vector<int32_t>& sequence : params.banned_sequences) {
+    if (sequence.empty()) return invalid("bad_words: expected at least one token, got none");
+    TANDEM_RETURN_IF_ERROR(check_ids("bad_words", sequence, vocab_size));
+  }
   TANDEM_RETURN_IF_ERROR(check_ids("stop_token_ids", params.stop_token_ids, vocab_size));
   if (params.min_tokens < 0)
     return invalid("min_tokens: expected a number >= 0, got {}", params.min_tokens);

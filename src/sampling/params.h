@@ -24,11 +24,16 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;  // (token id, added to its logit)
   std::vector<int32_t> banned_token_ids;              // never chosen
   std::vector<int32_t> allowed_token_ids;             // empty: all
+  // The last id of one is never chosen behind its others, as far as these are output. None is
+  // empty.
+  std::vector<std::vector<int32_t>> banned_sequences = {};
   std::optional<uint64_t> seed;
   int64_t min_tokens = 0;  // stop and eos ids cannot be chosen before this many output tokens
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   int32_t num_logprobs = -1;  // -1: none; 0: of the chosen token; n: of the n likeliest as well
+  std::vector<int32_t> logprob_token_ids =
+      {};                            // with num_logprobs >= 0: of these, not the likeliest
   int32_t num_prompt_logprobs = -1;  // likewise, of every prompt token but the first
 
   bool greedy() const { return temperature < kGreedyTemperature; }

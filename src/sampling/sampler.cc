@@ -64,15 +64,18 @@ double gumbel_bound(uint32_t high) {
   return (1 + std::countl_zero(high)) * std::numbers::ln2 + 1e-9;
 }
 
-void fill_logprobs(std::span<const float> logits, float max_logit, int32_t count,
+void fill_logprobs(std::span<const float> logits, float max_logit, const SamplingParams& params,
                    TokenChoice& choice) {
   const double log_sum = log_sum_exp(logits, max_logit);
   const auto logprob = [&](float logit) {
     return static_cast<float>(static_cast<double>(logit) - log_sum);
   };
   choice.logprob = logprob(logits[static_cast<size_t>(choice.token)]);
+  for (const int32_t id : params.logprob_token_ids)
+    choice.top.push_back({id, logprob(logits[static_cast<size_t>(id)])});
+  if (!choice.top.empty()) return;
   auto& candidates = scratch().candidates;
-  select_top(logits, count, candidates);
+  select_top(logits, params.num_logprobs, candidates);
   choice.top.reserve(candidates.size());
   for (const Candidate& c : candidates) choice.top.push_back({c.id, logprob(c.logit)});
 }
@@ -108,12 +111,18 @@ void Sampler::commit(int32_t token) {
   TANDEM_CHECK(token >= 0 && token < vocab_size_);
   ++num_output_tokens_;
   if (tracks_history_) ++output_counts_[token];
+  size_t longest = 0;
+  for (const auto& sequence : params_.banned_sequences)
+    longest = std::max(longest, sequence.size());
+  if (longest < 2) return;
+  recent_.push_back(token);
+  if (recent_.size() >= longest) recent_.erase(recent_.begin());
 }
 
 bool Sampler::adjusts_logits() const {
   return !params_.logit_bias.empty() || !params_.banned_token_ids.empty() ||
-         !params_.allowed_token_ids.empty() || (tracks_history_ && !output_counts_.empty()) ||
-         (stops_banned() && !stop_ids_.empty());
+         !params_.banned_sequences.empty() || !params_.allowed_token_ids.empty() ||
+         (tracks_history_ && !output_counts_.empty()) || (stops_banned() && !stop_ids_.empty());
 }
 
 bool Sampler::is_plain_greedy() const {
@@ -123,6 +132,7 @@ bool Sampler::is_plain_greedy() const {
 void Sampler::adjust_logits(TokenMask allowed, std::span<float> logits) const {
   exclude(suppress_tokens_, logits);
   exclude(params_.banned_token_ids, logits);
+  end_no_banned_sequence(logits);
   if (stops_banned()) exclude(stop_ids_, logits);
   if (!params_.allowed_token_ids.empty()) keep_only(params_.allowed_token_ids, logits);
   keep_allowed(allowed, logits);
@@ -138,6 +148,16 @@ void Sampler::apply_penalties(std::span<float> logits) const {
     float& logit = logits[static_cast<size_t>(id)];
     logit = logit > 0 ? logit / repetition : logit * repetition;
     if (count > 0) logit -= frequency * static_cast<float>(count) + presence;
+  }
+}
+
+void Sampler::end_no_banned_sequence(std::span<float> logits) const {
+  for (const std::vector<int32_t>& sequence : params_.banned_sequences) {
+    const auto count = static_cast<std::ptrdiff_t>(sequence.size()) - 1;
+    if (count > static_cast<std::ptrdiff_t>(recent_.size())) continue;
+    const bool begun =
+        std::equal(recent_.end() - count, recent_.end(), sequence.begin(), sequence.end() - 1);
+    if (begun) logits[static_cast<size_t>(sequence.back())] = kNegativeInfinity;
   }
 }
 
@@ -163,7 +183,7 @@ TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
   }
   if (!best.finite || best.id < 0) return choice;
   choice.token = params_.greedy() ? best.id : draw(adjusted, best.logit, position);
-  if (params_.num_logprobs >= 0) fill_logprobs(logits, raw.logit, params_.num_logprobs, choice);
+  if (params_.num_logprobs >= 0) fill_logprobs(logits, raw.logit, params_, choice);
   return choice;
 }
 

@@ -25,7 +25,7 @@ inline constexpr int32_t kNotFinite = ops::kNotFinite;
 struct TokenChoice {
   int32_t token = kNotFinite;
   float logprob = 0.0F;           // of `token`; 0 when num_logprobs is -1
-  std::vector<TokenLogprob> top;  // the num_logprobs likeliest, in order
+  std::vector<TokenLogprob> top;  // the num_logprobs likeliest, in order, or logprob_token_ids
 };
 
 // Which tokens a grammar allows: bit id % 32 of word id / 32. Empty: all.
@@ -61,6 +61,7 @@ class Sampler {
   bool adjusts_logits() const;
   void adjust_logits(TokenMask allowed, std::span<float> logits) const;
   void apply_penalties(std::span<float> logits) const;
+  void end_no_banned_sequence(std::span<float> logits) const;
   int32_t draw(std::span<const float> logits, float max_logit, int64_t position) const;
 
   SamplingParams params_;
@@ -72,6 +73,7 @@ class Sampler {
   // Only kept when a penalty needs them. Prompt tokens stand with count 0.
   bool tracks_history_;
   std::unordered_map<int32_t, int32_t> output_counts_;
+  std::vector<int32_t> recent_;  // the last output tokens, as far back as banned_sequences look
 };
 
 }  // namespace tandem::sampling

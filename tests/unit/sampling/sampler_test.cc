@@ -79,6 +79,7 @@ TEST(Greedy, WhatIsNotPlainSaysSo) {
   EXPECT_FALSE(plain([](SamplingParams& p) { p.logit_bias = {{1, 1.0F}}; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.banned_token_ids = {1}; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.allowed_token_ids = {1}; }));
+  EXPECT_FALSE(plain([](SamplingParams& p) { p.banned_sequences = {{1, 2}}; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.presence_penalty = 1; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.frequency_penalty = 1; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.repetition_penalty = 2; }));
@@ -100,6 +101,28 @@ TEST(Adjustments, BannedAndAllowed) {
   EXPECT_EQ(make(params, 4).choose(logits, 0).token, 1);
   params.allowed_token_ids = {0, 2, 2, 3};
   EXPECT_EQ(make(params, 4).choose(logits, 0).token, 2);
+}
+
+TEST(Adjustments, BannedSequencesNeverEnd) {
+  SamplingParams params = greedy();
+  params.banned_sequences = {{3}, {0, 1}, {2, 0, 0}};
+  // 2 is the prompt's: only output counts.
+  Sampler sampler = make(params, 4, {2});
+  const auto next = [&sampler](std::vector<float> logits) {
+    const int32_t token = sampler.choose(logits, 0).token;
+    sampler.commit(token);
+    return token;
+  };
+  EXPECT_EQ(next({5, 4, 3, 9}), 0);  // never 3
+  EXPECT_EQ(next({5, 9, 3, 9}), 0);  // not 1 behind 0
+  EXPECT_EQ(next({5, 9, 7, 9}), 2);
+  EXPECT_EQ(next({8, 9, 7, 9}), 1);  // 1 is free behind 2
+  EXPECT_EQ(next({5, 1, 7, 9}), 2);
+  EXPECT_EQ(next({9, 1, 7, 9}), 0);
+  EXPECT_EQ(next({9, 8, 7, 9}), 2);  // 2 0 0, and 0 1: neither
+  EXPECT_EQ(next({9, 8, 7, 9}), 0);
+  const Sampler copy = sampler;
+  EXPECT_EQ(copy.choose(std::vector<float>{9, 8, 7, 9}, 0).token, 2);
 }
 
 TEST(Adjustments, MaskOfAGrammar) {
@@ -247,6 +270,22 @@ TEST(Copies, GoTheirOwnWay) {
   const std::vector<float> logits = {2, 1};
   EXPECT_EQ(original.choose(logits, 0).token, 0);
   EXPECT_EQ(copy.choose(logits, 0).token, 1);
+}
+
+TEST(Logprobs, OfNamedTokens) {
+  SamplingParams params = greedy();
+  params.num_logprobs = 2;
+  params.logprob_token_ids = {3, 0};
+  const std::vector<float> logits = {1, 2, 0, -1};
+  const TokenChoice choice = make(params, 4).choose(logits, 0);
+  const double sum = std::exp(1.0) + std::exp(2.0) + 1 + std::exp(-1.0);
+  EXPECT_EQ(choice.token, 1);
+  EXPECT_NEAR(choice.logprob, 2 - std::log(sum), 1e-6);
+  ASSERT_EQ(choice.top.size(), 2U);
+  EXPECT_EQ(choice.top[0].token, 3);
+  EXPECT_NEAR(choice.top[0].logprob, -1 - std::log(sum), 1e-6);
+  EXPECT_EQ(choice.top[1].token, 0);
+  EXPECT_NEAR(choice.top[1].logprob, 1 - std::log(sum), 1e-6);
 }
 
 }  // namespace
