@@ -11,44 +11,55 @@ namespace {
 
 constexpr std::string_view kWhere = "--speculative-config";
 
-// Keys of vLLM that change nothing here when they have the given value (any value: nullptr).
-struct Harmless {
+constexpr const char* kBatchKey = "num_speculative_tokens_per_batch_size";
+constexpr size_t kMaxRanges = 64;
+constexpr int64_t kMaxBatch = int64_t{1} << 20;
+
+// Keys of vLLM that have no meaning here.
+struct Foreign {
   std::string_view key;
-  std::string_view value;  // as JSON text
+  std::string_view value;  // as JSON text, the only one that says what is done; empty: any
+  std::string_view note;   // for keys with any value
 };
-constexpr std::array<Harmless, 8> kHarmless = {{
-    {"method", "\"mtp\""},
-    {"draft_tensor_parallel_size", "1"},
-    {"draft_sample_method", "\"greedy\""},
-    {"parallel_drafting", "false"},
-    {"use_local_argmax_reduction", "true"},
-    {"disable_padded_drafter_batch", "true"},
-    {"disable_eagle_block_drop", "true"},
-    {"revision", "null"},
+constexpr std::array<Foreign, 12> kForeign = {{
+    {"method", "\"mtp\"", ""},
+    {"draft_tensor_parallel_size", "1", ""},
+    {"draft_sample_method", "\"greedy\"", ""},
+    {"parallel_drafting", "false", ""},
+    {"use_local_argmax_reduction", "true", ""},
+    {"disable_padded_drafter_batch", "true", ""},
+    {"disable_eagle_block_drop", "true", ""},
+    {"revision", "null", ""},
+    {"kv_cache_dtype", "", "the assistant has no KV cache of its own"},
+    {"attention_backend", "", "there is one"},
+    {"max_model_len", "", "the assistant reads as far as the target"},
+    {"enforce_eager", "", "--enforce-eager switches CUDA graphs off for both"},
 }};
 
-constexpr std::array<std::string_view, 6> kKnown = {
+constexpr std::array<std::string_view, 8> kKnown = {
     "model",
     "num_speculative_tokens",
     "draft_position_offset",
     "rejection_sample_method",
     "synthetic_acceptance_length",
     "synthetic_acceptance_rates",
+    kBatchKey,
+    "quantization",
 };
 
-base::Status check_keys(const nlohmann::json& config) {
+base::Status check_keys(const nlohmann::json& config, std::vector<std::string>& notes) {
   for (const auto& [key, value] : config.items()) {
     if (std::ranges::find(kKnown, key) != kKnown.end()) continue;
-    const auto harmless =
-        std::ranges::find_if(kHarmless, [&](const Harmless& entry) { return entry.key == key; });
-    if (harmless == kHarmless.end())
-      return base::invalid(
-          "{}: expected model, num_speculative_tokens, draft_position_offset or "
-          "the synthetic_acceptance keys, got \"{}\"",
-          kWhere, key.substr(0, 60));
-    if (value.dump() != harmless->value)
+    const auto foreign =
+        std::ranges::find_if(kForeign, [&](const Foreign& entry) { return entry.key == key; });
+    if (foreign == kForeign.end())
+      return base::invalid("{}: expected one of {}, got \"{}\"", kWhere, fmt::join(kKnown, ", "),
+                           key.substr(0, 60));
+    if (foreign->value.empty())
+      notes.push_back(fmt::format("{}: {}: changes nothing: {}", kWhere, key, foreign->note));
+    else if (value.dump() != foreign->value)
       return base::unsupported("{}: {}: expected {} (all that Tandem does), got {}", kWhere, key,
-                               harmless->value, describe_json(value));
+                               foreign->value, describe_json(value));
   }
   return {};
 }
@@ -96,20 +107,63 @@ base::Status read_synthetic(const JsonObject& object, SpeculativeConfig& config)
   return {};
 }
 
+// [[first, last, K], ...]: K may be 0 and never goes beyond num_speculative_tokens. Sizes between
+// two ranges, and beyond the last, have the K of the range before them.
+base::Status read_ranges(const JsonObject& object, SpeculativeConfig& config) {
+  const nlohmann::json* list = object.find(kBatchKey);
+  if (list == nullptr) return {};
+  if (config.automatic)
+    return base::invalid("{}: {}: expected none with \"num_speculative_tokens\": \"auto\"", kWhere,
+                         kBatchKey);
+  const auto refused = [&] {
+    return object.mismatch(kBatchKey,
+                           "ranges of batch sizes with their K, rising and apart, such as "
+                           "[[1, 8, 4], [9, 32, 1]]");
+  };
+  if (!list->is_array() || list->empty() || list->size() > kMaxRanges) return refused();
+  int64_t before = 0;
+  for (const nlohmann::json& entry : *list) {
+    const bool numbers =
+        entry.is_array() && entry.size() == 3 && std::ranges::all_of(entry, [](const auto& value) {
+          return value.is_number_unsigned() && value.template get<uint64_t>() <= kMaxBatch;
+        });
+    if (!numbers) return refused();
+    const auto first = entry[0].get<int64_t>();
+    const auto last = entry[1].get<int64_t>();
+    if (first <= before || last < first) return refused();
+    const auto count = std::min<int64_t>(entry[2].get<int64_t>(), config.num_speculative_tokens);
+    config.drafts_from[first] = static_cast<int>(count);
+    before = last;
+  }
+  return {};
+}
+
+base::Status read_quantization(const JsonObject& object, SpeculativeConfig& config) {
+  constexpr const char* kKey = "quantization";
+  if (!object.has(kKey)) return {};
+  TANDEM_ASSIGN_OR_RETURN(const std::string name, object.string(kKey));
+  if (name != "modelopt" && name != "compressed-tensors" && name != "none")
+    return object.mismatch(kKey, "modelopt, compressed-tensors or none");
+  config.quantization = name;
+  return {};
+}
+
 }  // namespace
 
 base::Result<SpeculativeConfig> parse_speculative_config(std::string_view text,
                                                          int max_draft_tokens) {
   TANDEM_ASSIGN_OR_RETURN(const nlohmann::json json, parse_json(text, std::string(kWhere)));
   TANDEM_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::of(json, std::string(kWhere)));
-  TANDEM_RETURN_IF_ERROR(check_keys(json));
   SpeculativeConfig config;
+  TANDEM_RETURN_IF_ERROR(check_keys(json, config.notes));
   TANDEM_ASSIGN_OR_RETURN(config.model, object.string("model"));
   TANDEM_RETURN_IF_ERROR(read_draft_count(object, max_draft_tokens, config));
   TANDEM_ASSIGN_OR_RETURN(const int64_t offset,
                           object.integer_or("draft_position_offset", 0, 0, 1));
   config.draft_position_offset = static_cast<int>(offset);
   TANDEM_RETURN_IF_ERROR(read_synthetic(object, config));
+  TANDEM_RETURN_IF_ERROR(read_ranges(object, config));
+  TANDEM_RETURN_IF_ERROR(read_quantization(object, config));
   return config;
 }
 

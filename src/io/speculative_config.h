@@ -1,8 +1,11 @@
 // --speculative-config: the JSON users already type for vLLM.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -18,6 +21,10 @@ struct SpeculativeConfig {
   // rejection_sample_method "synthetic" (benchmarks; every report says so).
   std::optional<double> synthetic_acceptance_length;
   std::vector<double> synthetic_acceptance_rates;
+  // num_speculative_tokens_per_batch_size: K from this many requests on; empty: always the same.
+  std::map<int64_t, int> drafts_from;
+  std::optional<std::string> quantization;  // what the assistant is said to be
+  std::vector<std::string> notes;           // keys that change nothing, and why
 };
 
 // Keys Tandem does not know are refused; those of vLLM that have no meaning here are refused by

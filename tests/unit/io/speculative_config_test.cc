@@ -36,6 +36,28 @@ TEST(SpeculativeConfig, DraftingCanBeOff) {
   EXPECT_EQ(config->num_speculative_tokens, 0);
 }
 
+TEST(SpeculativeConfig, KByBatchSize) {
+  const auto config = parse_speculative_config(
+      R"({"model": "DIR", "num_speculative_tokens": 3,
+          "num_speculative_tokens_per_batch_size": [[1, 8, 4], [9, 16, 1], [20, 64, 0]]})",
+      8);
+  ASSERT_TRUE(config.has_value()) << config.error().message;
+  // Never beyond num_speculative_tokens; 17 to 19 go on as 16 does.
+  EXPECT_EQ(config->drafts_from, (std::map<int64_t, int>{{1, 3}, {9, 1}, {20, 0}}));
+}
+
+TEST(SpeculativeConfig, KeysThatChangeNothingSaySo) {
+  const auto config = parse_speculative_config(
+      R"({"model": "DIR", "kv_cache_dtype": "fp8", "attention_backend": "X", "max_model_len": 4096,
+          "enforce_eager": true, "revision": null, "quantization": "modelopt"})",
+      8);
+  ASSERT_TRUE(config.has_value()) << config.error().message;
+  ASSERT_EQ(config->notes.size(), 4U);
+  for (const std::string& note : config->notes)
+    EXPECT_NE(note.find("changes nothing"), std::string::npos) << note;
+  EXPECT_EQ(config->quantization, "modelopt");
+}
+
 // What is refused, and words the user must read.
 struct Refusal {
   const char* json;
@@ -63,6 +85,19 @@ TEST(SpeculativeConfig, RefusesByName) {
       {R"({"model": "D", "num_speculative_tokens": 2, "rejection_sample_method": "synthetic",
            "synthetic_acceptance_length": 4})",
        "synthetic_acceptance_length"},
+      {R"({"model": "D", "quantization": "awq"})", "quantization: expected modelopt"},
+      {R"({"model": "D", "revision": "main"})", "revision: expected null"},
+      {R"({"model": "D", "num_speculative_tokens": "auto",
+           "num_speculative_tokens_per_batch_size": [[1, 2, 3]]})",
+       "expected none with"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": [[1, 4, 2], [4, 8, 1]]})",
+       "num_speculative_tokens_per_batch_size: expected ranges"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": [[4, 1, 2]]})", "ranges"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": [[0, 1, 2]]})", "ranges"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": [[1, 2]]})", "ranges"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": [[1, 2, -1]]})", "ranges"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": []})", "ranges"},
+      {R"({"model": "D", "num_speculative_tokens_per_batch_size": {"1": 2}})", "ranges"},
       {R"({"model": "D", "rejection_sample_method": "synthetic",
            "synthetic_acceptance_rates": ["a"]})",
        "synthetic_acceptance_rates"},
