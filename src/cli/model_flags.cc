@@ -79,6 +79,7 @@ base::Result<bool> wants_gpu(const ModelFlags& flags) {
   if (flags.device == "cpu") return false;
   const char* only_on_cpu = flags.compute == "float32"             ? "--compute float32"
                             : flags.fp8_arithmetic != "checkpoint" ? "--fp8-arithmetic"
+                            : flags.draft_head == "fp8"            ? "--draft-head fp8"
                                                                    : nullptr;
   if (flags.device == "auto") return only_on_cpu == nullptr && gpu::find_device().has_value();
   if (only_on_cpu != nullptr)
@@ -101,6 +102,12 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command
       .add_option("--fp8-arithmetic", flags.fp8_arithmetic,
                   "checkpoint, weight-only or vllm-parity")
+      ->capture_default_str();
+  command
+      .add_option("--draft-head", flags.draft_head,
+                  "the assistant's head: as stored, or rounded to fp8 for guesses at half the "
+                  "bytes; auto: fp8 on a CPU")
+      ->check(CLI::IsMember({"auto", "checkpoint", "fp8"}))
       ->capture_default_str();
   command.add_option("--device", flags.device, "cpu or cuda; auto: a GPU if there is one")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
@@ -156,6 +163,11 @@ base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
   options.max_chunk_tokens = options.max_num_batched_tokens;
   options.max_model_len = flags.max_model_len;
   TANDEM_ASSIGN_OR_RETURN(options.on_gpu, wants_gpu(flags));
+  const bool fp8_head =
+      flags.draft_head == "fp8" ||
+      (flags.draft_head == "auto" && !options.on_gpu && flags.compute != "float32");
+  options.pair.model.draft_head =
+      fp8_head ? model::DraftHeadFormat::kFp8 : model::DraftHeadFormat::kCheckpoint;
   // Beyond any card: what it has left decides.
   constexpr double kNoLimitGib = 1e6;
   options.kv_bytes = static_cast<int64_t>(
