@@ -176,5 +176,22 @@ TEST(PairTest, SampledTextDoesNotDependOnDrafts) {
   expect_same_text(run({.num_draft_tokens = 4, .max_num_seqs = 8}, sampled), plain, "sampled");
 }
 
+// Small enough for compute-sanitizer: one after the other, so that rounds of one shape come again
+// and graphs of them are recorded and replayed; then all at once.
+TEST(PairSmallTest, GraphsOnAndOff) {
+  auto few = requests(3);
+  for (EngineRequest& request : few) {
+    request.prompt_ids.resize(std::min<size_t>(request.prompt_ids.size(), 11));
+    request.sampling.ignore_eos = true;
+    request.max_tokens = 9;
+  }
+  const Outcome plain = run({.use_graphs = false, .assistant = false}, few);
+  for (const bool graphs : {false, true})
+    for (const int64_t seqs : {1, 3})
+      expect_same_text(
+          run({.num_draft_tokens = 2, .max_num_seqs = seqs, .use_graphs = graphs}, few), plain,
+          graphs ? "graphs" : "no graphs");
+}
+
 }  // namespace
 }  // namespace tandem
