@@ -59,9 +59,9 @@ base::Status Engine::add_request(EngineRequest request) {
   StopRules rules = make_stop_rules(request.sampling, options_.eos_token_ids, request.max_tokens);
   const uint64_t id = request.id;
   const int num_draft_tokens = request.num_draft_tokens.value_or(options_.num_draft_tokens);
-  const bool auto_drafts = options_.auto_drafts && !request.num_draft_tokens;
+  const bool has_own_drafts = request.num_draft_tokens.has_value();
   auto sequence = std::make_unique<Sequence>(std::move(request), std::move(rules),
-                                             std::move(sampler), num_draft_tokens, auto_drafts);
+                                             std::move(sampler), num_draft_tokens, has_own_drafts);
   sequence->arrival = arrival;
   sequence->stats.num_prompt_tokens = sequence->num_prompt_tokens;
   waiting_.insert(std::ranges::upper_bound(waiting_, sequence.get(), ranks_before), sequence.get());
@@ -193,6 +193,7 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
                                              .subspan(static_cast<size_t>(sequence.num_computed),
                                                       static_cast<size_t>(planned.num_tokens)),
                                .start_position = sequence.num_computed,
+                               .num_prompt_tokens = sequence.num_prompt_tokens,
                                .samples = planned.samples,
                                .num_draft_tokens = planned.num_draft_tokens,
                                .sampler = &sequence.sampler,

@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -37,6 +38,8 @@ struct EngineOptions {
   int64_t vocab_size = 0;
   int num_draft_tokens = 0;    // K of requests that name none, and the most they may name
   bool auto_drafts = false;    // those that name none have in each round what is best, up to K
+  // Those that name none have this K from so many running requests on; before, num_draft_tokens.
+  std::map<int64_t, int> drafts_from = {};
   bool priorities = false;     // else every request has priority 0: first come, first served
   int64_t max_num_queued = 0;  // requests waiting for their first step; 0: no bound
   std::vector<int32_t> eos_token_ids;

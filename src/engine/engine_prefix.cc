@@ -1,5 +1,6 @@
 // Where the engine and its prefix cache meet: what a sequence starts behind, and what it leaves.
 #include <algorithm>
+#include <iterator>
 
 #include "base/check.h"
 #include "engine/engine.h"
@@ -41,15 +42,22 @@ std::vector<SequenceView> Engine::view_running() {
 
 // K of those that leave it to the engine.
 void Engine::choose_drafts(std::vector<SequenceView>& running) {
+  const auto next_range = options_.drafts_from.upper_bound(static_cast<int64_t>(running.size()));
+  if (next_range != options_.drafts_from.begin()) {
+    const int most = std::prev(next_range)->second;
+    for (size_t i = 0; i < running.size(); ++i)
+      if (!running_[i]->has_own_drafts)
+        running[i].max_draft_tokens = std::min(running[i].max_draft_tokens, most);
+  }
   if (!options_.auto_drafts) return;
   std::vector<DraftCandidate> candidates;
   for (size_t i = 0; i < running.size(); ++i)
-    if (running[i].has_state && running_[i]->chooses_drafts)
+    if (running[i].has_state && !running_[i]->has_own_drafts)
       candidates.push_back({&running_[i]->acceptance, running[i].max_draft_tokens});
   const std::vector<int> counts = drafts_.choose(candidates);
   size_t next = 0;
   for (size_t i = 0; i < running.size(); ++i)
-    if (running[i].has_state && running_[i]->chooses_drafts)
+    if (running[i].has_state && !running_[i]->has_own_drafts)
       running[i].max_draft_tokens = counts[next++];
 }
 

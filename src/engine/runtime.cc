@@ -58,6 +58,7 @@ EngineOptions engine_options(const RuntimeOptions& options, const io::TextConfig
   engine.vocab_size = config.vocab_size;
   engine.num_draft_tokens = options.num_draft_tokens;
   engine.auto_drafts = options.auto_drafts;
+  engine.drafts_from = options.drafts_from;
   engine.priorities = options.priorities;
   engine.max_num_queued = options.max_num_queued;
   engine.seed = options.seed;

@@ -20,6 +20,7 @@ struct RuntimeOptions {
   int num_threads = 0;       // 0: all usable cores
   int num_draft_tokens = 0;  // K; needs an assistant when > 0
   bool auto_drafts = false;  // each round has its own K, up to num_draft_tokens
+  std::map<int64_t, int> drafts_from = {};  // as EngineOptions has it
   int draft_position_offset = 0;
   std::optional<speculation::SyntheticAcceptance> synthetic;
   int64_t max_num_seqs = 8;

@@ -15,9 +15,9 @@
 namespace tandem::engine {
 
 struct Sequence {
-  // draft_tokens: K, or with auto_drafts the most.
+  // draft_tokens: K, or the most where the engine chooses it.
   Sequence(EngineRequest request, StopRules stop_rules, sampling::Sampler token_sampler,
-           int draft_tokens, bool auto_drafts)
+           int draft_tokens, bool own_drafts)
       : id(request.id),
         priority(request.priority),
         tokens(std::move(request.prompt_ids)),
@@ -25,7 +25,7 @@ struct Sequence {
         stop(std::move(stop_rules)),
         sampler(std::move(token_sampler)),
         num_draft_tokens(draft_tokens),
-        chooses_drafts(auto_drafts),
+        has_own_drafts(own_drafts),
         constraint(std::move(request.constraint)) {
     prefix_key.salt = std::move(request.cache_salt);
   }
@@ -48,9 +48,9 @@ struct Sequence {
   int64_t num_prompt_tokens;
   StopRules stop;
   sampling::Sampler sampler;
-  int num_draft_tokens;           // K asked for
-  bool chooses_drafts;            // each round has its own K, up to num_draft_tokens
-  AcceptanceEstimate acceptance;  // for that
+  int num_draft_tokens;                               // K asked for
+  bool has_own_drafts;                                // the request named K: it stays
+  AcceptanceEstimate acceptance;                      // for that
   std::shared_ptr<base::TokenConstraint> constraint;  // stands behind the last token; null: none
   PrefixKey prefix_key;
 
