@@ -15,4 +15,7 @@ void add_foreign_flags(CLI::App& command, std::vector<ServeFlags::Foreign>& give
 base::Status check_foreign_flags(const std::vector<ServeFlags::Foreign>& given,
                                  std::vector<std::string>& notes);
 
+// For `serve`, -tp means --tensor-parallel-size, and so on, as in vLLM.
+void accept_short_names(std::vector<std::string>& arguments);
+
 }  // namespace tandem::cli

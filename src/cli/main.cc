@@ -4,6 +4,7 @@
 
 #include "cli/command.h"
 #include "cli/cpu_isa_flag.h"
+#include "cli/foreign_flags.h"
 #include "cli/serve_flags.h"
 #include "cli/usage_error.h"
 
@@ -23,12 +24,16 @@ int main(int argc, char** argv) {
   tandem::cli::add_trace_command(program, exit_code);
   tandem::cli::add_cpu_isa_flag(program);
   std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
+  tandem::cli::accept_short_names(arguments);
   tandem::cli::accept_underscores(arguments);
   try {
     // The parser takes its arguments from the back.
     program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
     return tandem::cli::report_usage(program, error, arguments);
+  } catch (const std::exception& error) {
+    // A device that fails, or memory that does: nothing a user wrote.
+    return tandem::cli::report({tandem::base::ErrorCode::kInternal, error.what()});
   }
   return exit_code;
 }

@@ -37,7 +37,9 @@ base::Result<std::optional<speculation::SyntheticAcceptance>> synthetic_acceptan
 base::Status apply_speculative_config(const std::string& json, engine::RuntimeOptions& options) {
   TANDEM_ASSIGN_OR_RETURN(const io::SpeculativeConfig config,
                           io::parse_speculative_config(json, speculation::kMaxDraftTokens));
+  for (const std::string& note : config.notes) base::log_info("{}", note);
   options.auto_drafts = config.automatic;
+  options.drafts_from = config.drafts_from;
   options.pair.assistant = config.model;
   options.num_draft_tokens = config.num_speculative_tokens;
   options.draft_position_offset = config.draft_position_offset;

@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
 #include "cli/serve_flags.h"
+#include "io/speculative_config.h"
 #include "ops/cpu/isa.h"
 #include "server/server.h"
 
@@ -27,13 +28,27 @@ base::Result<text::ChatTemplate> load_template(const ServeFlags& flags) {
   return text::ChatTemplate::parse(source, flags.chat_template);
 }
 
-base::Status check_quantization(const ServeFlags& flags, const io::QuantizationInfo& info) {
+// `said`: what the flags say the weights are; empty: nothing.
+base::Status check_quantization(const char* flag, const std::string& said,
+                                const io::Checkpoint& checkpoint) {
+  const io::QuantizationInfo& info = checkpoint.quantization();
   const std::string found = !info.quantized                          ? "none"
                             : info.algorithm == "compressed-tensors" ? "compressed-tensors"
                                                                      : "modelopt";
-  if (flags.quantization.empty() || flags.quantization == found) return {};
-  return base::invalid("serve: --quantization: expected {} (what {} has), got {}", found,
-                       flags.model.target, flags.quantization);
+  if (said.empty() || said == found) return {};
+  return base::invalid("serve: {}: expected {} (what {} has), got {}", flag, found,
+                       checkpoint.dir().string(), said);
+}
+
+base::Status check_quantization(const ServeFlags& flags, const model::Pair& pair) {
+  TANDEM_RETURN_IF_ERROR(
+      check_quantization("--quantization", flags.quantization, *pair.target_checkpoint));
+  if (pair.assistant_checkpoint == nullptr) return {};
+  TANDEM_ASSIGN_OR_RETURN(
+      const io::SpeculativeConfig config,
+      io::parse_speculative_config(flags.model.speculative_config, speculation::kMaxDraftTokens));
+  return check_quantization("--speculative-config: quantization", config.quantization.value_or(""),
+                            *pair.assistant_checkpoint);
 }
 
 std::string describe_weights(const io::Checkpoint& checkpoint) {
@@ -47,6 +62,16 @@ std::string describe_weights(const io::Checkpoint& checkpoint) {
       info.weight_only ? ", weights only" : "", describe_bytes(static_cast<double>(bytes)));
 }
 
+std::string describe_drafts(const engine::RuntimeOptions& options) {
+  if (options.num_draft_tokens == 0) return "off";
+  if (options.auto_drafts)
+    return fmt::format("up to {} draft tokens, as pays in each round", options.num_draft_tokens);
+  std::string text = fmt::format("{} draft tokens", options.num_draft_tokens);
+  for (const auto& [num_requests, count] : options.drafts_from)
+    text += fmt::format(", {} from {} requests on", count, num_requests);
+  return text;
+}
+
 // What it will use, before the first request.
 void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& options,
                const server::ServedModel& model, int64_t block_size) {
@@ -54,11 +79,7 @@ void log_setup(const engine::Runtime& runtime, const engine::RuntimeOptions& opt
   base::log_info("target: {}", describe_weights(*pair.target_checkpoint));
   if (pair.assistant_checkpoint != nullptr)
     base::log_info("assistant: {}", describe_weights(*pair.assistant_checkpoint));
-  base::log_info("speculation: {}{}",
-                 options.num_draft_tokens == 0 ? "off"
-                 : options.auto_drafts ? fmt::format("up to {} draft tokens, as pays in each round",
-                                                     options.num_draft_tokens)
-                                       : fmt::format("{} draft tokens", options.num_draft_tokens),
+  base::log_info("speculation: {}{}", describe_drafts(options),
                  options.synthetic ? ", synthetic acceptance" : "");
   const engine::KvPlan& plan = runtime.kv_plan();
   base::log_info("activations: {}; {} threads, {}",
@@ -124,11 +145,14 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       .spec_metrics = flags.spec_metrics,
       .prompt_details = flags.prompt_details,
       .priorities = runtime.engine().options().priorities,
+      .trust_templates = flags.trust_chat_templates,
+      .stream_interval = flags.stream_interval,
       .started = std::time(nullptr)};
 }
 
-base::Status run(const ServeFlags& flags) {
+base::Status run(ServeFlags flags) {
   const InterruptGuard guard;
+  TANDEM_ASSIGN_OR_RETURN(flags.model.speculative_config, speculative_config(flags));
   std::vector<std::string> notes;
   TANDEM_RETURN_IF_ERROR(check_serve_flags(flags, notes));
   for (const std::string& note : notes) base::log_info("{}", note);
@@ -143,8 +167,7 @@ base::Status run(const ServeFlags& flags) {
         "--gpu-memory-utilization {}: changes nothing: on a CPU the memory of the KV cache is "
         "--kv-cache-gib",
         flags.model.gpu_memory_utilization);
-  TANDEM_RETURN_IF_ERROR(
-      check_quantization(flags, runtime->pair().target_checkpoint->quantization()));
+  TANDEM_RETURN_IF_ERROR(check_quantization(flags, runtime->pair()));
   TANDEM_ASSIGN_OR_RETURN(const server::ServedModel model, served_model(flags, *runtime));
   log_setup(*runtime, options, model, flags.block_size);
   server::ServeOptions serve;

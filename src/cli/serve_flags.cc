@@ -19,8 +19,13 @@ void add_network_flags(CLI::App& command, ServeFlags& flags) {
   command.add_option("--port", flags.port, "0: a free one, which is printed")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
-  command.add_option("--api-key", flags.api_keys, "key that clients must send; may be repeated")
-      ->allow_extra_args(false);
+  command
+      .add_option(
+          "--api-key", flags.api_keys,
+          "key that clients must send; may be repeated (or TANDEM_API_KEY, which no list of "
+          "processes shows)")
+      ->allow_extra_args(false)
+      ->envname("TANDEM_API_KEY");
   command
       .add_option("--max-num-queued-reqs", flags.max_num_queued,
                   "requests that wait; more are refused with 429")
@@ -44,8 +49,8 @@ void add_network_flags(CLI::App& command, ServeFlags& flags) {
                   "memory for answers of /v1/responses that clients come back to; 0: none is kept")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
       ->capture_default_str();
-  command.add_flag("--enable-request-id-headers", flags.request_id_headers,
-                   "X-Request-Id in replies");
+  command.add_flag("--enable-request-id-headers,!--no-enable-request-id-headers",
+                   flags.request_id_headers, "X-Request-Id in replies");
 }
 
 void add_answer_flags(CLI::App& command, ServeFlags& flags) {
@@ -55,6 +60,8 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
                      "Jinja file instead of the model folder's");
   command.add_option("--default-chat-template-kwargs", flags.chat_template_kwargs,
                      R"(JSON for the template: {"enable_thinking": true})");
+  command.add_flag("--trust-request-chat-template,!--no-trust-request-chat-template",
+                   flags.trust_chat_templates, "requests may bring a chat_template of their own");
   command
       .add_option("--generation-config", flags.generation_config,
                   "auto: sampling defaults from generation_config.json; vllm or none: neutral ones")
@@ -71,9 +78,16 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
                   "priority: requests of lower \"priority\" go first; fcfs: as they come")
       ->check(CLI::IsMember({"fcfs", "priority"}))
       ->capture_default_str();
-  command.add_flag("--enable-prompt-tokens-details", flags.prompt_details,
+  command.add_flag("--enable-prompt-tokens-details,!--no-enable-prompt-tokens-details",
+                   flags.prompt_details,
                    "usage tells how many tokens of the prompt came from the prefix cache");
-  command.add_flag("--disable-log-stats", flags.disable_log_stats, "no line every 10 seconds");
+  command
+      .add_option("--stream-interval", flags.stream_interval,
+                  "tokens that a chunk of a stream holds at least, the first and last aside")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command.add_flag("--disable-log-stats,!--no-disable-log-stats", flags.disable_log_stats,
+                   "no line every 10 seconds");
 }
 
 base::Status check_modalities(const std::string& text) {
@@ -107,6 +121,10 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags) {
       ->capture_default_str();
   command.add_option("--quantization", flags.quantization, "modelopt: the target must be that")
       ->check(CLI::IsMember({"modelopt", "compressed-tensors", "none"}));
+  command.add_option("--spec-method", flags.spec_method, "method of --speculative-config: mtp");
+  command.add_option("--spec-model", flags.spec_model, "model of --speculative-config");
+  command.add_option("--spec-tokens", flags.spec_tokens,
+                     "num_speculative_tokens of --speculative-config: 0 to 8 or auto");
   command.add_option("--limit-mm-per-prompt", flags.limit_mm_per_prompt,
                      R"(JSON; only 0 is possible: {"image": 0, "audio": 0})");
   add_network_flags(command, flags);
@@ -128,6 +146,40 @@ base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>
   if (const auto length = parse_model_len(flags.max_model_len); !length)
     return tl::unexpected<base::Error>(length.error());
   return {};
+}
+
+base::Result<std::string> speculative_config(const ServeFlags& flags) {
+  const std::string& whole = flags.model.speculative_config;
+  if (flags.spec_method.empty() && flags.spec_model.empty() && flags.spec_tokens.empty())
+    return whole;
+  nlohmann::json config = nlohmann::json::object();
+  if (!whole.empty()) {
+    TANDEM_ASSIGN_OR_RETURN(config, io::parse_json(whole, "--speculative-config"));
+    if (!config.is_object())
+      return base::invalid("--speculative-config: expected a JSON object, got {}",
+                           io::describe_json(config));
+  }
+  const auto is_number = [](const std::string& text) {
+    return !text.empty() && text.size() < 10 &&
+           std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+  };
+  const auto add = [&config](const char* flag, const char* key, nlohmann::json value) {
+    if (config.contains(key))
+      return base::Status(
+          base::invalid("serve: {}: expected none beside {} in --speculative-config", flag, key));
+    config[key] = std::move(value);
+    return base::Status();
+  };
+  if (!flags.spec_method.empty())
+    TANDEM_RETURN_IF_ERROR(add("--spec-method", "method", flags.spec_method));
+  if (!flags.spec_model.empty())
+    TANDEM_RETURN_IF_ERROR(add("--spec-model", "model", flags.spec_model));
+  if (flags.spec_tokens.empty()) return config.dump();
+  const std::string& count = flags.spec_tokens;
+  TANDEM_RETURN_IF_ERROR(
+      add("--spec-tokens", "num_speculative_tokens",
+          is_number(count) ? nlohmann::json(std::stoi(count)) : nlohmann::json(count)));
+  return config.dump();
 }
 
 base::Result<int64_t> parse_model_len(const std::string& text) {

@@ -18,9 +18,14 @@ struct ServeFlags {
   std::vector<std::string> served_model_names;
   std::string chat_template;
   std::string chat_template_kwargs;
+  bool trust_chat_templates = false;
   std::string generation_config = "auto";
   std::string quantization;
   std::string limit_mm_per_prompt;
+  // Parts of --speculative-config in flags of their own; empty: not given.
+  std::string spec_method;
+  std::string spec_model;
+  std::string spec_tokens;
   int64_t max_num_queued = 256;
   int64_t block_size = 32;
   uint64_t seed = 0;
@@ -34,6 +39,7 @@ struct ServeFlags {
   bool prompt_details = false;
   std::string scheduling_policy = "fcfs";
   bool disable_log_stats = false;
+  int64_t stream_interval = 1;
 
   // Flags of other servers that were given, with their values.
   struct Foreign {
@@ -47,6 +53,10 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags);
 
 // What is wrong with the values; reads no file. Notes on flags that change nothing are appended.
 base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>& notes);
+
+// --speculative-config with --spec-method, --spec-model and --spec-tokens put into it; empty without
+// any of them.
+base::Result<std::string> speculative_config(const ServeFlags& flags);
 
 // 8192, 8k (1000), 8K (1024), 1m, 1M; -1 or auto: 0.
 base::Result<int64_t> parse_model_len(const std::string& text);

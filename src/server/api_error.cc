@@ -82,6 +82,7 @@ Reply error_reply(const ApiError& error) {
   if (error.status == 429 || error.status == 503) reply.head.headers = {{"Retry-After", "1"}};
   if (error.status == 401) reply.head.headers = {{"WWW-Authenticate", "Bearer"}};
   reply.body = error_json(error);
+  reply.field = error.param.value_or("");
   return reply;
 }
 

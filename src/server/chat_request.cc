@@ -13,6 +13,8 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
+constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+
 // A misspelt role would be rendered as it is, and the model would make of it what it likes.
 void check_roles(Fields& fields, const json& messages) {
   constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool"};
@@ -31,7 +33,24 @@ ordered_json template_kwargs(Fields& fields, const ordered_json& body, const Ser
   const auto effort = fields.string("reasoning_effort", 64);
   if (effort) kwargs["enable_thinking"] = *effort != "none";
   if (fields.object("chat_template_kwargs") != nullptr) kwargs.update(body["chat_template_kwargs"]);
+  if (fields.array("documents") != nullptr) kwargs["documents"] = body["documents"];
   return kwargs;
+}
+
+// The request's own template, where the server trusts requests that far.
+base::Result<std::optional<text::ChatTemplate>> read_template(Fields& fields,
+                                                              const ServedModel& model) {
+  constexpr const char* kField = "chat_template";
+  const auto source = fields.string(kField, kMaxTemplateBytes);
+  if (!source) return std::nullopt;
+  if (!model.trust_templates) {
+    fields.fail(kField,
+                "not supported: the server's template is used; --trust-request-chat-template "
+                "allows others");
+    return std::nullopt;
+  }
+  TANDEM_ASSIGN_OR_RETURN(text::ChatTemplate parsed, text::ChatTemplate::parse(*source, kField));
+  return parsed;
 }
 
 void read_logprobs(Fields& fields, sampling::SamplingParams& params) {
@@ -39,6 +58,9 @@ void read_logprobs(Fields& fields, sampling::SamplingParams& params) {
   const auto top = fields.integer("top_logprobs", 0, 20);
   if (top && !wanted) fields.fail("top_logprobs", "expected none without \"logprobs\": true");
   if (wanted) params.num_logprobs = static_cast<int32_t>(top.value_or(0));
+  if (params.logprob_token_ids.empty()) return;
+  if (!wanted) fields.fail("logprob_token_ids", "expected none without \"logprobs\": true");
+  if (top) fields.fail("logprob_token_ids", "expected none beside top_logprobs");
 }
 
 }  // namespace
@@ -49,8 +71,7 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
   ChatPrompt prompt;
   prompt.tool_choice = read_tool_choice(fields);
   const json* tools = fields.array("tools");
-  fields.refuse("chat_template", "the server's template is used");
-  fields.refuse("documents", "leave it out");
+  auto own_template = read_template(fields, model);
   fields.refuse("functions", "use tools");
   fields.refuse("function_call", "use tool_choice");
   // The order of keys reaches the template: this copy keeps it. The body has been checked.
@@ -72,7 +93,9 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
   chat.messages = &ordered["messages"];
   chat.tools = has_tools ? &ordered["tools"] : nullptr;
   chat.template_kwargs = &kwargs;
-  auto segments = model.chat_template.render(chat);
+  if (!own_template)
+    return tl::unexpected<ApiError>(ApiError{400, own_template.error().message, "chat_template"});
+  auto segments = own_template->value_or(model.chat_template).render(chat);
   if (!segments) {
     ApiError error = from_error(segments.error());
     error.status = 400;
@@ -101,6 +124,7 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
   if (request.params.max_tokens == 0)
     fields.fail("max_tokens", "expected an integer of at least 1, got 0");
   read_logprobs(fields, request.params.sampling);
+  read_thinking_budget(fields, model.tokenizer, request.params);
   request.include_reasoning = fields.boolean("include_reasoning").value_or(true);
   fields.refuse("echo", "use continue_final_message");
   fields.refuse("add_special_tokens", "the template writes them");
@@ -110,6 +134,7 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
   if (!form) return tl::unexpected<ApiError>(std::move(form.error()));
   if (!prompt) return tl::unexpected<ApiError>(std::move(prompt.error()));
   request.prompt = std::move(prompt->ids);
+  request.params.in_thought = prompt->thought == text::Thought::kOpen;
   truncate_prompt(request.prompt, request.params, model);
   request.tools = std::move(prompt->tools);
   if (auto error = check_prompt(request.prompt, model, request.params.max_tokens)) {

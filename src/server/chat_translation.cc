@@ -39,7 +39,7 @@ void copy_fields(Fields& fields, const ordered_json& body, std::span<const std::
 }
 
 std::span<const std::string_view> common_fields() {
-  static constexpr std::array<std::string_view, 20> kNames = {"model",
+  static constexpr std::array<std::string_view, 24> kNames = {"model",
                                                               "stream",
                                                               "temperature",
                                                               "top_p",
@@ -58,7 +58,11 @@ std::span<const std::string_view> common_fields() {
                                                               "cache_salt",
                                                               "priority",
                                                               "skip_special_tokens",
-                                                              "structured_outputs"};
+                                                              "structured_outputs",
+                                                              "bad_words",
+                                                              "num_speculative_tokens",
+                                                              "stream_interval",
+                                                              "thinking_token_budget"};
   return kNames;
 }
 

@@ -100,6 +100,8 @@ void read_lengths(Fields& fields, bool echo, GenerationParams& params) {
   if (logprobs) sampling.num_logprobs = static_cast<int32_t>(*logprobs);
   if (logprobs && echo)
     sampling.num_prompt_logprobs = std::max(sampling.num_prompt_logprobs, sampling.num_logprobs);
+  if (!logprobs && !sampling.logprob_token_ids.empty())
+    fields.fail("logprob_token_ids", "expected none without logprobs");
   params.max_tokens = params.max_tokens.value_or(kDefaultMaxTokens);
   if (*params.max_tokens > 0) return;
   if (!echo && !params.prompt_logprobs)
@@ -120,6 +122,7 @@ ApiResult<CompletionRequest> parse_completion(std::string_view body, const Serve
   const bool echo = fields.boolean("echo").value_or(false);
   read_lengths(fields, echo, request.params);
   const bool add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
+  fields.refuse("thinking_token_budget", "thoughts belong to chats");
   auto form = read_content_form(fields, body);
   const json* prompt = fields.any("prompt");
   if (auto error = fields.finish()) return tl::unexpected<ApiError>(*error);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/log.h"
 
 namespace tandem::server {
 namespace {
@@ -12,6 +13,11 @@ int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// What clients hear: nothing of what the machine said.
+tl::unexpected<base::Error> failure() {
+  return base::make_error(base::ErrorCode::kInternal, "the server's device failed");
 }
 
 }  // namespace
@@ -82,6 +88,7 @@ void EngineThread::cancel_all() {
 
 bool EngineThread::healthy() const {
   const int64_t began = busy_since_ns_.load();
+  if (failed_.load()) return false;
   return began == 0 || static_cast<double>(now_ns() - began) * 1e-9 <= options_.stuck_seconds;
 }
 
@@ -96,8 +103,8 @@ void EngineThread::run() {
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [this] {
-        return engine_.has_work() || !inbox_.submissions.empty() || !inbox_.cancels.empty() ||
-               inbox_.cancel_all || inbox_.stop;
+        return (engine_.has_work() && !failed_.load()) || !inbox_.submissions.empty() ||
+               !inbox_.cancels.empty() || inbox_.cancel_all || inbox_.stop;
       });
       inbox = std::exchange(inbox_, {});
     }
@@ -106,17 +113,44 @@ void EngineThread::run() {
     const bool stop = inbox.stop;
     take(std::move(inbox));
     if (stop) break;
-    std::vector<engine::TokenEvent> events = engine_.step();
-    publish_stats();
-    for (engine::TokenEvent& event : events) deliver(std::move(event));
+    step();
     busy_since_ns_.store(0);
   }
   TANDEM_CHECK(active_.empty());
 }
 
+void EngineThread::step() {
+  if (failed_.load()) return;
+  std::vector<engine::TokenEvent> events;
+  try {
+    events = engine_.step();
+  } catch (const std::exception& error) {
+    return fail(error);
+  }
+  publish_stats();
+  for (engine::TokenEvent& event : events) deliver(std::move(event));
+}
+
+// What the engine holds is in the middle of a step for ever: it is not touched again.
+void EngineThread::fail(const std::exception& error) {
+  base::log_error("a step of the engine failed, {} requests with it: {}", active_.size(),
+                  error.what());
+  failed_.store(true);
+  for (auto& [id, active] : active_) {
+    active.admission.reset();
+    active.sink(failure());
+  }
+  active_.clear();
+}
+
 void EngineThread::take(Inbox inbox) {
   for (Submission& submission : inbox.submissions) {
     const uint64_t id = submission.request.id;
+    if (failed_.load()) {
+      submission.admission.reset();
+      submission.sink(failure());
+      continue;
+    }
     const base::Status status = engine_.add_request(std::move(submission.request));
     if (status) {
       active_.emplace(id, Active{std::move(submission.admission), std::move(submission.sink)});
@@ -132,6 +166,7 @@ void EngineThread::take(Inbox inbox) {
 
 // Nothing for a request that has ended by itself.
 void EngineThread::cancel_now(uint64_t id) {
+  if (failed_.load()) return;
   auto event = engine_.cancel(id);
   if (event) deliver(std::move(*event));
 }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -63,8 +64,12 @@ class EngineThread {
 
   bool idle() const { return num_admitted_.load() == 0; }
   int64_t num_admitted() const { return num_admitted_.load(); }
-  // False while a step, or handing out what it gave, takes longer than stuck_seconds.
+  // False while a step, or handing out what it gave, takes longer than stuck_seconds, and for ever
+  // once a step has failed.
   bool healthy() const;
+  // The device, or memory, has failed in a step: every request has been told, and nothing runs any
+  // more.
+  bool failed() const { return failed_.load(); }
   engine::EngineStats stats() const;
   const EngineThreadOptions& options() const { return options_; }
 
@@ -86,6 +91,8 @@ class EngineThread {
   };
 
   void run();
+  void step();
+  void fail(const std::exception& error);
   void take(Inbox inbox);
   void cancel_now(uint64_t id);
   void deliver(engine::TokenEvent event);
@@ -96,6 +103,7 @@ class EngineThread {
   std::atomic<int64_t> num_admitted_{0};
   std::atomic<uint64_t> next_id_{1};
   std::atomic<int64_t> busy_since_ns_{0};  // 0: waits for work
+  std::atomic<bool> failed_{false};
 
   mutable std::mutex mutex_;  // never held across a step
   std::condition_variable wake_;

@@ -49,7 +49,7 @@ Generation::Generation(const ServerParts& parts, GenerationJob job,
     const int64_t room = parts_.model.max_request_tokens - static_cast<int64_t>(prompt.size());
     choices_.push_back({.answer = Answer(parts_.model.tokenizer, answer_options(job_, i), prompt),
                         .max_tokens = std::min(job_.params.max_tokens.value_or(room), room)});
-    choices_.back().whole.index = static_cast<int64_t>(i);
+    choices_.back().unsent.index = static_cast<int64_t>(i);
   }
 }
 
@@ -70,10 +70,14 @@ void Generation::submit(size_t index, Admission admission) {
                                 .prompt_ids = job_.prompts[index / n],
                                 .sampling = job_.params.sampling,
                                 .max_tokens = choices_[index].max_tokens,
-                                .num_draft_tokens = {},
+                                .num_draft_tokens = job_.params.num_draft_tokens,
                                 .priority = job_.params.priority,
                                 .cache_salt = job_.params.cache_salt};
   if (job_.params.grammar) request.constraint = job_.params.grammar->start();
+  if (const auto budget = job_.params.thinking_budget)
+    request.constraint = text::limit_thoughts(std::move(request.constraint),
+                                              *text::thought_marks(parts_.model.tokenizer), *budget,
+                                              job_.params.in_thought, parts_.model.vocab_size);
   // The first choice is the one that a request for a single one would get.
   if (request.sampling.seed && index % n > 0)
     request.sampling.seed = sampling::derive_seed(*request.sampling.seed, index % n);
@@ -115,9 +119,11 @@ void Generation::log_end(std::string_view how) {
   if (!parts_.model.log_requests || std::exchange(logged_, true)) return;
   const Usage used = usage();
   const double seconds = std::chrono::duration<double>(Clock::now() - started_).count();
-  base::log_info("request {}: {}, {} prompt tokens ({} cached), {} output tokens, {:.3f} s",
+  const std::string preempted =
+      num_preemptions_ == 0 ? "" : fmt::format(", preempted {} times", num_preemptions_);
+  base::log_info("request {}: {}, {} prompt tokens ({} cached), {} output tokens, {:.3f} s{}",
                  job_.request_id, how, used.num_prompt_tokens, used.num_cached_tokens,
-                 used.num_output_tokens, seconds);
+                 used.num_output_tokens, seconds, preempted);
 }
 
 ReplyPart Generation::poll() {
@@ -184,43 +190,51 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   }
   if (event.finish || stopped) end_choice(choice, delta, event.finish);
   delta.tokens = choice.answer.take_tokens();
-  if (!job_.params.stream) {
-    std::ranges::move(delta.pieces, std::back_inserter(choice.whole.pieces));
-    std::ranges::move(delta.tokens, std::back_inserter(choice.whole.tokens));
-    std::ranges::move(delta.prompt_scores, std::back_inserter(choice.whole.prompt_scores));
-    choice.whole.num_drafted += delta.num_drafted;
-    choice.whole.num_accepted += delta.num_accepted;
-    return;
-  }
-  const bool shows = !delta.pieces.empty() || delta.finish_reason ||
+  show(choice, delta, part);
+}
+
+// Adds to what the client has not been sent; of a stream, sends that when it is enough.
+void Generation::show(Choice& choice, ChoicePart& delta, ReplyPart& part) {
+  ChoicePart& unsent = choice.unsent;
+  std::ranges::move(delta.pieces, std::back_inserter(unsent.pieces));
+  std::ranges::move(delta.tokens, std::back_inserter(unsent.tokens));
+  std::ranges::move(delta.prompt_scores, std::back_inserter(unsent.prompt_scores));
+  unsent.num_drafted += delta.num_drafted;
+  unsent.num_accepted += delta.num_accepted;
+  if (!job_.params.stream) return;
+  const auto num_tokens = static_cast<int64_t>(unsent.tokens.size());
+  const bool enough =
+      unsent.finish_reason || !choice.has_chunks || num_tokens >= job_.params.stream_interval;
+  const bool shows = !unsent.pieces.empty() || unsent.finish_reason ||
                      job_.params.sampling.num_logprobs >= 0 || job_.params.return_token_ids ||
                      job_.params.return_draft_info;
-  if (!shows) return;
-  part.data += job_.format->chunk(delta, usage());
+  if (!enough || !shows) return;
+  choice.has_chunks = true;
+  part.data += job_.format->chunk(unsent, usage());
+  unsent = {.index = unsent.index};
 }
 
 void Generation::end_choice(Choice& choice, ChoicePart& delta,
                             const std::optional<engine::Finish>& finish) {
   for (AnswerPiece& piece : choice.answer.finish()) delta.pieces.push_back(std::move(piece));
+  ChoicePart& end = choice.unsent;
   const bool stopped = choice.answer.stopped();
   const bool length = !stopped && finish && finish->reason == engine::FinishReason::kLength;
-  delta.finish_reason = length ? "length" : choice.answer.has_tool_call() ? "tool_calls" : "stop";
-  delta.stop_text = choice.answer.stop_text();
+  end.finish_reason = length ? "length" : choice.answer.has_tool_call() ? "tool_calls" : "stop";
+  end.stop_text = choice.answer.stop_text();
   if (!stopped && finish && finish->stop_token) {
     const auto& ids = job_.params.sampling.stop_token_ids;
     if (std::ranges::find(ids, *finish->stop_token) != ids.end())
-      delta.stop_token = finish->stop_token;
+      end.stop_token = finish->stop_token;
   }
-  choice.whole.finish_reason = delta.finish_reason;
-  choice.whole.stop_text = delta.stop_text;
-  choice.whole.stop_token = delta.stop_token;
   choice.ended = true;
   ++num_ended_;
+  if (finish) num_preemptions_ += finish->stats.num_preemptions;
   if (finish) return;
   // A stop string: the engine learns of it here.
   {
     const std::lock_guard lock(inbox_->mutex);
-    inbox_->stopped[static_cast<size_t>(choice.whole.index)] = 1;
+    inbox_->stopped[static_cast<size_t>(end.index)] = 1;
   }
   parts_.engine.cancel(choice.engine_id);
 }
@@ -243,7 +257,7 @@ void Generation::finish_reply(ReplyPart& part) {
     part.data += job_.format->end_stream(usage(), shown_acceptance());
   } else {
     std::vector<ChoicePart> wholes;
-    for (Choice& choice : choices_) wholes.push_back(std::move(choice.whole));
+    for (Choice& choice : choices_) wholes.push_back(std::move(choice.unsent));
     add_head(part, 200);
     part.data = job_.format->whole(wholes, usage(), shown_acceptance());
   }

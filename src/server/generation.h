@@ -68,11 +68,13 @@ class Generation : public ReplySource {
     bool ended = false;     // nothing more of it is shown
     bool released = false;  // the engine has ended it
     Clock::time_point last_event = {};
-    ChoicePart whole = {};  // not streamed: all of it
+    ChoicePart unsent = {};   // not streamed: all of it
+    bool has_chunks = false;  // streamed: some of it has been sent
   };
 
   void submit(size_t index, Admission admission);
   void take(Arrival& arrival, ReplyPart& part);
+  void show(Choice& choice, ChoicePart& delta, ReplyPart& part);
   void end_choice(Choice& choice, ChoicePart& delta, const std::optional<engine::Finish>& finish);
   void fail(const ApiError& error, ReplyPart& part);
   void finish_reply(ReplyPart& part);
@@ -89,6 +91,7 @@ class Generation : public ReplySource {
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   speculation::AcceptanceStats acceptance_;
   size_t num_ended_ = 0;
+  int64_t num_preemptions_ = 0;  // of those that the engine has ended
   Clock::time_point started_ = Clock::now();
   bool logged_ = false;
   bool head_sent_ = false;

@@ -51,6 +51,7 @@ struct Reply {
   ReplyHead head;
   std::string body;
   std::shared_ptr<ReplySource> source;  // when set, head and body come from it
+  std::string field;                    // of a refusal: the field that is wrong, for the log
 };
 
 // Answers requests; called from several threads at once.

@@ -33,6 +33,7 @@ ordered_json model_json(const ServedModel& model, const std::string& name) {
 
 Reply Service::health(const HttpRequest&) {
   if (draining_.load()) return error_reply({503, "the server is shutting down"});
+  if (parts_.engine.failed()) return error_reply({503, "a step of the engine failed"});
   if (!parts_.engine.healthy())
     return error_reply({503, "a step of the engine takes longer than it should"});
   return json_reply({{"status", "ok"}});

@@ -14,12 +14,13 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 1> kText = {"text"};
-constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kNames = {
+constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kNames = {
     {{"max_completion_tokens", "max_tokens"},
      {"stop", "stop_sequences"},
      {"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"},
      {"response_format", "output_config.format"},
      {"include_reasoning", "thinking.type"},
+     {"thinking_token_budget", "thinking.budget_tokens"},
      {"messages", "messages"}}};
 
 // The content blocks of one message, as messages of a chat.
@@ -177,13 +178,12 @@ void read_tool_choice(Fields& fields, ordered_json& chat) {
   fields.take(choice);
 }
 
-// `budget_tokens` is a wish that the model cannot be held to: it is checked and has no effect.
 void read_thinking(Fields& fields, ordered_json& chat) {
   const json* value = fields.object("thinking");
   if (value == nullptr) return;
   Fields thinking(*value, "thinking");
   const std::string type = thinking.string("type", 64).value_or("");
-  thinking.integer("budget_tokens", 1, int64_t{1} << 40);
+  const auto budget = thinking.integer("budget_tokens", 1, int64_t{1} << 40);
   const std::string display = thinking.string("display", 64).value_or("summarized");
   if (type != "enabled" && type != "adaptive" && type != "disabled")
     thinking.fail("type", "expected enabled, adaptive or disabled, got " + io::describe_json(type));
@@ -194,6 +194,7 @@ void read_thinking(Fields& fields, ordered_json& chat) {
   const bool on = type != "disabled";
   chat["reasoning_effort"] = on ? "high" : "none";
   chat["include_reasoning"] = on && display != "omitted";
+  if (on && budget) chat["thinking_token_budget"] = *budget;
 }
 
 void read_output_config(Fields& fields, const ordered_json& body, ordered_json& chat) {

@@ -107,8 +107,7 @@ void read_truncation(Fields& fields, GenerationParams& params) {
 // What other servers take and this one does not: named, so that nobody waits for an effect.
 void refuse_unsupported(Fields& fields) {
   for (const char* key :
-       {"use_beam_search", "suffix", "kv_transfer_params", "bad_words", "logprob_token_ids",
-        "thinking_token_budget", "stream_interval", "prediction", "modalities", "audio"})
+       {"use_beam_search", "suffix", "kv_transfer_params", "prediction", "modalities", "audio"})
     fields.refuse(key, "leave it out");
   if (fields.integer("best_of", 1, 1) && fields.error()) return;
   fields.ignore({"user", "store", "metadata", "service_tier", "safety_identifier",
@@ -148,6 +147,7 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.request_id = fields.string("request_id", 128).value_or("");
   read_prompt_logprobs(fields, params);
   read_truncation(fields, params);
+  read_extras(fields, model, params);
   read_sampling(fields, model, params.sampling);
   refuse_unsupported(fields);
   return params;

@@ -15,6 +15,7 @@
 #include "server/fields.h"
 #include "server/format.h"
 #include "server/served_model.h"
+#include "text/grammar/thought_budget.h"
 #include "text/tool_schema.h"
 
 namespace tandem::server {
@@ -46,6 +47,10 @@ struct GenerationParams {
   bool return_draft_info = false;          // which text came from accepted drafts
   int64_t priority = 0;                    // lower ones are served first
   std::string cache_salt;                  // requests of different salts share no cached prefix
+  std::optional<int> num_draft_tokens;     // K of this request; absent: the server's
+  int64_t stream_interval = 1;             // tokens of a chunk, the first and last aside
+  std::optional<int64_t> thinking_budget;  // most tokens of thoughts
+  bool in_thought = false;                 // the prompt has begun one
   FormGrammar grammar;                     // what the answer may be; null: anything
 };
 
@@ -79,6 +84,10 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
 
 // Fields every generating route knows.
 GenerationParams read_params(Fields& fields, const ServedModel& model);
+// request_extras.cc
+void read_extras(Fields& fields, const ServedModel& model, GenerationParams& params);
+void read_thinking_budget(Fields& fields, const text::Tokenizer& tokenizer,
+                          GenerationParams& params);
 // 404 for a model that is not served; absent means the one that is.
 std::optional<ApiError> check_model(Fields& fields, const ServedModel& model);
 // Ids that are places for images or sound, and prompts that can never fit.

@@ -34,10 +34,12 @@ struct ServedModel {
   // For measuring; /metrics says so.
   bool dummy_weights = false;
   bool synthetic_acceptance = false;
-  bool log_requests = false;    // a line for each that ends
-  bool spec_metrics = false;    // speculative statistics in every answer
-  bool prompt_details = false;  // usage.prompt_tokens_details
-  bool priorities = false;      // requests may have one
+  bool log_requests = false;     // a line for each that ends
+  bool spec_metrics = false;     // speculative statistics in every answer
+  bool prompt_details = false;   // usage.prompt_tokens_details
+  bool priorities = false;       // requests may have one
+  bool trust_templates = false;  // requests may bring a chat template of their own
+  int64_t stream_interval = 1;   // of requests that name none
   std::time_t started = 0;
 };
 

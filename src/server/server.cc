@@ -14,6 +14,7 @@ namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr double kLogSeconds = 10;
+constexpr double kTellSeconds = 2;  // for clients to hear how their requests ended
 
 // Tells now and then what the engine does, and at once when it seems stuck.
 class Watch {
@@ -23,7 +24,7 @@ class Watch {
 
   void tick() {
     const bool healthy = engine_.healthy();
-    if (!healthy && was_healthy_)
+    if (!healthy && was_healthy_ && !engine_.failed())
       base::log_error("a step takes longer than {:.0f} s; /health says 503 until it ends",
                       engine_.options().stuck_seconds);
     was_healthy_ = healthy;
@@ -56,7 +57,7 @@ void drain(EngineThread& engine, const HttpServer& http, int seconds) {
   engine.cancel_all();
   // Their clients still hear of it.
   const base::Stopwatch last;
-  while (busy() && last.seconds() < 2) std::this_thread::sleep_for(kTick);
+  while (busy() && last.seconds() < kTellSeconds) std::this_thread::sleep_for(kTick);
 }
 
 }  // namespace
@@ -75,11 +76,18 @@ base::Status serve(engine::Engine& engine, const ServedModel& model, const Serve
   base::log_info("ready: http://{}{}{}:{}", is_v6 ? "[" : "", options.http.host, is_v6 ? "]" : "",
                  http->port());
   Watch watch(engine_thread, options.log_stats);
-  while (!stopped()) {
+  while (!stopped() && !engine_thread.failed()) {
     std::this_thread::sleep_for(kTick);
     watch.tick();
   }
   service.begin_drain();
+  if (engine_thread.failed()) {
+    // Its clients have been told; whoever started the server starts it again.
+    const base::Stopwatch last;
+    while (http->num_busy() > 0 && last.seconds() < kTellSeconds)
+      std::this_thread::sleep_for(kTick);
+    return base::make_error(base::ErrorCode::kInternal, "serve: the device failed; start again");
+  }
   drain(engine_thread, *http, options.shutdown_seconds);
   base::log_info("stopped");
   return {};

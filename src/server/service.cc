@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/log.h"
 #include "server/api_error.h"
 #include "server/json_text.h"
 #include "server/messages_format.h"
@@ -18,6 +19,7 @@ constexpr std::string_view kBearer = "Bearer ";
 constexpr std::string_view kResponses = "/v1/responses/";
 constexpr std::string_view kCancel = "/cancel";
 constexpr size_t kMaxIdBytes = 128;
+constexpr size_t kMaxLoggedField = 40;
 
 GenerationJob chat_job(ChatRequest request, std::unique_ptr<ReplyFormat> format, std::string id) {
   GenerationJob job{.format = std::move(format),
@@ -28,6 +30,18 @@ GenerationJob chat_job(ChatRequest request, std::unique_ptr<ReplyFormat> format,
                     .request_id = std::move(id)};
   job.prompts.push_back(std::move(request.prompt));
   return job;
+}
+
+// The field that is wrong, for the log. Names may be the client's own words: only what looks like
+// one.
+std::string reason(const Reply& reply) {
+  const std::string& field = reply.field;
+  const bool is_name =
+      !field.empty() && field.size() <= kMaxLoggedField && std::ranges::all_of(field, [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '_' || c == '.' ||
+               c == '[' || c == ']';
+      });
+  return is_name ? " for " + field : std::string();
 }
 
 std::string chosen_id(const HttpRequest& request, const GenerationParams& params) {
@@ -60,6 +74,7 @@ const std::vector<Service::Route>& Service::routes() {
       {"/v1/models", {"GET"}, &Service::models},
       {"/tokenize", {"POST"}, &Service::tokenize},
       {"/detokenize", {"POST"}, &Service::detokenize},
+      {"/invocations", {"POST"}, &Service::invocations},
       {"/v1/completions", {"POST"}, &Service::completions},
       {"/v1/chat/completions", {"POST"}, &Service::chat_completions},
       {"/v1/messages", {"POST"}, &Service::messages},
@@ -125,8 +140,12 @@ bool Service::authorized(const HttpRequest& request) const {
 
 Reply Service::handle(const HttpRequest& request) {
   Reply reply = dispatch(request);
-  if (options_.request_id_headers && !reply.source)
-    reply.head.headers.emplace_back("X-Request-Id", request_id(request.header("x-request-id")));
+  if (reply.source) return reply;
+  const bool logs = parts_.model.log_requests && reply.head.status >= 400;
+  if (!logs && !options_.request_id_headers) return reply;
+  const std::string id = request_id(request.header("x-request-id"));
+  if (logs) base::log_info("request {}: refused with {}{}", id, reply.head.status, reason(reply));
+  if (options_.request_id_headers) reply.head.headers.emplace_back("X-Request-Id", id);
   return reply;
 }
 
@@ -264,6 +283,17 @@ Reply Service::chat_completions(const HttpRequest& request) {
       make_chat_format(parts_.model.tokenizer, names("chatcmpl-", id), extras(parsed->params));
   return generate(chat_job(std::move(*parsed), std::move(format), std::move(id)),
                   std::move(*admission), request);
+}
+
+// One route for all forms, as SageMaker asks: the body tells which it is.
+Reply Service::invocations(const HttpRequest& request) {
+  if (const auto place = enter(); !place) return refused(place.error(), request);
+  const auto body = parse_body(request.body);
+  if (!body) return refused(body.error(), request);
+  if (body->contains("messages")) return chat_completions(request);
+  if (body->contains("prompt")) return completions(request);
+  if (body->contains("input")) return responses(request);
+  return refused({400, "body: expected messages, prompt or input, got none of them"}, request);
 }
 
 Reply Service::messages(const HttpRequest& request) {

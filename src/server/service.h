@@ -46,6 +46,7 @@ class Service : public HttpHandler {
   Reply metrics(const HttpRequest& request);
   Reply tokenize(const HttpRequest& request);
   Reply detokenize(const HttpRequest& request);
+  Reply invocations(const HttpRequest& request);
   Reply completions(const HttpRequest& request);
   Reply chat_completions(const HttpRequest& request);
   Reply messages(const HttpRequest& request);

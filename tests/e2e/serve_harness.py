@@ -17,9 +17,11 @@ MODEL = "demo"
 class Server:
     """with Server("--max-num-seqs", 4) as server: ..."""
 
-    def __init__(self, *flags, drafts=4, max_model_len=1024):
-        arguments = ["serve", DEMO_TARGET, *speculative(DEMO_ASSISTANT, drafts), "--port", 0,
-                     "--served-model-name", MODEL, "--max-model-len", max_model_len, *flags]
+    def __init__(self, *flags, drafts=4, max_model_len=1024, **more):
+        """drafts: None leaves --speculative-config out; more: further keys of it."""
+        pair = [] if drafts is None else speculative(DEMO_ASSISTANT, drafts, **more)
+        arguments = ["serve", DEMO_TARGET, *pair, "--port", 0, "--served-model-name", MODEL,
+                     "--max-model-len", max_model_len, *flags]
         self.started = time.monotonic()
         self.process = subprocess.Popen([TANDEM, *map(str, arguments)], stdout=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE)

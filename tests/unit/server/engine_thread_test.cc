@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <future>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 namespace tandem::server {
@@ -23,6 +24,7 @@ class Script {
       ++num_steps_;
       changed_.notify_all();
       changed_.wait(lock, [this] { return !held_; });
+      if (num_steps_ == failing_step_) throw std::runtime_error("the card is gone");
     }
     speculation::SpecResult result;
     for (const speculation::SpecSequence& sequence : batch.sequences) {
@@ -39,6 +41,10 @@ class Script {
     held_ = held;
     changed_.notify_all();
   }
+  void fail_at(int64_t step) {
+    const std::lock_guard lock(mutex_);
+    failing_step_ = step;
+  }
   void wait_for_step() {
     std::unique_lock lock(mutex_);
     const int64_t before = num_steps_;
@@ -49,6 +55,7 @@ class Script {
   std::mutex mutex_;
   std::condition_variable changed_;
   int64_t num_steps_ = 0;
+  int64_t failing_step_ = -1;
   bool held_ = false;
 };
 
@@ -225,6 +232,28 @@ TEST_F(EngineThreadTest, AStuckStepIsNoticed) {
   ASSERT_TRUE(events.wait());
   EXPECT_TRUE(becomes_idle());
   EXPECT_TRUE(becomes_healthy());
+}
+
+TEST_F(EngineThreadTest, AStepThatFailsEndsEveryRequestAndAllLaterOnes) {
+  script_.fail_at(4);
+  Events first, second, later;
+  submit(first, 100);
+  submit(second, 100);
+  ASSERT_TRUE(first.wait() && second.wait());
+  for (Events* events : {&first, &second}) {
+    EXPECT_NE(events->refused().find("device failed"), std::string::npos) << events->refused();
+    EXPECT_EQ(events->refused().find("card"), std::string::npos) << "the cause is for the log";
+    EXPECT_LT(events->num_tokens(), 5U);
+  }
+  EXPECT_TRUE(becomes_idle());
+  EXPECT_TRUE(thread_.failed());
+  EXPECT_FALSE(thread_.healthy());
+  submit(later, 1);
+  ASSERT_TRUE(later.wait());
+  EXPECT_NE(later.refused().find("device failed"), std::string::npos);
+  EXPECT_TRUE(becomes_idle());
+  thread_.cancel(1);
+  thread_.cancel_all();
 }
 
 TEST_F(EngineThreadTest, SoIsASinkThatDoesNotReturn) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "tests/unit/server/demo_model.h"
@@ -25,7 +26,7 @@ speculation::SpecResult run_step(const speculation::SpecBatch& batch) {
 }
 
 // All that a stream of `n` choices sends when nobody looks before it is over.
-ReplyPart late_reader(int64_t n) {
+ReplyPart late_reader(int64_t n, int64_t interval = 1) {
   engine::EngineOptions options;
   options.limits = {.max_num_seqs = n,
                     .max_num_batched_tokens = n,
@@ -45,6 +46,7 @@ ReplyPart late_reader(int64_t n) {
   job.params.stream = true;
   job.params.n = n;
   job.params.max_tokens = kTokens;
+  job.params.stream_interval = interval;
   job.params.sampling.temperature = 0;
   std::vector<Admission> admissions;
   for (int64_t i = 0; i < n; ++i) admissions.push_back(*thread.admit(1));
@@ -57,6 +59,10 @@ ReplyPart late_reader(int64_t n) {
   return generation.poll();
 }
 
+std::string demo_text(size_t count) {
+  return test::demo_model().tokenizer.decode(std::vector<int32_t>(count, 300), true);
+}
+
 TEST(Generation, AStreamThatNobodyReadsIsCut) {
   const ReplyPart some = late_reader(4);
   EXPECT_TRUE(some.done);
@@ -65,6 +71,34 @@ TEST(Generation, AStreamThatNobodyReadsIsCut) {
   EXPECT_TRUE(many.done);
   EXPECT_NE(many.data.find("reads too slowly"), std::string::npos) << many.data.substr(0, 300);
   EXPECT_LT(many.data.size(), 100'000U);
+}
+
+// The contents of the chunks of a stream.
+std::vector<std::string> chunks_of(const std::string& stream) {
+  std::vector<std::string> texts;
+  constexpr std::string_view kData = "data: {";
+  for (size_t at = stream.find(kData); at != std::string::npos; at = stream.find(kData, at + 1)) {
+    const size_t begin = at + kData.size() - 1;
+    const auto chunk = nlohmann::json::parse(stream.substr(begin, stream.find("\n\n", at) - begin));
+    for (const auto& choice : chunk["choices"]) texts.push_back(choice["text"]);
+  }
+  return texts;
+}
+
+TEST(Generation, ChunksHoldAsManyTokensAsAskedFor) {
+  const std::string word = demo_text(1);
+  const std::vector<std::string> one = chunks_of(late_reader(1).data);
+  const std::vector<std::string> hundred = chunks_of(late_reader(1, 100).data);
+  EXPECT_EQ(one.size(), 1000U);
+  // The first token at once, then hundreds, and what is left.
+  ASSERT_EQ(hundred.size(), 11U);
+  EXPECT_EQ(hundred[0], word);
+  EXPECT_EQ(hundred[1], demo_text(100));
+  EXPECT_EQ(hundred[10], demo_text(99));
+  std::string all, parts;
+  for (const std::string& text : one) all += text;
+  for (const std::string& text : hundred) parts += text;
+  EXPECT_EQ(parts, all);
 }
 
 }  // namespace

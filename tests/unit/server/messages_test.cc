@@ -88,8 +88,10 @@ TEST(Messages, ThinkingStopsAndPrefill) {
   EXPECT_TRUE(thinking->include_reasoning);
   EXPECT_EQ(thinking->params.stop, std::vector<std::string>{"END"});
   EXPECT_EQ(thinking->params.max_tokens, 9);
+  EXPECT_EQ(thinking->params.thinking_budget, 2000);
   body["thinking"] = {{"type", "disabled"}};
   EXPECT_FALSE(parse_messages(body.dump(), demo_model())->include_reasoning);
+  EXPECT_FALSE(parse_messages(body.dump(), demo_model())->params.thinking_budget.has_value());
   body.erase("thinking");
   body["messages"].push_back({{"role", "assistant"}, {"content", "It is"}});
   chat = {{"messages", body["messages"]},
