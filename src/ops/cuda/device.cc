@@ -1,5 +1,6 @@
 #include "ops/cuda/device.h"
 
+#include <stdexcept>
 #include <utility>
 
 #include "base/check.h"
@@ -7,7 +8,8 @@
 namespace tandem::ops::cuda {
 
 void check_cuda(cudaError_t error, const char* call) {
-  TANDEM_CHECK_MSG(error == cudaSuccess, "CUDA: {}: {}", call, cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(fmt::format("CUDA: {}: {}", call, cudaGetErrorString(error)));
 }
 
 void check_condition(bool holds, const char* what) {
