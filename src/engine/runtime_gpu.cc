@@ -27,7 +27,8 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
   const io::TextConfig& text = pair.target->config();
   const int64_t longest =
       options.max_model_len > 0 ? options.max_model_len : text.max_position_embeddings;
-  const int64_t working = kReservedBytes + gpu::working_bytes(text, longest);
+  const int64_t working =
+      kReservedBytes + gpu::working_bytes(text, longest, options.max_num_batched_tokens);
   const auto allowed =
       static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(info.total_bytes));
   const int64_t used_by_others = info.total_bytes - info.free_bytes;

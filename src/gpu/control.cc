@@ -26,6 +26,14 @@ size_t lay_out(const ControlSizes& sizes, int32_t* block, ControlView& view) {
     take(*pointer, sizes.max_entries);
   take(view.ring_table, int64_t{sizes.max_entries} * sizes.ring_blocks);
   take(view.page_table, int64_t{sizes.max_entries} * sizes.page_blocks);
+  if (sizes.max_wide_passes == 0) return used;
+  // Last, and copied only where there are prompts.
+  take(view.sources, rows);
+  for (int32_t** pointer : {&view.wide_tokens, &view.wide_positions, &view.wide_sequences})
+    take(*pointer, int64_t{sizes.max_wide_passes} * sizes.wide_rows);
+  for (int32_t** pointer : {&view.wide_tile_first_rows, &view.wide_tile_num_rows,
+                            &view.wide_tile_begins, &view.wide_tile_ends})
+    take(*pointer, int64_t{sizes.max_wide_passes} * sizes.max_wide_tiles);
   return used;
 }
 
@@ -46,6 +54,8 @@ void fill_pass(const PlannedPass& pass, int64_t offset, const ControlView& view)
     const PlannedTile tile = is_tile ? pass.tiles[static_cast<size_t>(i)] : PlannedTile{};
     view.tile_first_rows[offset + i] = tile.first_row;
     view.tile_num_rows[offset + i] = tile.num_rows;
+    if (view.sources != nullptr)
+      view.sources[offset + i] = real && pass.wide >= 0 ? pass.sources[static_cast<size_t>(i)] : -1;
   }
 }
 
@@ -64,6 +74,10 @@ void Control::fill(const speculation::SpecBatch& batch, const StepLayout& layout
   TANDEM_CHECK_LE(batch.sequences.size(), static_cast<size_t>(sizes_.max_entries));
   for (size_t p = 0; p < layout.passes.size(); ++p)
     fill_pass(layout.passes[p], static_cast<int64_t>(p) * kPassRows, host_);
+  TANDEM_CHECK_LE(layout.wide.size(), static_cast<size_t>(sizes_.max_wide_passes));
+  has_wide_ = !layout.wide.empty();
+  for (size_t p = 0; p < layout.wide.size(); ++p)
+    fill_wide(layout.wide[p], static_cast<int64_t>(p));
   for (int i = 0; i < sizes_.max_entries; ++i) {
     const bool real = i < static_cast<int>(layout.entries.size());
     const bool drafts = i < layout.num_drafting;
@@ -93,6 +107,25 @@ void Control::fill(const speculation::SpecBatch& batch, const StepLayout& layout
   fill_tables(batch);
 }
 
+void Control::fill_wide(const PlannedWidePass& pass, int64_t index) {
+  TANDEM_CHECK_LE(pass.rows.size(), static_cast<size_t>(sizes_.wide_rows));
+  TANDEM_CHECK_LE(pass.tiles.size(), static_cast<size_t>(sizes_.max_wide_tiles));
+  const int64_t row = index * sizes_.wide_rows;
+  for (size_t i = 0; i < pass.rows.size(); ++i) {
+    host_.wide_tokens[row + static_cast<int64_t>(i)] = pass.rows[i].token;
+    host_.wide_positions[row + static_cast<int64_t>(i)] = pass.rows[i].position;
+    host_.wide_sequences[row + static_cast<int64_t>(i)] = pass.rows[i].sequence;
+  }
+  const int64_t tile = index * sizes_.max_wide_tiles;
+  for (size_t i = 0; i < pass.tiles.size(); ++i) {
+    const int64_t at = tile + static_cast<int64_t>(i);
+    host_.wide_tile_first_rows[at] = pass.tiles[i].first_row;
+    host_.wide_tile_num_rows[at] = pass.tiles[i].num_rows;
+    host_.wide_tile_begins[at] = pass.tiles[i].begin;
+    host_.wide_tile_ends[at] = pass.tiles[i].end;
+  }
+}
+
 void Control::fill_tables(const speculation::SpecBatch& batch) {
   const auto copy = [&](const ops::KvPlaces& places, int32_t* table, int columns) {
     for (size_t s = 0; s < batch.sequences.size(); ++s) {
@@ -108,8 +141,13 @@ void Control::fill_tables(const speculation::SpecBatch& batch) {
 }
 
 void Control::copy_to_device(const ops::cuda::Stream& stream) const {
+  const size_t bytes = host_block_.size_bytes();
+  const size_t wide_begin =
+      host_.sources == nullptr
+          ? bytes
+          : static_cast<size_t>(host_.sources - host_block_.as<int32_t>()) * sizeof(int32_t);
   TANDEM_CUDA_CHECK(cudaMemcpyAsync(device_block_.data(), host_block_.as<void>(),
-                                    host_block_.size_bytes(), cudaMemcpyHostToDevice,
+                                    has_wide_ ? bytes : wide_begin, cudaMemcpyHostToDevice,
                                     stream.handle));
 }
 

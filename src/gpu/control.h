@@ -17,6 +17,9 @@ struct ControlSizes {
   int max_entries = 1;  // sequences of a batch, a multiple of 64
   int ring_blocks = 1;  // per sequence
   int page_blocks = 1;  // per sequence
+  int max_wide_passes = 0;
+  int wide_rows = 0;       // of a wide pass
+  int max_wide_tiles = 0;  // of a wide pass
 };
 
 // Pointers into one block, on the host or on the device.
@@ -42,6 +45,18 @@ struct ControlView {
   // Block tables, [max_entries, ring_blocks] and [max_entries, page_blocks].
   int32_t* ring_table = nullptr;
   int32_t* page_table = nullptr;
+  // Null where prompts have no kernels of their own. Of the rows above that a wide pass made: which
+  // of its rows, -1: none.
+  int32_t* sources = nullptr;
+  // Rows of prompts, [max_wide_passes, wide_rows], and their tiles, [max_wide_passes,
+  // max_wide_tiles].
+  int32_t* wide_tokens = nullptr;
+  int32_t* wide_positions = nullptr;
+  int32_t* wide_sequences = nullptr;
+  int32_t* wide_tile_first_rows = nullptr;
+  int32_t* wide_tile_num_rows = nullptr;
+  int32_t* wide_tile_begins = nullptr;
+  int32_t* wide_tile_ends = nullptr;
 };
 
 class Control {
@@ -57,12 +72,14 @@ class Control {
   const ControlSizes& sizes() const { return sizes_; }
 
  private:
+  void fill_wide(const PlannedWidePass& pass, int64_t index);
   void fill_tables(const speculation::SpecBatch& batch);
 
   ControlSizes sizes_;
   ops::cuda::PinnedBuffer host_block_;
   ops::cuda::DeviceBuffer device_block_;
   ControlView host_, device_;
+  bool has_wide_ = false;  // in the host's block
 };
 
 }  // namespace tandem::gpu

@@ -26,6 +26,7 @@ void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, S
   TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_num_drafts_.as<void>(), c.num_drafts,
                                     host_num_drafts_.size_bytes(), cudaMemcpyDeviceToHost,
                                     stream_.handle));
+  next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     ops::cuda::HeadLogits head;
     record_pass(layout, i, &head);
@@ -37,6 +38,7 @@ void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, S
     TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
     choose_on_host(batch, layout, i, result);
   }
+  record_wide(layout, layout.wide.size());
   TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
 }
 

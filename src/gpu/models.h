@@ -18,6 +18,9 @@ struct Pass {
   int max_keys = 0;
 };
 
+struct WidePass;
+struct WideWorkspace;
+
 class Target {
  public:
   static base::Result<Target> load(WeightUploader& uploader, const io::Checkpoint& checkpoint);
@@ -27,6 +30,11 @@ class Target {
   // final norm in `hidden` [num_rows, hidden] BF16, and as the head's operand in the workspace.
   void forward(const ops::cuda::Stream& stream, const Pass& pass, const KvCache& kv,
                uint16_t* hidden, Workspace& workspace) const;
+  // The same for the rows of prompts, many at a time (prefill.h): hidden states stay in the
+  // workspace. Only where runs_wide().
+  bool runs_wide() const;
+  void forward_wide(const ops::cuda::Stream& stream, const WidePass& pass, const KvCache& kv,
+                    const WideWorkspace& workspace) const;
   // The head's partial sums of the operand that forward() left.
   ops::cuda::Partials head(const ops::cuda::Stream& stream, int num_rows,
                            Workspace& workspace) const;

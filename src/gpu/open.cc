@@ -4,6 +4,7 @@
 
 #include "gpu/device_step.h"
 #include "gpu/pair_step.h"
+#include "gpu/prefill.h"
 #include "ops/cuda/attention.h"
 
 namespace tandem::gpu {
@@ -38,7 +39,7 @@ base::Result<DeviceInfo> find_device() {
   return info;
 }
 
-int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len) {
+int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64_t max_step_rows) {
   // The head's partial sums, a set of 128 in at most three pieces, and logits for the host.
   constexpr int64_t kFloat = 4;
   const int64_t logits = kMaxPassRows * target.vocab_size * kFloat;
@@ -53,7 +54,9 @@ int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len) {
                              kMaxPassRows, static_cast<int>(target.num_attention_heads), head_dim,
                              ops::cuda::attention_max_segments(head_dim, keys + kMaxPassRows))));
   }
-  return attention + 4 * logits;
+  // Hidden states of every row of a step, of which passes may hold half.
+  const int64_t hidden = 2 * (max_step_rows + kMaxPassRows) * target.hidden_size * 2;
+  return attention + 4 * logits + hidden + wide_sizes(target).bytes(wide_capacity(max_step_rows));
 }
 
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,

@@ -16,16 +16,25 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-ControlSizes control_sizes(const DeviceStepOptions& options) {
+ControlSizes control_sizes(const DeviceStepOptions& options, bool runs_wide) {
   // A pass may be cut short by a round that does not fit, or by the ring's slack.
   const int64_t slack_passes = ceil_div(options.max_step_rows, 8);
   const int64_t passes = ceil_div(options.max_step_rows, kPassRows) * 2 + 1;
-  return {.max_passes = static_cast<int>(std::max(passes, std::min<int64_t>(slack_passes, 64))),
+  const int64_t wide_rows = runs_wide ? wide_capacity(options.max_step_rows) : 0;
+  const int64_t wide_passes = runs_wide ? ceil_div(options.max_step_rows, wide_rows) : 0;
+  // Besides, each wide pass may leave a pass of gathered rows half empty.
+  return {.max_passes =
+              static_cast<int>(std::max(passes, std::min<int64_t>(slack_passes, 64)) + wide_passes),
           .max_entries = static_cast<int>(ceil_div(options.max_sequences, kPassRows) * kPassRows),
           .ring_blocks =
               static_cast<int>(std::max<int64_t>(1, options.kv.ring_len / options.kv.block_size)),
           .page_blocks = static_cast<int>(ceil_div(
-              options.max_model_len + speculation::kMaxDraftTokens + 1, options.kv.block_size))};
+              options.max_model_len + speculation::kMaxDraftTokens + 1, options.kv.block_size)),
+          .max_wide_passes = static_cast<int>(wide_passes),
+          .wide_rows = static_cast<int>(wide_rows),
+          // Each sequence, of which a row is at least, may leave a tile half empty.
+          .max_wide_tiles = static_cast<int>(wide_rows / kWideTileQueries +
+                                             std::min(options.max_sequences, wide_rows))};
 }
 
 WorkspaceSizes workspace_sizes(const Target& target, const std::optional<Assistant>& assistant,
@@ -65,7 +74,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
       kv_(target_.config(), options.kv),
       ring_slack_(options.kv.ring_len - target_.config().sliding_window + 1),
       max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
-      control_(control_sizes(options)),
+      control_(control_sizes(options, target_.runs_wide())),
       workspace_(workspace_sizes(target_, assistant_, max_keys_)) {
   TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking));
   const auto row_bytes = static_cast<size_t>(target_.config().hidden_size * 2);
@@ -80,6 +89,12 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
   host_results_ = ops::cuda::PinnedBuffer(entries * sizeof(RoundResult));
   host_tokens_ = ops::cuda::PinnedBuffer(rows * sizeof(int32_t));
   host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
+  if (target_.runs_wide()) {
+    int num_multiprocessors = 0;
+    TANDEM_CUDA_CHECK(
+        cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+    wide_.emplace(wide_sizes(target_.config()), options.max_step_rows, num_multiprocessors);
+  }
   suppressed_ = upload(options.suppress_tokens);
   draft_suppressed_ = upload(draft_suppress_tokens);
   num_draft_suppressed_ = static_cast<int>(draft_suppress_tokens.size());
@@ -102,7 +117,7 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   result.sequences.resize(batch.sequences.size());
   if (batch.sequences.empty()) return result;
   copy_ring_blocks(batch.ring_copies);
-  const StepLayout layout = plan_step(batch, ring_slack_);
+  const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   control_.fill(batch, layout, options_.draft_position_offset);
   if (device_can_choose(batch, layout))
     run_on_device(batch, layout, result);
@@ -154,6 +169,11 @@ PairStep::Shape PairStep::shape_of(const StepLayout& layout) const {
 
 // The first step of a shape runs as it is, since it may be the only one; the second is recorded.
 void PairStep::launch_step(const Shape& shape, const StepLayout& layout) {
+  // Prompts come in every length, and their kernels are long beside a launch.
+  if (!layout.wide.empty()) {
+    record_step(layout);
+    return;
+  }
   const auto [found, is_new] = graphs_.try_emplace(shape, nullptr);
   if (!options_.use_graphs || is_new || graphs_.size() > kMaxGraphs) {
     record_step(layout);
@@ -176,6 +196,7 @@ void PairStep::record_step(const StepLayout& layout, StepPart part) {
   control_.copy_to_device(stream_);
   if (part != StepPart::kTarget) record_drafts(layout);
   if (part == StepPart::kDrafts) return;
+  next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     ops::cuda::HeadLogits head;
     record_pass(layout, i, &head);
@@ -183,6 +204,7 @@ void PairStep::record_step(const StepLayout& layout, StepPart part) {
       ops::cuda::argmax_rows(stream_, head, argmax_scratch_.data(),
                              chosen_.as<int32_t>() + i * kPassRows);
   }
+  record_wide(layout, layout.wide.size());
   record_acceptance(layout);
 }
 
@@ -242,6 +264,9 @@ void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::He
   const ControlView& c = control_.device();
   const PlannedPass& planned = layout.passes[index];
   const auto offset = static_cast<int64_t>(index) * kPassRows;
+  // Rows of prompts come before rows that may see them.
+  record_wide(layout,
+              planned.wide >= 0 ? static_cast<size_t>(planned.wide) + 1 : layout.wide.size());
   const Pass pass{
       .rows = {.num_rows = planned.num_padded_rows(),
                .tokens = c.tokens + offset,
@@ -254,8 +279,11 @@ void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::He
       .ring = ring_table(),
       .pages = page_table(),
       .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_))};
-  target_.forward(stream_, pass, kv_,
-                  hidden_.as<uint16_t>() + offset * target_.config().hidden_size, workspace_);
+  if (planned.wide >= 0)
+    record_gather(planned, offset);
+  else
+    target_.forward(stream_, pass, kv_,
+                    hidden_.as<uint16_t>() + offset * target_.config().hidden_size, workspace_);
   if (!planned.needs_logits) return;
   *head = {.sums = target_.head(stream_, pass.rows.num_rows, workspace_),
            .num_rows = static_cast<int>(planned.rows.size()),

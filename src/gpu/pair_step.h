@@ -7,6 +7,7 @@
 #include "gpu/control.h"
 #include "gpu/device_step.h"
 #include "gpu/models.h"
+#include "gpu/prefill.h"
 #include "ops/cuda/accept.h"
 #include "ops/cuda/head.h"
 
@@ -40,6 +41,10 @@ class PairStep final : public DeviceStep {
   void record_drafts(const StepLayout& layout);
   // Forward and, where logits are needed, the head of pass `index`.
   void record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head);
+  // Wide passes up to `end` that have not been launched in this step.
+  void record_wide(const StepLayout& layout, size_t end);
+  // Rows of the last wide pass as if they had gone through a pass of their own.
+  void record_gather(const PlannedPass& planned, int64_t offset);
   void record_acceptance(const StepLayout& layout);
   void copy_ring_blocks(std::span<const model::RingBlockCopy> copies);
   // Chooses on the host for the entries of one pass; reads logits the device has copied.
@@ -55,6 +60,8 @@ class PairStep final : public DeviceStep {
   int64_t max_keys_ = 0;
   Control control_;
   Workspace workspace_;
+  std::optional<WideWorkspace> wide_;  // where the target runs_wide()
+  size_t next_wide_ = 0;
   ops::cuda::DeviceBuffer hidden_;        // [max_passes * 64, hidden] BF16
   ops::cuda::DeviceBuffer states_;        // [max_sequences, hidden] BF16
   ops::cuda::DeviceBuffer next_state_;    // partial sums of post_projection

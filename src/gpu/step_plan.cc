@@ -11,7 +11,7 @@ class Packer {
 
   // Begins a new pass unless `num_rows` more rows fit.
   void reserve(int64_t num_rows) {
-    if (layout_.passes.empty() || free_rows() < num_rows) layout_.passes.emplace_back();
+    if (free_rows() < num_rows) layout_.passes.emplace_back();
   }
   // Rows of one sequence from `position` on, with these tokens and then `num_drafts` unknown ones.
   // Returns the index of the last known row.
@@ -44,7 +44,7 @@ class Packer {
 
  private:
   int64_t free_rows() const {
-    return layout_.passes.empty()
+    return layout_.passes.empty() || layout_.passes.back().wide >= 0
                ? 0
                : kPassRows - static_cast<int64_t>(layout_.passes.back().rows.size());
   }
@@ -58,10 +58,84 @@ class Packer {
   int64_t ring_slack_;
 };
 
+// Rows of prompts into wide passes, and those whose logits are wanted into passes of their own.
+class WidePacker {
+ public:
+  WidePacker(StepLayout& layout, int64_t wide_rows) : layout_(layout), wide_rows_(wide_rows) {}
+
+  // How many of a sequence's known tokens are rows of its prompt.
+  int64_t num_rows(const speculation::SpecSequence& sequence) const {
+    if (wide_rows_ == 0) return 0;
+    return std::clamp<int64_t>(sequence.num_prompt_tokens - sequence.start_position, 0,
+                               static_cast<int64_t>(sequence.tokens.size()));
+  }
+
+  void add(size_t index, const speculation::SpecSequence& sequence) {
+    const int64_t count = num_rows(sequence);
+    for (int64_t begin = 0; begin < count;) {
+      if (layout_.wide.empty() || free_rows() == 0) layout_.wide.emplace_back();
+      const int64_t end = std::min(count, begin + free_rows());
+      add_part(index, sequence, begin, end);
+      begin = end;
+    }
+    const bool last_is_wide = count == static_cast<int64_t>(sequence.tokens.size());
+    if (sequence.samples && last_is_wide)
+      entries_.push_back({.sequence = index, .first_row = last_gathered_});
+  }
+  // Of sequences whose newest row is one of these; they do not draft.
+  const std::vector<PlannedEntry>& entries() const { return entries_; }
+
+ private:
+  int64_t free_rows() const {
+    return wide_rows_ - static_cast<int64_t>(layout_.wide.back().rows.size());
+  }
+
+  void add_part(size_t index, const speculation::SpecSequence& sequence, int64_t begin,
+                int64_t end) {
+    PlannedWidePass& pass = layout_.wide.back();
+    const auto first_position = static_cast<int32_t>(sequence.start_position);
+    for (int64_t i = begin; i < end; ++i) {
+      const auto row = static_cast<int32_t>(pass.rows.size());
+      if ((i - begin) % kWideTileQueries == 0)
+        pass.tiles.push_back({row, 0, first_position + static_cast<int32_t>(begin),
+                              first_position + static_cast<int32_t>(end)});
+      ++pass.tiles.back().num_rows;
+      pass.rows.push_back({.sequence = static_cast<int32_t>(index),
+                           .token = sequence.tokens[static_cast<size_t>(i)],
+                           .position = first_position + static_cast<int32_t>(i)});
+      const bool newest = sequence.samples && i + 1 == static_cast<int64_t>(sequence.tokens.size());
+      if (newest || i < static_cast<int64_t>(sequence.scored_tokens.size())) gather(row);
+    }
+  }
+
+  // The last pass's row `row` gets logits.
+  void gather(int32_t row) {
+    const auto wide = static_cast<int>(layout_.wide.size()) - 1;
+    std::vector<PlannedPass>& passes = layout_.passes;
+    if (passes.empty() || passes.back().wide != wide ||
+        passes.back().rows.size() == static_cast<size_t>(kPassRows)) {
+      passes.emplace_back();
+      passes.back().wide = wide;
+      passes.back().needs_logits = true;
+    }
+    last_gathered_ =
+        static_cast<int32_t>((passes.size() - 1) * kPassRows + passes.back().rows.size());
+    passes.back().sources.push_back(row);
+    passes.back().rows.push_back(layout_.wide.back().rows[static_cast<size_t>(row)]);
+  }
+
+  StepLayout& layout_;
+  int64_t wide_rows_;
+  int32_t last_gathered_ = 0;  // its place among the rows of passes
+  std::vector<PlannedEntry> entries_;
+};
+
 }  // namespace
 
-StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack) {
+StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows) {
   StepLayout layout;
+  WidePacker wide(layout, wide_rows);
+  for (size_t i = 0; i < batch.sequences.size(); ++i) wide.add(i, batch.sequences[i]);
   Packer packer(layout, ring_slack);
   std::vector<size_t> order(batch.sequences.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -74,16 +148,23 @@ StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack) {
     const speculation::SpecSequence& sequence = batch.sequences[i];
     TANDEM_CHECK(!sequence.tokens.empty());
     const int drafts = sequence.num_draft_tokens;
+    const int64_t num_wide = wide.num_rows(sequence);
+    if (num_wide == static_cast<int64_t>(sequence.tokens.size())) {
+      TANDEM_CHECK_EQ(drafts, 0);
+      continue;
+    }
     packer.reserve(drafts > 0 ? 1 + drafts : 1);
     const int32_t newest =
-        packer.add(static_cast<int32_t>(i), sequence.tokens, sequence.start_position, drafts,
-                   static_cast<int64_t>(sequence.scored_tokens.size()));
+        packer.add(static_cast<int32_t>(i), sequence.tokens.subspan(static_cast<size_t>(num_wide)),
+                   sequence.start_position + num_wide, drafts,
+                   static_cast<int64_t>(sequence.scored_tokens.size()) - num_wide);
     if (!sequence.samples) continue;
     layout.passes[static_cast<size_t>(newest / kPassRows)].needs_logits = true;
     layout.entries.push_back({.sequence = i, .first_row = newest, .num_drafts = drafts});
     layout.num_drafting += drafts > 0 ? 1 : 0;
     layout.max_drafts = std::max(layout.max_drafts, drafts);
   }
+  layout.entries.insert(layout.entries.end(), wide.entries().begin(), wide.entries().end());
   return layout;
 }
 

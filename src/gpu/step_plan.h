@@ -31,12 +31,31 @@ struct PlannedTile {
 };
 
 struct PlannedPass {
+  // >= 0: these rows went through wide pass `wide` as its rows `sources`; only the head is left.
+  int wide = -1;
+  std::vector<int32_t> sources;
   std::vector<PlannedRow> rows;
   std::vector<PlannedTile> tiles;
   bool needs_logits = false;
   int64_t max_keys = 0;
 
   int num_padded_rows() const { return padded(static_cast<int64_t>(rows.size())); }
+};
+
+// Neighbouring rows of one sequence in a wide pass, at most kWideTileQueries.
+inline constexpr int kWideTileQueries = 64;
+struct PlannedWideTile {
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  // Positions of the sequence's rows in this pass: begin .. end - 1.
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
+// Rows of prompts, which go through kernels for many rows (prefill.h).
+struct PlannedWidePass {
+  std::vector<PlannedRow> rows;
+  std::vector<PlannedWideTile> tiles;
 };
 
 // A sequence that emits tokens in this step. Those that draft come first.
@@ -47,7 +66,8 @@ struct PlannedEntry {
 };
 
 struct StepLayout {
-  std::vector<PlannedPass> passes;
+  std::vector<PlannedWidePass> wide;  // before all others
+  std::vector<PlannedPass> passes;    // those that take rows from wide passes come first
   std::vector<PlannedEntry> entries;
   int num_drafting = 0;  // the first entries
   int max_drafts = 0;
@@ -55,6 +75,8 @@ struct StepLayout {
 
 // `ring_slack`: most rows of one sequence in a pass, so that none overwrites a key that another one
 // still sees. A round (newest token and drafts) stays in one pass.
-StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack);
+// `wide_rows`: most rows of a wide pass; 0: the rows of prompts are rows like others.
+StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack,
+                     int64_t wide_rows = 0);
 
 }  // namespace tandem::gpu

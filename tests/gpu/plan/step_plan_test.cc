@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 namespace tandem::gpu {
@@ -123,6 +124,128 @@ TEST(StepPlanTest, ScoredRowsNeedLogits) {
   ASSERT_EQ(layout.passes.size(), 2U);
   EXPECT_TRUE(layout.passes[0].needs_logits);
   EXPECT_FALSE(layout.passes[1].needs_logits);
+}
+
+constexpr int64_t kWideRows = 256;
+
+// The rows of each sequence in the order in which they run.
+std::vector<std::vector<PlannedRow>> rows_of_sequences(const SpecBatch& batch,
+                                                       const StepLayout& layout) {
+  std::vector<std::vector<PlannedRow>> rows(batch.sequences.size());
+  const auto add = [&rows](const PlannedRow& row) {
+    rows.at(static_cast<size_t>(row.sequence)).push_back(row);
+  };
+  for (const PlannedWidePass& pass : layout.wide) std::ranges::for_each(pass.rows, add);
+  for (const PlannedPass& pass : layout.passes)
+    if (pass.wide < 0) std::ranges::for_each(pass.rows, add);
+  return rows;
+}
+
+// Tiles cover the pass in order; a tile has rows of one sequence and knows all of them.
+void expect_wide_pass(const PlannedWidePass& pass) {
+  EXPECT_GE(pass.rows.size(), 1U);
+  EXPECT_LE(pass.rows.size(), static_cast<size_t>(kWideRows));
+  int32_t next = 0;
+  for (const PlannedWideTile& tile : pass.tiles) {
+    EXPECT_EQ(tile.first_row, next);
+    EXPECT_GE(tile.num_rows, 1);
+    EXPECT_LE(tile.num_rows, kWideTileQueries);
+    const PlannedRow& first = pass.rows.at(static_cast<size_t>(next));
+    int32_t least = first.position;
+    int32_t most = first.position;
+    for (const PlannedRow& row : pass.rows) {
+      if (row.sequence != first.sequence) continue;
+      least = std::min(least, row.position);
+      most = std::max(most, row.position);
+    }
+    EXPECT_EQ(tile.begin, least);
+    EXPECT_EQ(tile.end, most + 1);
+    for (int32_t r = next; r < next + tile.num_rows; ++r) {
+      EXPECT_EQ(pass.rows.at(static_cast<size_t>(r)).sequence, first.sequence);
+      EXPECT_EQ(pass.rows[static_cast<size_t>(r)].position, first.position + r - next);
+    }
+    next += tile.num_rows;
+  }
+  EXPECT_EQ(next, static_cast<int32_t>(pass.rows.size()));
+}
+
+// Passes of gathered rows come first, in the order of their wide passes, and name their rows.
+void expect_gathered(const StepLayout& layout) {
+  int last = 0;
+  bool narrow = false;
+  for (const PlannedPass& pass : layout.passes) {
+    narrow |= pass.wide < 0;
+    if (pass.wide < 0) continue;
+    EXPECT_FALSE(narrow);
+    EXPECT_GE(pass.wide, last);
+    last = pass.wide;
+    EXPECT_TRUE(pass.needs_logits);
+    ASSERT_EQ(pass.sources.size(), pass.rows.size());
+    for (size_t i = 0; i < pass.rows.size(); ++i) {
+      const PlannedRow& source = layout.wide.at(static_cast<size_t>(pass.wide))
+                                     .rows.at(static_cast<size_t>(pass.sources[i]));
+      EXPECT_EQ(source.sequence, pass.rows[i].sequence);
+      EXPECT_EQ(source.position, pass.rows[i].position);
+      EXPECT_EQ(source.token, pass.rows[i].token);
+    }
+  }
+}
+
+// Which kernels a row goes through depends on its position alone; rows whose logits are wanted
+// have a place in a pass.
+void expect_prompts(const SpecBatch& batch, const StepLayout& layout) {
+  for (const PlannedWidePass& pass : layout.wide)
+    for (const PlannedRow& row : pass.rows)
+      EXPECT_LT(row.position,
+                batch.sequences.at(static_cast<size_t>(row.sequence)).num_prompt_tokens);
+  std::vector<int64_t> scored(batch.sequences.size(), 0);
+  for (const PlannedPass& pass : layout.passes)
+    for (const PlannedRow& row : pass.rows) {
+      const SpecSequence& sequence = batch.sequences.at(static_cast<size_t>(row.sequence));
+      if (pass.wide < 0) {
+        EXPECT_GE(row.position, sequence.num_prompt_tokens);
+      }
+      const bool wanted = row.position - sequence.start_position <
+                          static_cast<int64_t>(sequence.scored_tokens.size());
+      scored[static_cast<size_t>(row.sequence)] += wanted && pass.needs_logits ? 1 : 0;
+    }
+  for (size_t i = 0; i < scored.size(); ++i)
+    EXPECT_EQ(scored[i], static_cast<int64_t>(batch.sequences[i].scored_tokens.size()));
+}
+
+TEST(WidePlanTest, PromptsGoWideWhateverTheirChunk) {
+  std::vector<int32_t> tokens(400);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
+  for (uint32_t seed = 0; seed < 3000; ++seed) {
+    SCOPED_TRACE(seed);
+    SpecBatch batch = random_batch(seed, tokens);
+    std::mt19937 random(seed + 77);
+    for (SpecSequence& sequence : batch.sequences) {
+      const auto length = static_cast<int64_t>(sequence.tokens.size());
+      // All of it, a part of it, or nothing is the prompt's; what drafts is not.
+      const int64_t end = sequence.start_position + length;
+      sequence.num_prompt_tokens =
+          sequence.num_draft_tokens > 0
+              ? sequence.start_position
+              : std::max<int64_t>(0, end + static_cast<int64_t>(random() % 40) - 20);
+    }
+    const StepLayout layout = plan_step(batch, kSlack, kWideRows);
+    const auto rows = rows_of_sequences(batch, layout);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const SpecSequence& sequence = batch.sequences[i];
+      ASSERT_EQ(rows[i].size(),
+                sequence.tokens.size() + static_cast<size_t>(sequence.num_draft_tokens));
+      for (size_t r = 0; r < rows[i].size(); ++r)
+        EXPECT_EQ(rows[i][r].position, sequence.start_position + static_cast<int64_t>(r));
+    }
+    for (const PlannedWidePass& pass : layout.wide) expect_wide_pass(pass);
+    for (const PlannedPass& pass : layout.passes)
+      if (pass.wide < 0) expect_pass(pass);
+    expect_gathered(layout);
+    expect_prompts(batch, layout);
+    expect_entries(batch, layout);
+    if (HasFailure()) return;
+  }
 }
 
 }  // namespace

@@ -1,0 +1,218 @@
+// Prompts in kernels of their own: an FP8 pair through the engine, its prompts cut in every way.
+// The demo pair in FP8 lies where TANDEM_FP8_DEMO says (tools/device/test.sh makes it); random
+// weights have the head sizes of the 12B. Run from the root of the tree.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <map>
+
+#include "engine/runtime.h"
+
+namespace tandem {
+namespace {
+
+using engine::EngineRequest;
+
+struct PairSetup {
+  std::string target;
+  std::string assistant;  // empty: none
+  std::string overrides;  // of config.json: then weights are random
+  bool on_gpu = true;
+  int num_draft_tokens = 0;
+  int64_t max_num_seqs = 1;
+  int64_t max_chunk_tokens = 2048;
+  int64_t max_num_batched_tokens = 2048;
+  int64_t kv_bytes = int64_t{1} << 30;
+  int64_t max_model_len = 1024;
+};
+
+struct Outcome {
+  std::map<uint64_t, std::vector<int32_t>> texts;
+  std::map<uint64_t, std::vector<float>> logprobs;
+  std::map<uint64_t, std::vector<float>> prompt_logprobs;
+  int64_t num_preemptions = 0;
+};
+
+Outcome run(const PairSetup& setup, std::vector<EngineRequest> requests) {
+  engine::RuntimeOptions options;
+  options.pair.target = setup.target;
+  if (!setup.assistant.empty()) options.pair.assistant = setup.assistant;
+  options.pair.load.hf_overrides = setup.overrides;
+  options.pair.load.dummy = !setup.overrides.empty();
+  options.pair.check_values = false;
+  options.on_gpu = setup.on_gpu;
+  options.num_draft_tokens = setup.num_draft_tokens;
+  options.max_num_seqs = setup.max_num_seqs;
+  options.max_chunk_tokens = setup.max_chunk_tokens;
+  options.max_num_batched_tokens = setup.max_num_batched_tokens;
+  options.max_model_len = setup.max_model_len;
+  options.kv_bytes = setup.kv_bytes;
+  options.prefix_caching = false;
+  auto opened = engine::Runtime::open(std::move(options));
+  if (!opened) {
+    ADD_FAILURE() << opened.error().message;
+    return {};
+  }
+  engine::Engine& engine = (*opened)->engine();
+  for (EngineRequest& request : requests) {
+    const auto added = engine.add_request(std::move(request));
+    EXPECT_TRUE(added.has_value()) << added.error().message;
+  }
+  Outcome outcome;
+  while (engine.has_work())
+    for (const engine::TokenEvent& event : engine.step()) {
+      for (const sampling::TokenChoice& choice : event.tokens) {
+        outcome.texts[event.id].push_back(choice.token);
+        outcome.logprobs[event.id].push_back(choice.logprob);
+      }
+      for (const sampling::TokenScore& score : event.prompt_scores)
+        outcome.prompt_logprobs[event.id].push_back(score.logprob);
+      if (event.finish) {
+        EXPECT_EQ(event.finish->error, "") << "request " << event.id;
+      }
+    }
+  outcome.num_preemptions = engine.stats().num_preemptions;
+  return outcome;
+}
+
+// Prompts of 1 to 700 tokens: shorter and longer than tiles, windows and passes of 64.
+std::vector<EngineRequest> requests(uint64_t count, size_t longest = 700, int64_t max_tokens = 24) {
+  std::vector<EngineRequest> made;
+  for (uint64_t id = 0; id < count; ++id) {
+    EngineRequest request;
+    request.id = id;
+    const size_t length = 1 + (id * id * 53 + id * 29) % longest;
+    request.prompt_ids = {2};
+    for (size_t i = 1; i < length; ++i)
+      request.prompt_ids.push_back(
+          static_cast<int32_t>(300 + (id * 131 + i * i * 17 + i * 29) % 3500));
+    request.sampling.temperature = 0.0;
+    request.sampling.ignore_eos = true;
+    request.max_tokens = max_tokens;
+    made.push_back(std::move(request));
+  }
+  return made;
+}
+
+void expect_same_text(const Outcome& got, const Outcome& want, const std::string& what) {
+  EXPECT_EQ(got.texts.size(), want.texts.size()) << what;
+  for (const auto& [id, text] : want.texts) {
+    const auto found = got.texts.find(id);
+    ASSERT_NE(found, got.texts.end()) << what << ": request " << id << " has no text";
+    EXPECT_EQ(found->second, text) << what << ": request " << id;
+  }
+}
+
+void expect_text_is_the_same(const PairSetup& plain, const std::vector<EngineRequest>& all) {
+  const Outcome want = run(plain, all);
+  for (const int64_t chunk : {1, 7, 64, 100, 300}) {
+    PairSetup setup = plain;
+    setup.max_chunk_tokens = chunk;
+    setup.max_num_seqs = chunk == 1 ? 16 : 4;
+    setup.num_draft_tokens = plain.assistant.empty() ? 0 : 3;
+    expect_same_text(run(setup, all), want, "chunks of " + std::to_string(chunk));
+  }
+  for (const int64_t seqs : {2, 8, 32}) {
+    PairSetup setup = plain;
+    setup.max_num_seqs = seqs;
+    setup.num_draft_tokens = plain.assistant.empty() ? 0 : 4;
+    setup.max_num_batched_tokens = seqs == 8 ? 333 : 2048;
+    expect_same_text(run(setup, all), want, "batch " + std::to_string(seqs));
+  }
+}
+
+class WidePair : public testing::Test {
+ protected:
+  void SetUp() override {
+    const char* const folder = std::getenv("TANDEM_FP8_DEMO");
+    if (folder == nullptr) GTEST_SKIP() << "TANDEM_FP8_DEMO names no folder";
+    setup_.target = std::string(folder) + "/target";
+    setup_.assistant = std::string(folder) + "/assistant";
+  }
+  PairSetup setup_;
+};
+
+TEST_F(WidePair, TextDoesNotDependOnChunksDraftsOrCompany) {
+  expect_text_is_the_same(setup_, requests(24));
+}
+
+// Sequences that are computed again: prompts in one kind of kernel, what was said in the other.
+TEST_F(WidePair, TextDoesNotDependOnPreemption) {
+  const auto all = requests(16, 200, 150);
+  const Outcome want = run(setup_, all);
+  PairSetup tight = setup_;
+  tight.max_num_seqs = 8;
+  tight.max_model_len = 512;
+  tight.num_draft_tokens = 2;
+  // Rings and states of eight, and pages for about half of what they grow to.
+  tight.kv_bytes = 24 << 20;
+  const Outcome got = run(tight, all);
+  std::printf("%d preemptions\n", static_cast<int>(got.num_preemptions));
+  expect_same_text(got, want, "preempted");
+}
+
+// Both round to BF16 at the same places; sums differ in their order and, in the tensor cores'
+// FP8 sums, by some 2^-13 of a term: hundredths of a logit over 12 layers.
+TEST_F(WidePair, LogProbabilitiesAreThoseOfTheCpu) {
+  auto all = requests(10, 300, 8);
+  for (EngineRequest& request : all) request.sampling.num_logprobs = 0;
+  setup_.assistant.clear();
+  const Outcome gpu = run(setup_, all);
+  setup_.on_gpu = false;
+  const Outcome cpu = run(setup_, all);
+  double worst = 0;
+  int compared = 0;
+  for (const auto& [id, text] : cpu.texts)
+    for (size_t i = 0; i < text.size() && i < gpu.texts.at(id).size(); ++i) {
+      const double want = double{cpu.logprobs.at(id)[i]};
+      const double got = double{gpu.logprobs.at(id)[i]};
+      worst = std::max(worst, std::abs(got - want));
+      EXPECT_NEAR(got, want, 0.3) << "request " << id << " token " << i;
+      ++compared;
+      if (gpu.texts.at(id)[i] != text[i]) break;
+    }
+  EXPECT_GT(compared, 40);
+  std::printf("%d log-probabilities, largest difference %.4f\n", compared, worst);
+}
+
+// Every row of a prompt: against the CPU, and bit for bit between chunks.
+TEST_F(WidePair, PromptLogProbabilities) {
+  auto all = requests(6, 300, 1);
+  for (EngineRequest& request : all) request.sampling.num_prompt_logprobs = 0;
+  setup_.assistant.clear();
+  const Outcome want = run(setup_, all);
+  PairSetup chunked = setup_;
+  chunked.max_chunk_tokens = 37;
+  chunked.max_num_seqs = 3;
+  EXPECT_EQ(run(chunked, all).prompt_logprobs, want.prompt_logprobs);
+  PairSetup cpu = setup_;
+  cpu.on_gpu = false;
+  const Outcome exact = run(cpu, all);
+  double sum = 0;
+  int count = 0;
+  for (const auto& [id, scores] : exact.prompt_logprobs) {
+    ASSERT_EQ(want.prompt_logprobs.at(id).size(), scores.size()) << "request " << id;
+    for (size_t i = 0; i < scores.size(); ++i, ++count)
+      sum += std::abs(double{want.prompt_logprobs.at(id)[i]} - double{scores[i]});
+  }
+  ASSERT_GT(count, 300);
+  // Nonsense prompts have steep distributions: single rows differ more than the mean.
+  EXPECT_LT(sum / count, 0.1);
+  std::printf("%d prompt log-probabilities, mean difference %.4f\n", count, sum / count);
+}
+
+// The 12B's heads, 16 of 256 over 8 and 16 of 512 over 1, in six small layers with a window of 96.
+TEST(WideRandomPair, TextOfTheTwelveBsHeadsDoesNotDependOnChunksOrCompany) {
+  PairSetup setup;
+  setup.target = "bench/configs/gemma-4-12B-it-fp8";
+  setup.overrides =
+      R"({"text_config": {"num_hidden_layers": 6, "hidden_size": 512, "intermediate_size": 960,
+          "sliding_window": 96, "vocab_size": 4096, "layer_types": ["sliding_attention",
+          "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention",
+          "full_attention"]}})";
+  expect_text_is_the_same(setup, requests(16));
+}
+
+}  // namespace
+}  // namespace tandem
