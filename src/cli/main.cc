@@ -4,6 +4,7 @@
 
 #include "cli/command.h"
 #include "cli/cpu_isa_flag.h"
+#include "cli/dotted_flags.h"
 #include "cli/foreign_flags.h"
 #include "cli/serve_flags.h"
 #include "cli/usage_error.h"
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
   tandem::cli::add_cpu_isa_flag(program);
   std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   tandem::cli::accept_short_names(arguments);
+  tandem::cli::join_dotted_flags(arguments);
   tandem::cli::accept_underscores(arguments);
   try {
     // The parser takes its arguments from the back.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/foreign_flags.h"
 #include "io/json.h"
@@ -90,6 +91,22 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
                    "no line every 10 seconds");
 }
 
+// 8192, 8k (1000), 8K (1024), 1m, 1M; nothing for anything else.
+std::optional<int64_t> parse_count(const std::string& text) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string suffix(end, text.data() + text.size());
+  const int64_t factor = suffix.empty()  ? 1
+                         : suffix == "k" ? 1000
+                         : suffix == "K" ? 1024
+                         : suffix == "m" ? 1'000'000
+                         : suffix == "M" ? int64_t{1} << 20
+                                         : 0;
+  if (error != std::errc() || factor == 0 || number < 1 || number > kLongest / factor)
+    return std::nullopt;
+  return number * factor;
+}
+
 base::Status check_modalities(const std::string& text) {
   constexpr const char* kFlag = "serve: --limit-mm-per-prompt";
   if (text.empty()) return {};
@@ -116,6 +133,10 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags) {
       .add_option("--max-model-len", flags.max_model_len,
                   "tokens of prompt and answer together: 8192, 8k, auto")
       ->capture_default_str();
+  command.get_option("--max-num-batched-tokens")->transform([](const std::string& text) {
+    const auto count = parse_count(text);
+    return count ? std::to_string(*count) : text;
+  });
   command.add_option("--block-size", flags.block_size, "positions of a KV block")
       ->check(CLI::Range(int64_t{1}, int64_t{1024}))
       ->capture_default_str();
@@ -184,20 +205,10 @@ base::Result<std::string> speculative_config(const ServeFlags& flags) {
 
 base::Result<int64_t> parse_model_len(const std::string& text) {
   if (text == "auto" || text == "-1") return 0;
-  int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const std::string suffix(end, text.data() + text.size());
-  const int64_t factor = suffix.empty()  ? 1
-                         : suffix == "k" ? 1000
-                         : suffix == "K" ? 1024
-                         : suffix == "m" ? 1'000'000
-                         : suffix == "M" ? int64_t{1} << 20
-                                         : 0;
-  if (error != std::errc() || factor == 0 || number < 1 || number > kLongest / factor)
-    return base::invalid(
-        "serve: --max-model-len: expected a number such as 8192, 8k or 8K, -1 or auto, got \"{}\"",
-        text.substr(0, 60));
-  return number * factor;
+  if (const auto count = parse_count(text)) return *count;
+  return base::invalid(
+      "serve: --max-model-len: expected a number such as 8192, 8k or 8K, -1 or auto, got \"{}\"",
+      text.substr(0, 60));
 }
 
 void accept_underscores(std::vector<std::string>& arguments) {

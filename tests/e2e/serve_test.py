@@ -388,6 +388,14 @@ def flags(checks):
                 {}, {"Authorization": "Bearer secret"})], [401, 200])
     finally:
         del os.environ["TANDEM_API_KEY"]
+    dotted = ["--speculative-config.model", DEMO_ASSISTANT, "--speculative_config.num_speculative_tokens=2",
+              "--default-chat-template-kwargs.enable_thinking", "false", "--max-num-batched-tokens", "1k"]
+    with Server(*dotted, drafts=None) as server:
+        checks.check("keys of JSON one by one", "2 draft tokens" in "".join(server.lines), server.lines)
+    for words, said in ((("--speculative-config.modle", "x"), "modle"), (("--speculative-config.model",), "--speculative-config"),
+                        (("--speculative-config.model.name", "x"), "--speculative-config"), (("--seed.x", 1), "--seed"),
+                        (("--max-num-batched-tokens", "1x"), "--max-num-batched-tokens")):
+        checks.refused(f"refused: {words}", tandem("serve", *pair, *words), said)
     table = {"num_speculative_tokens_per_batch_size": [[1, 1, 4], [2, 16, 0]], "kv_cache_dtype": "fp8"}
     with Server(drafts=4, **table) as server:
         log = "".join(server.lines)
