@@ -42,10 +42,10 @@ def get(port, path):
 
 
 class Server:
-    def __init__(self, *flags, drafts=4):
+    def __init__(self, *flags, drafts=4, target=TARGET):
         self.port = free_port()
         self.log = tempfile.TemporaryFile("w+")
-        command = [TANDEM, "serve", TARGET, "--port", str(self.port), "--disable-log-stats", *flags]
+        command = [TANDEM, "serve", target, "--port", str(self.port), "--disable-log-stats", *flags]
         if drafts:
             command += ["--speculative-config", speculative_config(drafts)]
         self.command = command
@@ -141,7 +141,10 @@ def bench_serve(port, *flags):
 
 
 def report_head(what):
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    try:
+        commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ""
     cpu = next((line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), "unknown")
     return {"what": what, "commit": commit,

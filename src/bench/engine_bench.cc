@@ -164,7 +164,10 @@ base::Result<ordered_json> run_throughput(engine::Engine& engine, const Throughp
                                           const std::function<bool()>& stopped) {
   const auto prompts = random_prompts(options.num_prompts, options.lengths,
                                       engine.options().vocab_size, excluded, options.seed);
-  TANDEM_ASSIGN_OR_RETURN(const EngineRun run, run_engine(engine, prompts, stopped));
+  EngineRun run;
+  for (int i = 0; i <= options.num_iters_warmup; ++i) {
+    TANDEM_ASSIGN_OR_RETURN(run, run_engine(engine, prompts, stopped));
+  }
   const int64_t total = run.num_input_tokens + run.num_output_tokens;
   ordered_json json = {
       {"elapsed_time", run.seconds},

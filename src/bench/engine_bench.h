@@ -44,6 +44,7 @@ std::string latency_text(const nlohmann::ordered_json& result);
 
 struct ThroughputOptions {
   int64_t num_prompts = 64;
+  int num_iters_warmup = 0;  // times that all of them run before the time that counts
   RandomLengths lengths;
   uint64_t seed = 0;
 };

@@ -163,6 +163,11 @@ void add_bench_model_commands(CLI::App& bench, int& exit_code) {
   command->add_option("--num-prompts", throughput->throughput.num_prompts, "requests")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
+  command
+      ->add_option("--num-iters-warmup", throughput->throughput.num_iters_warmup,
+                   "times that all of them run before, not counted")
+      ->check(CLI::Range(0, 10000))
+      ->capture_default_str();
   command->add_option("--seed", throughput->throughput.seed, "of the prompts");
   set_callback(command, throughput, run_throughput, exit_code);
 }

@@ -32,7 +32,7 @@ def test_engine(checks):
     checks.check("latency: the first token comes before the last", 0 < latency["median_ttft"] < latency["avg_latency"])
     checks.check("latency: real acceptance is not called synthetic", "acceptance" not in latency)
     throughput = run(checks, "throughput", "throughput", DEMO_TARGET, "--num-prompts", 5, "--input-len", 16,
-                     "--output-len", 9, "--random-range-ratio", 0)
+                     "--output-len", 9, "--random-range-ratio", 0, "--num-iters-warmup", 1)
     checks.equal("throughput: tokens", (throughput["total_input_tokens"], throughput["total_output_tokens"]), (80, 45))
     checks.check("throughput: rate", abs(throughput["tokens_per_second"] * throughput["elapsed_time"] - 125) < 1e-6)
 
@@ -191,6 +191,7 @@ def test_refusals(checks):
     checks.refused("https", tandem("bench", "serve", "--base-url", "https://x"), "TLS")
     checks.refused("nobody there", tandem("bench", "serve", "--port", 1, "--ready-check-timeout-sec", 0), "127.0.0.1:1")
     checks.refused("device", tandem("bench", "ops", FP8, "--device", "tpu"), "--device", "tpu")
+    checks.refused("loads on a CPU", tandem("bench", "step", DEMO_TARGET, "--device", "cpu", "--loads", "8x64"), "--loads", "GPU")
     checks.refused("metadata", tandem("bench", "ops", FP8, "--metadata", "x"), "KEY=VALUE")
     checks.refused("overrides", tandem("bench", "ops", FP8, "--hf-overrides", "[1]"), "--hf-overrides")
     checks.refused("only", tandem("bench", "ops", FP8, "--only", "nothing", "--history", "none"), "--only")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the GPU tests; from tools/device/pack.sh's folder. usage: tools/device/test.sh [--long | --sanitize]
+# Runs the GPU tests; from tools/device/pack.sh's folder. usage: tools/device/test.sh [--long | --sanitize [TOOL...]]
 #   --long      also 200 held-out prompts x 128 tokens, K = 0 to 8, batch 1, 8, 32, graphs on and off: a minute and a half
 #   --sanitize  compute-sanitizer instead: every kernel on small odd shapes, and the demo pair with and without graphs
 set -uo pipefail
@@ -21,9 +21,15 @@ sanitize() {
 }
 
 if [[ ${1:-} == --sanitize ]]; then
-  kernels=('*ttention*/2_over_1_of_32' '*ttention*/3_over_1_of_512' '*HeadPrep*' '*RowOps*/32*' '*Head*' '*Accept*'
-    '*Product*/fp8_32_to_32' '*Product*/fp8_256_to_256')
-  for tool in memcheck racecheck initcheck synccheck; do
+  shift
+  [[ $# -gt 0 ]] || set -- memcheck racecheck initcheck synccheck
+  kernels=('*GpuAttention*/2_over_1_of_32' '*GpuAttention*/3_over_1_of_512' '*HeadPrep*/4_and_*' '*HeadPrep*/3_and_*'
+    '*HeadPrep*/16_and_0_of_512*' '*RowOps*/32*' 'AssistantInput.*' 'GeluOperand.*' 'Head.RandomRows' 'Head.SpecialRows'
+    'Head.HandsDraftsOver' 'FullLogits.*' 'AcceptDrafts.*' 'NextDraftToken.*' '*ProductTest*/fp8_32_to_32'
+    '*ProductTest*/fp8_256_to_256' '*ProductTest*/bf16_512_to_128' '*WideProduct*/32_to_32' '*WideProduct*/160_to_384'
+    '*WideRows*/32_rows_3' '*WideRows*/256_rows_41' '*WideHeads*/0' '*WideHeads*/4' '*WideAttention*/8_over_2_of_32'
+    '*WideAttention*/3_over_1_of_512' 'WideOperandTest.*' 'GatherRows.*')
+  for tool in "$@"; do
     sanitize "$tool" unit_gpu "${kernels[@]}"
     # The KV cache is memory that nobody clears: what no row sees is read and not used.
     [[ $tool == initcheck ]] || sanitize "$tool" unit_gpu_pair 'PairSmallTest.*'
