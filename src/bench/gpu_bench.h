@@ -20,6 +20,7 @@ struct GpuModel {
 
 struct GpuOpsOptions {
   std::vector<int64_t> rows = {1, 5, 8, 16, 32, 64, 128};
+  std::vector<int64_t> prompt_rows = {512, 2048, 8192};
   std::string only = {};  // names that contain it; empty: all
 };
 
@@ -28,9 +29,10 @@ base::Result<std::string> gpu_description();
 // Bytes per second of a kernel that only reads memory. Needs 4 GiB of the card for a moment.
 base::Result<double> gpu_read_bandwidth();
 
-// {"read_gb_per_s", "peer", "ops": [...], "chains": [...], "kernels": [...]}. ops: the keys of
-// run_ops_bench, and us_dependent, cublaslt_us, times_cublaslt (cublaslt_us / us). A product leaves
-// partial sums, which the kernel behind it adds; cuBLASLt leaves BF16.
+// {"read_gb_per_s", "peer", "ops": [...], "prompt_ops": [...], "chains": [...], "kernels": [...]}.
+// ops: the keys of run_ops_bench, and us_dependent, cublaslt_us, times_cublaslt (cublaslt_us / us).
+// A product of few rows leaves partial sums, which the kernel behind it adds; cuBLASLt leaves BF16,
+// as do ours of prompts.
 base::Result<nlohmann::ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models,
                                                        const GpuOpsOptions& options);
 

@@ -33,6 +33,14 @@ std::string products(const ordered_json& ops) {
   return table.text();
 }
 
+std::string prompt_products(const ordered_json& lines) {
+  Table table({"projection, prompts", "rows", "us", "TFLOP/s", "cuBLASLt us", "x cuBLASLt"});
+  for (const ordered_json& one : lines)
+    table.add({one["name"], count(one, "rows"), number(one, "us", 1), number(one, "tflop_per_s", 0),
+               number(one, "cublaslt_us", 1), number(one, "times_cublaslt", 2)});
+  return table.text();
+}
+
 std::string chains(const ordered_json& lines) {
   Table table({"products of a layer, one after the other", "rows", "us", "us independent",
                "ideal us", "of read", "cuBLASLt us", "x cuBLASLt"});
@@ -62,6 +70,8 @@ std::string gpu_ops_table(const ordered_json& result) {
       fmt::format("reads {:.0f} GB/s; peer: {}\n", result["read_gb_per_s"].get<double>(),
                   result["peer"].get<std::string>());
   if (!result["ops"].empty()) text += products(result["ops"]);
+  if (!result["prompt_ops"].empty())
+    text.append("\n").append(prompt_products(result["prompt_ops"]));
   if (!result["chains"].empty()) text.append("\n").append(chains(result["chains"]));
   if (!result["kernels"].empty()) text.append("\n").append(kernels(result["kernels"]));
   return text;

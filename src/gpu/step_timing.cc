@@ -57,7 +57,7 @@ class Repeats {
 
 std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) {
-  const StepLayout layout = plan_step(batch, ring_slack_);
+  const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   TANDEM_CHECK(device_can_choose(batch, layout));
   control_.fill(batch, layout, options_.draft_position_offset);
   const auto record = [&] { record_step(layout, part); };

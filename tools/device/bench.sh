@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Times every kernel at the shapes of the 12B and 31B pairs, and the steps of the 12B pair; from tools/device/pack.sh's folder.
-# usage: tools/device/bench.sh [ops | step]     reports go to $OUT, or build/device/
+# usage: tools/device/bench.sh [ops | step [FLAG...]]     reports go to $OUT, or build/device/; SIZES="12B" leaves the 31B out,
+# LOADS=8x2048,64x2048 chooses the batches
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -9,7 +10,7 @@ out=${OUT:-build/device}
 configs=bench/configs
 
 ops() {
-  for size in 12B 31B; do
+  for size in ${SIZES:-12B 31B}; do
     printf '\n== kernels, %s\n' "$size"
     "$tandem" bench ops "$configs/gemma-4-$size-it-fp8" --device cuda --history none --output-json "$out/ops-$size.json" \
       --speculative-config "{\"model\": \"$configs/gemma-4-$size-it-assistant-fp8\"}"

@@ -65,12 +65,18 @@ base::Result<ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models
   facts.read_bandwidth = measure_read_bandwidth(info.num_multiprocessors);
   ordered_json result = {{"read_gb_per_s", facts.read_bandwidth * 1e-9},
                          {"peer", library ? library->version() : "absent: " + missing}};
-  for (const char* part : {"ops", "chains", "kernels"}) result[part] = ordered_json::array();
+  for (const char* part : {"ops", "prompt_ops", "chains", "kernels"})
+    result[part] = ordered_json::array();
   for (const GpuModel& model : models) {
     for (const LinearShape& shape : model.shapes) {
       if (!wanted(shape.name, options.only)) continue;
       for (ordered_json& one : bench_product(facts, shape, *packed_type(shape), options.rows))
         result["ops"].push_back(std::move(one));
+      const bool in_prompts = model.config.kind == io::ModelKind::kTarget &&
+                              *packed_type(shape) == ops::cuda::PackedType::kFp8;
+      if (!in_prompts) continue;
+      for (ordered_json& one : bench_wide_product(facts, shape, options.prompt_rows))
+        result["prompt_ops"].push_back(std::move(one));
     }
     bench_chains(facts, model, options, result["chains"]);
     bench_attention_kernels(facts, model, options.only, result["kernels"]);

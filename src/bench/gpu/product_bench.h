@@ -24,6 +24,11 @@ base::Result<ops::cuda::PackedType> packed_type(const LinearShape& shape);
 nlohmann::ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape,
                                      ops::cuda::PackedType type, std::span<const int64_t> rows);
 
+// With the kernels that prompts go through, FP8 alone; one entry for each number of rows:
+// {"name", "rows", "us", "tflop_per_s", "cublaslt_us", "times_cublaslt"}.
+nlohmann::ordered_json bench_wide_product(const GpuFacts& facts, const LinearShape& shape,
+                                          std::span<const int64_t> rows);
+
 // The products of `layer` again and again, as in a step; one entry for each number of rows up
 // to 64.
 nlohmann::ordered_json bench_chain(const GpuFacts& facts, const std::string& name,

@@ -62,6 +62,7 @@ TEST(GpuBenchTest, AMissingPeerIsSaid) {
   nlohmann::ordered_json result = {{"read_gb_per_s", 4500.0},
                                    {"peer", "absent: not installed"},
                                    {"ops", nlohmann::ordered_json::array()},
+                                   {"prompt_ops", nlohmann::ordered_json::array()},
                                    {"chains", nlohmann::ordered_json::array()},
                                    {"kernels", nlohmann::ordered_json::array()}};
   result["ops"].push_back({{"name", "gate_up"},
