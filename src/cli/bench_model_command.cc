@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "bench/cpu_device.h"
 #include "bench/engine_bench.h"
+#include "bench/gpu_bench.h"
 #include "bench/machine.h"
 #include "bench/step_bench.h"
 #include "cli/bench_flags.h"
@@ -27,15 +28,21 @@ struct Flags {
 
 const auto kStopped = [] { return InterruptGuard::interrupted(); };
 
-struct CpuFacts {
+struct DeviceFacts {
   std::string description;
   double read_bandwidth = 0;
 };
 
 // Measured before the engine runs; the memory it takes is given back.
-CpuFacts cpu_facts(int num_threads) {
-  bench::CpuDevice cpu(num_threads);
-  return {cpu.description(), cpu.read_bandwidth()};
+base::Result<DeviceFacts> device_facts(const engine::RuntimeOptions& options) {
+  DeviceFacts facts;
+  if (options.on_gpu) {
+    TANDEM_ASSIGN_OR_RETURN(facts.description, bench::gpu_description());
+    TANDEM_ASSIGN_OR_RETURN(facts.read_bandwidth, bench::gpu_read_bandwidth());
+    return facts;
+  }
+  bench::CpuDevice cpu(options.num_threads);
+  return DeviceFacts{cpu.description(), cpu.read_bandwidth()};
 }
 
 // The roofline of decoding that batch, in the middle of its answers.
@@ -70,23 +77,21 @@ base::Status run_engine_command(const Flags& flags, const std::string& name,
   options.max_num_seqs = std::min(options.max_num_seqs, num_requests);
   // It would remember the prompts of the first batch.
   options.prefix_caching = false;
+  TANDEM_ASSIGN_OR_RETURN(const DeviceFacts device, device_facts(options));
   TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
-  const bool on_cpu = runtime->gpu_name().empty();
-  const CpuFacts cpu = on_cpu ? cpu_facts(options.num_threads) : CpuFacts();
-  TANDEM_ASSIGN_OR_RETURN(
-      const bench::ReportHead head,
-      report_head_of(flags.output, name, on_cpu ? cpu.description : runtime->gpu_name()));
+  TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
+                          report_head_of(flags.output, name, device.description));
   const auto& ids = runtime->pair().target_checkpoint->config().modality_token_ids;
   TANDEM_ASSIGN_OR_RETURN(const ordered_json figures, measure(runtime->engine(), ids));
   ordered_json report = bench::report_head(head);
   add_model_parts(report, runtime->pair(), options);
-  if (on_cpu) report["read_gb_per_s"] = cpu.read_bandwidth * 1e-9;
+  report["read_gb_per_s"] = device.read_bandwidth * 1e-9;
   report["max_num_seqs"] = runtime->kv_plan().max_num_seqs;
   report["max_num_batched_tokens"] = options.max_num_batched_tokens;
   report.update(figures);
   report["peak_rss_bytes"] = bench::peak_rss_bytes();
-  if (on_cpu && name == "latency")
-    add_batch_roofline(report, flags, *runtime, options, cpu.read_bandwidth);
+  if (name == "latency")
+    add_batch_roofline(report, flags, *runtime, options, device.read_bandwidth);
   return publish(
       flags.output, report,
       bench_title(name, options) + show(report) + bench::roofline_text(report) + memory_text());
