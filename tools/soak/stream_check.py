@@ -22,9 +22,10 @@ class Site:
     def __init__(self, url):
         parts = urllib.parse.urlsplit(url)
         self.address, self.folder = (parts.hostname, parts.port), parts.path.rstrip("/")
+        self.connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
 
     def open(self, body, connection=None):
-        connection = connection or http.client.HTTPConnection(*self.address, timeout=60)
+        connection = connection or self.connection(*self.address, timeout=60)
         connection.request("POST", self.folder + "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         reply = connection.getresponse()
         if reply.status != 200:
@@ -32,7 +33,7 @@ class Site:
         return connection, reply
 
     def get(self, path):
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        connection = self.connection(*self.address, timeout=30)
         connection.request("GET", self.folder + path)
         return connection.getresponse().read().decode()
 
