@@ -6,7 +6,8 @@
 // 256 the two warpgroups have 64 of these pairs each and share keys and values; with 512 both have
 // the same pairs, compute the same scores, and each adds up half of the value columns. Two warps
 // copy keys, two copy values, as asynchronous copies of 16 bytes: pages, rings and padding make
-// them irregular.
+// them irregular. What they copy at a time, a load, has at most 256 columns; two loads of keys and
+// two of values have room.
 //
 // Every matrix lies in shared memory as columns of 128 bytes: [column block][row][128 bytes],
 // chunks of 16 bytes exchanged by row.
@@ -32,37 +33,36 @@ struct Plan {
   static constexpr int kColumns = kSplit ? kDim / 2 : kDim;       // value columns of a warpgroup
   static constexpr int kWidth = kColumns < 128 ? kColumns : 128;  // of a product
   static constexpr int kParts = kColumns / kWidth;
-  static constexpr int kBlocks = kDim / 64;  // column blocks
-  static constexpr int kStages = kDim == 512 ? 1 : 2;
-  static constexpr int kTileBytes = kKeys * kDim * 2;  // keys or values of a step
-  static constexpr int kColumnBytes = kKeys * 128;     // of a column block
+  static constexpr int kLoads = kSplit ? 2 : 1;  // of a step
+  static constexpr int kLoadColumns = kDim / kLoads;
+  static constexpr int kLoadBytes = kKeys * kLoadColumns * 2;
+  static constexpr int kColumnBytes = kKeys * 128;  // of a column block
 
   // Shared memory, in bytes from its start.
   static constexpr int kKeyAt = kBlockPairs * kDim * 2;
-  static constexpr int kValueAt = kKeyAt + kStages * kTileBytes;
-  static constexpr int kBarrierAt = kValueAt + kStages * kTileBytes;  // 4 kStages of 8 bytes
-  static constexpr int kBytes = kBarrierAt + 4 * kStages * 8;
+  static constexpr int kValueAt = kKeyAt + 2 * kLoadBytes;
+  static constexpr int kBarrierAt = kValueAt + 2 * kLoadBytes;  // of Loads
+  static constexpr int kBytes = kBarrierAt + 8 * 8;
 };
 
-// Barriers of a ring of keys or values.
-template <int kStages>
-struct Ring {
-  uint32_t full;
-  uint32_t empty;
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
+// The loads of keys, or of values, one after the other: load i lies in place i % 2.
+struct Loads {
+  uint32_t data;
+  uint32_t barriers;  // full, full, empty, empty
+  uint32_t load_bytes;
+  uint32_t index = 0;
+
+  __device__ uint32_t address() const { return data + index % 2 * load_bytes; }
+  __device__ uint32_t full() const { return barriers + index % 2 * 8; }
+  __device__ uint32_t empty() const { return barriers + 16 + index % 2 * 8; }
+  __device__ void wait_full() const { ptx::barrier_wait(full(), index / 2 % 2); }
+  __device__ void wait_empty() const { ptx::barrier_wait(empty(), index / 2 % 2 ^ 1); }
 };
 template <int kDim>
-__device__ Ring<Plan<kDim>::kStages> ring_of(uint32_t shared, bool values) {
-  constexpr int kStages = Plan<kDim>::kStages;
-  const uint32_t first = shared + Plan<kDim>::kBarrierAt + (values ? 2 * kStages * 8 : 0);
-  return {first, first + kStages * 8};
+__device__ Loads loads_of(uint32_t shared, bool values) {
+  using P = Plan<kDim>;
+  return {shared + (values ? P::kValueAt : P::kKeyAt), shared + P::kBarrierAt + (values ? 32 : 0),
+          P::kLoadBytes};
 }
 
 struct Job {
@@ -153,62 +153,49 @@ __device__ const uint16_t* locate(const Job& job, const Block& block, int kv_hea
                    kv_head, key);
 }
 
-// Starts this warp's half of one step's copies: 32 keys. `spare`: an address that may be read where
-// there is no key, though nothing is.
+// Starts this warp's half of one load: 32 keys, columns `first_column` on. `spare`: an address that
+// may be read where there is no key, though nothing is.
 template <int kDim>
-__device__ void copy_step(const uint16_t* own_key, const uint16_t* spare, int head_dim,
-                          int warp_of_two, uint32_t target) {
-  constexpr int kChunks = kDim / 8;
-  constexpr int kKeysAtOnce = kChunks < 32 ? 32 / kChunks : 1;
+__device__ void start_load(const uint16_t* own_key, const uint16_t* spare, int first_column,
+                           int head_dim, int warp_of_two, uint32_t target) {
+  constexpr int kChunks = Plan<kDim>::kLoadColumns / 8;
+  constexpr int kKeysAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll 4
+  const int chunk = lane % kChunks;
+  const int column = first_column + chunk * 8;
+#pragma unroll 8
   for (int begin = 0; begin < 32; begin += kKeysAtOnce) {
-    const int from = begin + (kChunks < 32 ? lane / kChunks : 0);
+    const int from = begin + lane / kChunks;
     const auto address = __shfl_sync(0xffffffffU, reinterpret_cast<uint64_t>(own_key), from);
     const auto* const source = reinterpret_cast<const uint16_t*>(address);
-#pragma unroll
-    for (int first = 0; first < kChunks; first += 32) {
-      const int chunk = first + lane % (kChunks < 32 ? kChunks : 32);
-      const bool valid = source != nullptr && chunk * 8 < head_dim;
-      ptx::copy_async(target + chunk_at(kKeys, warp_of_two * 32 + from, chunk),
-                      valid ? source + chunk * 8 : spare, valid);
-    }
+    const bool valid = source != nullptr && column < head_dim;
+    ptx::copy_async(target + chunk_at(kKeys, warp_of_two * 32 + from, chunk),
+                    valid ? source + column : spare, valid);
   }
-  ptx::copy_commit();
 }
 
-// Two warps copy the keys, or the values, of every step.
+// Two warps copy the keys, or the values, of every step. Their copies arrive at the barrier by
+// themselves; who waits there makes them visible to the tensor cores.
 template <int kDim>
 __device__ void copy_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
   using P = Plan<kDim>;
   const int warp = static_cast<int>(threadIdx.x - 256) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const bool values = warp >= 2;
-  const uint32_t memory = shared + (values ? P::kValueAt : P::kKeyAt);
-  auto filled = ring_of<kDim>(shared, values);
-  auto ready = filled;
-  const auto tell = [&] {
-    ptx::fence_async_shared();
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(ready.full + ready.stage * 8);
-    ready.advance();
-  };
-  const int first = block.first_step();
-  for (int step = first; step <= block.last_step(); ++step) {
+  Loads loads = loads_of<kDim>(shared, values);
+  for (int step = block.first_step(); step <= block.last_step(); ++step) {
     const int key = step * kKeys + warp % 2 * 32 + lane;
     const uint16_t* const own = locate(job, block, kv_head, key, values);
-    ptx::barrier_wait(filled.empty + filled.stage * 8, filled.parity ^ 1);
-    copy_step<kDim>(own, job.attention.q, job.attention.head_dim, warp % 2,
-                    memory + filled.stage * P::kTileBytes);
-    filled.advance();
-    if (step - first < P::kStages - 1) continue;
-    ptx::copy_wait(P::kStages - 1);
-    tell();
+#pragma unroll
+    for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
+      loads.wait_empty();
+      start_load<kDim>(own, job.attention.q, load * P::kLoadColumns, job.attention.head_dim,
+                       warp % 2, loads.address());
+      ptx::copy_arrive(loads.full());
+    }
   }
-  if (P::kStages > 1) {
-    ptx::copy_wait(0);
-    tell();
-  }
+  ptx::copy_commit();
+  ptx::copy_wait(0);  // none outlives its thread
 }
 
 // A pair of this thread: fragment row g (half 0) or g + 8 of its warp's 16.
@@ -280,19 +267,36 @@ __device__ inline float2 weigh(const float (&scores)[32], Running& running,
   return make_float2(factor[0], factor[1]);
 }
 
+// The scores of one step; gives the places of its keys back.
 template <int kDim>
-__device__ inline void score(uint32_t queries, uint32_t keys, float (&scores)[32]) {
+__device__ inline void score(uint32_t queries, Loads& keys, float (&scores)[32]) {
+  using P = Plan<kDim>;
+  constexpr int kBlocks = P::kLoadColumns / 64;  // of a load
+  Loads done = keys;
   ptx::pin(scores);
-  ptx::warpgroup_fence();
 #pragma unroll
-  for (int block = 0; block < Plan<kDim>::kBlocks; ++block)
+  for (int load = 0; load < P::kLoads; ++load, ++keys.index) {
+    keys.wait_full();
+    ptx::fence_async_shared();
+    ptx::warpgroup_fence();
+    const uint32_t left = queries + load * kBlocks * (kPairs * 128);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      ptx::wgmma_bf16(scores, ptx::matrix_of(queries + block * (kPairs * 128) + i * 32, 1024),
-                      ptx::matrix_of(keys + block * Plan<kDim>::kColumnBytes + i * 32, 1024),
-                      block + i);
-  ptx::warpgroup_commit();
-  ptx::warpgroup_wait();
+    for (int block = 0; block < kBlocks; ++block)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        ptx::wgmma_bf16(scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024),
+                        ptx::matrix_of(keys.address() + block * P::kColumnBytes + i * 32, 1024),
+                        load + block + i);
+    ptx::warpgroup_commit();
+  }
+#pragma unroll
+  for (int load = 0; load < P::kLoads; ++load, ++done.index) {
+    if (load + 1 < P::kLoads)
+      ptx::warpgroup_wait<1>();
+    else
+      ptx::warpgroup_wait<0>();
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(done.empty());
+  }
   ptx::pin(scores);
 }
 
@@ -311,12 +315,15 @@ template <int kDim>
 __device__ inline void add_values(uint32_t values, const float2& factor, uint32_t (&weights)[16],
                                   Sums<kDim>& sums) {
   using P = Plan<kDim>;
+  // Most steps find no larger score.
+  if (!__all_sync(0xffffffffU, factor.x == 1.0F && factor.y == 1.0F)) {
 #pragma unroll
-  for (auto& part : sums.parts) {
+    for (auto& part : sums.parts)
 #pragma unroll
-    for (int i = 0; i < P::kWidth / 2; ++i) part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
-    ptx::pin(part);
+      for (int i = 0; i < P::kWidth / 2; ++i) part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
   }
+#pragma unroll
+  for (auto& part : sums.parts) ptx::pin(part);
   ptx::pin(weights);
   ptx::warpgroup_fence();
 #pragma unroll
@@ -328,7 +335,7 @@ __device__ inline void add_values(uint32_t values, const float2& factor, uint32_
           ptx::matrix_of(values + part * (P::kWidth / 64) * P::kColumnBytes + i * 2048, 1024,
                          P::kColumnBytes));
   ptx::warpgroup_commit();
-  ptx::warpgroup_wait();
+  ptx::warpgroup_wait<0>();
 #pragma unroll
   for (auto& part : sums.parts) ptx::pin(part);
 }
@@ -370,7 +377,8 @@ template <int kDim>
 __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t shared) {
   using P = Plan<kDim>;
   const int thread = static_cast<int>(threadIdx.x);
-  const int warpgroup = thread / 128;
+  // Through a shuffle, so that the compiler knows it is one value for the warp.
+  const int warpgroup = __shfl_sync(0xffffffffU, thread / 128, 0);
   const int first_pair = P::kSplit ? 0 : warpgroup * kPairs;
   const int first_column = P::kSplit ? warpgroup * P::kColumns : 0;
   const int own = first_pair + thread % 128 / 32 * 16 + thread % 32 / 4;
@@ -381,26 +389,23 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
   // Every pair sees all keys from the first to the second of these.
   const int sees_from = first_key_of(job.attention.window, block.last_position());
   const int sees_to = block.first_position;
-  auto keys = ring_of<kDim>(shared, false);
-  auto values = ring_of<kDim>(shared, true);
+  Loads keys = loads_of<kDim>(shared, false);
+  Loads values = loads_of<kDim>(shared, true);
+  if (P::kSplit) values.index = static_cast<uint32_t>(warpgroup);  // every second load is its own
   Running running;
   Sums<kDim> sums;
   for (int step = block.first_step(); step <= block.last_step(); ++step) {
     float scores[32];
-    ptx::barrier_wait(keys.full + keys.stage * 8, keys.parity);
-    score<kDim>(queries, shared + P::kKeyAt + keys.stage * P::kTileBytes, scores);
-    if (thread % 32 == 0) ptx::barrier_arrive(keys.empty + keys.stage * 8);
-    keys.advance();
+    score<kDim>(queries, keys, scores);
     if (step * kKeys < sees_from || (step + 1) * kKeys - 1 > sees_to)
       hide(pairs, step * kKeys, scores);
     uint32_t weights[16];
     const float2 factor = weigh(scores, running, weights);
-    ptx::barrier_wait(values.full + values.stage * 8, values.parity);
-    add_values<kDim>(
-        shared + P::kValueAt + values.stage * P::kTileBytes + first_column / 64 * P::kColumnBytes,
-        factor, weights, sums);
-    if (thread % 32 == 0) ptx::barrier_arrive(values.empty + values.stage * 8);
-    values.advance();
+    values.wait_full();
+    ptx::fence_async_shared();
+    add_values<kDim>(values.address(), factor, weights, sums);
+    if (thread % 32 == 0) ptx::barrier_arrive(values.empty());
+    values.index += P::kLoads;
   }
   store_pairs<kDim>(job, pairs, running, first_column, sums);
 }
@@ -413,11 +418,13 @@ __global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job j
   allow_next();
   const uint32_t shared = ptx::shared_address(memory);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2 * P::kStages; ++i) {
-      const bool values = i >= P::kStages;
-      const auto ring = ring_of<kDim>(shared, values);
-      ptx::barrier_init(ring.full + i % P::kStages * 8, 2);
-      ptx::barrier_init(ring.empty + i % P::kStages * 8, 8);
+    for (const bool values : {false, true}) {
+      const uint32_t barriers = loads_of<kDim>(shared, values).barriers;
+      // Full when the copies of 64 threads are done, empty when every warp that uses it says so.
+      for (int i = 0; i < 2; ++i) {
+        ptx::barrier_init(barriers + i * 8, 64);
+        ptx::barrier_init(barriers + 16 + i * 8, P::kSplit && values ? 4 : 8);
+      }
     }
     ptx::fence_barrier_init();
   }

@@ -141,7 +141,7 @@ __device__ inline void add_stage(float (&sums)[Tile<kRows>::kParts][Tile<kRows>:
       ptx::wgmma_e4m3(stage, a[i], ptx::matrix_of(rows + part * T::kWidth * 128 + i * 32, 8 * 128),
                       i);
     ptx::warpgroup_commit();
-    ptx::warpgroup_wait();
+    ptx::warpgroup_wait<0>();
     ptx::pin(stage);
 #pragma unroll
     for (int i = 0; i < T::kWidth / 2; ++i) sums[part][i] += stage[i];

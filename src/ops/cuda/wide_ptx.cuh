@@ -31,8 +31,10 @@ __device__ inline void warpgroup_fence() {
 __device__ inline void warpgroup_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+// Until at most `kPending` of the groups committed are under way.
+template <int kPending>
 __device__ inline void warpgroup_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 // Keeps what is computed from these registers, or into them, on its side of a fence or a wait.
 template <typename T, int kCount>
@@ -141,6 +143,10 @@ __device__ inline void bulk_copy_to_all(uint32_t target, const void* source, uin
       "[%0], [%1], %2, [%3], %4;" ::"r"(target),
       "l"(source), "r"(bytes), "r"(barrier), "h"(mask)
       : "memory");
+}
+// Arrives at a barrier once all asynchronous copies that this thread has started are done.
+__device__ inline void copy_arrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 // Arrives at the same barrier of thread block `rank` of the cluster.
 __device__ inline void barrier_arrive_at(uint32_t barrier, int rank) {

@@ -333,7 +333,8 @@ __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit,
 
 // One block for a row, a warp for each head, several heads on their way at once.
 template <int kSteps>
-__global__ void __launch_bounds__(kThreads) heads_kernel(const WideHeads op, const Rows rows) {
+__global__ void __launch_bounds__(kThreads, kSteps == 1 ? 3 : 2)
+    heads_kernel(const WideHeads op, const Rows rows) {
   constexpr int kTogether = 4 / kSteps;
   allow_next();
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -344,14 +345,18 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(const WideHeads op, con
   const int row = static_cast<int>(blockIdx.x);
   const int units = op.num_heads + (op.k_eq_v ? 1 : 2) * op.num_kv_heads;
   const uint16_t* const product = op.product + static_cast<int64_t>(row) * units * op.head_dim;
-  const auto angles = row_angles<kSteps>(op.inv_freq, rows.positions[row], half, lane);
-  for (int first = static_cast<int>(threadIdx.x) / 32; first < units; first += kTogether * kWarps) {
-    RawHead<kSteps> raw[kTogether];
+  RawHead<kSteps> raw[kTogether];
+  int first = static_cast<int>(threadIdx.x) / 32;
+  const auto load = [&] {
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int unit = first + i * kWarps;
       raw[i] = load_head<kSteps>(product + unit * op.head_dim, half, lane, unit < units);
     }
+  };
+  load();  // on their way while the angles are worked out
+  const auto angles = row_angles<kSteps>(op.inv_freq, rows.positions[row], half, lane);
+  for (; first < units; first += kTogether * kWarps, load()) {
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int unit = first + i * kWarps;
