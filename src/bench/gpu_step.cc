@@ -125,12 +125,11 @@ base::Result<StepLoad> parse_step_load(const std::string& text) {
 }
 
 GpuStep::GpuStep(engine::Runtime& runtime, const StepSetup& setup)
-    : runtime_(runtime), setup_(setup) {
-  TANDEM_CHECK(runtime.device_step() != nullptr);
-}
+    : runtime_(runtime), setup_(setup) {}
 
 std::vector<double> GpuStep::on_device(const Timing& timing, const StepLoad& load,
                                        int num_draft_tokens, gpu::StepPart part) {
+  TANDEM_CHECK(runtime_.device_step() != nullptr);
   const IdleBatch idle(runtime_, runtime_.engine().options(), load, num_draft_tokens);
   std::vector<double> seconds;
   const base::Stopwatch clock;

@@ -27,8 +27,8 @@ inline constexpr int64_t kGpuStepRoom = 1024;
 
 class GpuStep : public StepModel {
  public:
-  // The runtime is on a GPU, has no prefix cache, takes contexts of every setup and load and
-  // kGpuStepRoom tokens more, and outlives this.
+  // The runtime has no prefix cache, takes contexts of every setup and load and kGpuStepRoom tokens
+  // more, is on a GPU (run_rounds() alone does without) and outlives this.
   GpuStep(engine::Runtime& runtime, const StepSetup& setup);
 
   std::vector<double> verify(const Timing& timing, int rows) override;

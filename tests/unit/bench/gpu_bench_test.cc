@@ -6,6 +6,8 @@
 #include "bench/gpu_bench.h"
 #include "bench/gpu_step.h"
 #include "bench/step_bench.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/tiny_checkpoint.h"
 
 namespace tandem::bench {
 namespace {
@@ -55,6 +57,36 @@ TEST(GpuBenchTest, LengthsOfFewerDraftsAreShorter) {
   EXPECT_EQ(expected_length(setup, 0), 1.0);
   EXPECT_EQ(expected_length(setup, 2), 1.75);
   EXPECT_EQ(expected_length(setup, 8), 1.875);
+}
+
+// The same through an engine on the CPU: rounds are counted when every sequence decodes, and only
+// whole ones.
+TEST(GpuBenchTest, RoundsOfALoadGiveWhatIsAccepted) {
+  const test_support::TempFolder folder;
+  const auto tiny = test_support::write_tiny_pair(folder.path(), {.layers = "ssf"});
+  engine::RuntimeOptions options;
+  options.pair.target = tiny.target;
+  options.pair.assistant = tiny.assistant;
+  options.pair.load.dummy = true;
+  options.num_draft_tokens = 2;
+  options.synthetic = *speculation::SyntheticAcceptance::from_rates({1.0, 0.0});
+  options.max_num_seqs = 3;
+  options.max_model_len = 20 + kGpuStepRoom;
+  options.prefix_caching = false;
+  const auto runtime = engine::Runtime::open(std::move(options));
+  ASSERT_TRUE(runtime) << runtime.error().message;
+  GpuStep step(**runtime, {});
+  const Timing timing{.min_calls = 9, .min_seconds = 0};
+  for (const int k : {0, 1, 2}) {
+    const auto rounds = step.run_rounds(timing, {3, 20}, k);
+    EXPECT_EQ(rounds.seconds.size(), 9U);
+    EXPECT_EQ(rounds.num_tokens, 9 * 3 * (k == 0 ? 1 : 2)) << k;
+    EXPECT_GT(rounds.prefill_seconds, 0);
+    EXPECT_FALSE((*runtime)->engine().has_work());
+  }
+  // A load that ends before the time is up gives the rounds that were.
+  const auto all = step.run_rounds({.min_calls = 5000, .min_seconds = 0}, {1, 20}, 0);
+  EXPECT_EQ(all.seconds.size(), static_cast<size_t>(kGpuStepRoom - 1 - 5 - 1));
 }
 
 // What was not measured is a dash, never a zero.
