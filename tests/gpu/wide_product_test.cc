@@ -144,43 +144,51 @@ TEST_P(WideProduct, BitsOfARowDoNotDependOnItsCompany) {
   expect_rows(3, 65, 128, 1);
 }
 
-// The same sums through the plain product; gelu of them in double, rounded where the model rounds.
-TEST(WideGeluProduct, IsTheProductThenGelu) {
-  for (const int intermediate : {64, 192, 896}) {
-    for (const int tile : {64, 128, 256}) {
-      SCOPED_TRACE(testing::Message() << intermediate << " columns, tiles of " << tile);
-      constexpr int kRows = 141;
-      constexpr float kOutScale = 0.013F;
-      const Weight weight(2 * intermediate, 288);
-      const Rows x = random_bf16(static_cast<size_t>(kRows * weight.in), 21, 0.04F);
-      const Rows gate = multiply(weight, x, 64, 0.125F);
-      const Rows up = multiply(weight, x, 64, 0.5F);
-      const WideTestOperand operand(x, kRows, weight.in, kInputScale);
-      WideTestOperand out(kRows, intermediate, kOutScale);
-      wide_gelu_product({}, weight.packed, operand.view(), kRows,
-                        {.gate_scale = 0.125F, .up_scale = 0.5F, .out = out.view()},
-                        {.tile_rows = tile});
-      out.read();
-      int different = 0;
-      for (int row = 0; row < kRows; ++row)
-        for (int c = 0; c < intermediate; ++c) {
-          const auto at = static_cast<size_t>(row * 2 * intermediate + c);
-          const double g = double{core::to_float(gate[at])};
-          const float u = core::to_float(up[at + static_cast<size_t>(intermediate)]);
-          const double inner = std::sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
-          const auto gelu = static_cast<float>(0.5 * g * (1 + std::tanh(inner)));
-          const float product =
-              core::to_float(core::to_bf16(core::to_float(core::to_bf16(gelu)) * u));
-          const float expected = core::e4m3_to_float(core::float_to_e4m3(product / kOutScale));
-          const float got = out.value(row, c);
-          different += got == expected ? 0 : 1;
-          // One step of E4M3, where rounding once more falls the other way.
-          ASSERT_NEAR(got, expected, std::max(std::abs(expected) / 7, 0x1p-9F))
-              << "row " << row << " column " << c;
-        }
-      EXPECT_LE(different, kRows * intermediate / 1000 + 1);
-      EXPECT_TRUE(out.guard_intact());
-    }
+class WideGeluProduct : public testing::TestWithParam<int> {};  // intermediate
+INSTANTIATE_TEST_SUITE_P(Intermediate, WideGeluProduct, testing::Values(64, 192, 896),
+                         testing::PrintToStringParamName());
+
+// Of a gate and an up value in BF16, computed in double and rounded where the model rounds.
+float join(float gate, float up, float scale) {
+  const double g = double{gate};
+  const double inner = std::sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
+  const auto gelu = static_cast<float>(0.5 * g * (1 + std::tanh(inner)));
+  const float product = core::to_float(core::to_bf16(core::to_float(core::to_bf16(gelu)) * up));
+  return core::e4m3_to_float(core::float_to_e4m3(product / scale));
+}
+
+// The same sums through the plain product, joined on the host.
+TEST_P(WideGeluProduct, IsTheProductThenGelu) {
+  const int intermediate = GetParam();
+  constexpr int kRows = 141;
+  constexpr float kOutScale = 0.013F;
+  const Weight weight(2 * intermediate, 288);
+  const Rows x = random_bf16(static_cast<size_t>(kRows * weight.in), 21, 0.04F);
+  const Rows gate = multiply(weight, x, 64, 0.125F);
+  const Rows up = multiply(weight, x, 64, 0.5F);
+  const WideTestOperand operand(x, kRows, weight.in, kInputScale);
+  for (const int tile : {64, 128, 256}) {
+    SCOPED_TRACE(testing::Message() << "tiles of " << tile);
+    WideTestOperand out(kRows, intermediate, kOutScale);
+    wide_gelu_product({}, weight.packed, operand.view(), kRows,
+                      {.gate_scale = 0.125F, .up_scale = 0.5F, .out = out.view()},
+                      {.tile_rows = tile});
+    out.read();
+    int different = 0;
+    for (int row = 0; row < kRows; ++row)
+      for (int c = 0; c < intermediate; ++c) {
+        const auto at = static_cast<size_t>(row * 2 * intermediate + c);
+        const float expected =
+            join(core::to_float(gate[at]),
+                 core::to_float(up[at + static_cast<size_t>(intermediate)]), kOutScale);
+        const float got = out.value(row, c);
+        different += got == expected ? 0 : 1;
+        // One step of E4M3, where rounding once more falls the other way.
+        ASSERT_NEAR(got, expected, std::max(std::abs(expected) / 7, 0x1p-9F))
+            << "row " << row << " column " << c;
+      }
+    EXPECT_LE(different, kRows * intermediate / 1000 + 1);
+    EXPECT_TRUE(out.guard_intact());
   }
 }
 
