@@ -110,7 +110,7 @@ struct LibraryProduct::Plan {
   Plan(const CublasLtFunctions& f, PackedType type, int in, int out, int rows_in)
       : functions(f),
         rows(type == PackedType::kFp8 ? (rows_in + kFp8Rows - 1) / kFp8Rows * kFp8Rows : rows_in),
-        x(static_cast<size_t>(rows) * static_cast<size_t>(in) * 2),
+        x(static_cast<size_t>(rows) * static_cast<size_t>(in) * (type == PackedType::kFp8 ? 1 : 2)),
         y(static_cast<size_t>(rows) * static_cast<size_t>(out) * 2),
         workspace(kWorkspaceBytes),
         scales(2 * sizeof(float)) {
