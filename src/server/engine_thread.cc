@@ -41,13 +41,17 @@ EngineThread::EngineThread(engine::Engine& engine, EngineThreadOptions options)
 }
 
 EngineThread::~EngineThread() {
-  {
-    const std::lock_guard lock(mutex_);
-    inbox_.cancel_all = true;
-    inbox_.stop = true;
-  }
-  wake_.notify_one();
+  stop(0);
   thread_.join();
+}
+
+bool EngineThread::stop(double seconds) {
+  std::unique_lock lock(mutex_);
+  inbox_.cancel_all = true;
+  inbox_.stop = true;
+  wake_.notify_one();
+  return ended_.wait_for(lock, std::chrono::duration<double>(seconds),
+                         [this] { return has_ended_; });
 }
 
 std::optional<Admission> EngineThread::admit(int64_t count) {
@@ -117,6 +121,9 @@ void EngineThread::run() {
     busy_since_ns_.store(0);
   }
   TANDEM_CHECK(active_.empty());
+  const std::lock_guard lock(mutex_);
+  has_ended_ = true;
+  ended_.notify_all();
 }
 
 void EngineThread::step() {

@@ -61,6 +61,9 @@ class EngineThread {
   // Takes effect before the next step. The sink gets one last event.
   void cancel(uint64_t id);
   void cancel_all();
+  // Cancels what is not finished and ends the thread; false while a step is still under way after
+  // so many seconds.
+  bool stop(double seconds);
 
   bool idle() const { return num_admitted_.load() == 0; }
   int64_t num_admitted() const { return num_admitted_.load(); }
@@ -107,6 +110,8 @@ class EngineThread {
 
   mutable std::mutex mutex_;  // never held across a step
   std::condition_variable wake_;
+  std::condition_variable ended_;
+  bool has_ended_ = false;
   Inbox inbox_;
   engine::EngineStats stats_;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "base/clock.h"
@@ -89,6 +90,11 @@ base::Status serve(engine::Engine& engine, const ServedModel& model, const Serve
     return base::make_error(base::ErrorCode::kInternal, "serve: the device failed; start again");
   }
   drain(engine_thread, *http, options.shutdown_seconds);
+  if (!engine_thread.stop(kTellSeconds)) {
+    // Nothing of it is worth waiting for, and a device that hangs would never let it end.
+    base::log_warning("stopped in the middle of a step that takes long");
+    std::_Exit(engine_thread.healthy() ? 0 : 1);
+  }
   base::log_info("stopped");
   return {};
 }

@@ -118,5 +118,29 @@ TEST(Fault, ClientsAreToldAndTheServerEnds) {
   EXPECT_EQ(num_steps.load(), kLastStep + 1);
 }
 
+// A step that never ends, and a signal to stop.
+void stop_while_stuck(double stuck_seconds) {
+  engine::Engine engine(engine_options(), [](const speculation::SpecBatch&) {
+    std::this_thread::sleep_for(600s);
+    return speculation::SpecResult();
+  });
+  ServeOptions options;
+  options.http.port = free_port();
+  options.shutdown_seconds = 0;
+  options.engine = {.max_requests = 4, .stuck_seconds = stuck_seconds};
+  std::thread client([&] { ask(options.http.port, R"({"prompt": "a", "max_tokens": 5})"); });
+  const base::Stopwatch clock;
+  (void)serve(engine, test::demo_model(), options, [&] { return clock.seconds() > 1; });
+  client.join();
+}
+
+TEST(FaultDeathTest, AStepThatHangsDoesNotKeepTheServerFromStopping) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const base::Stopwatch clock;
+  EXPECT_EXIT(stop_while_stuck(100), testing::ExitedWithCode(0), "in the middle of a step");
+  EXPECT_EXIT(stop_while_stuck(0.1), testing::ExitedWithCode(1), "takes longer than");
+  EXPECT_LT(clock.seconds(), 60);
+}
+
 }  // namespace
 }  // namespace tandem::server
