@@ -21,9 +21,10 @@
 namespace tandem::ops::cuda {
 namespace {
 
-constexpr int kThreads = 384;  // two warpgroups that compute, one that copies
-constexpr int kKeys = 64;      // of a step
-constexpr int kPairs = 64;     // of a warpgroup
+constexpr int kThreads = 384;    // two warpgroups that compute, one that copies
+constexpr int kKeys = 64;        // of a step
+constexpr int kPairs = 64;       // of a warpgroup
+constexpr int kTurnBarrier = 2;  // and 3: whose turn it is
 constexpr float kLog2E = 1.4426950408889634F;
 
 template <int kDim>  // head_dim, rounded up to 64
@@ -119,21 +120,27 @@ __device__ inline uint32_t chunk_at(int num_rows, int row, int chunk) {
 template <int kDim>
 __device__ void load_queries(const Job& job, const Block& block, int kv_head, uint32_t shared) {
   constexpr int kChunks = kDim / 8;
+  constexpr int kCount = Plan<kDim>::kBlockPairs * kChunks / 256;  // of a thread
   const WideAttention& attention = job.attention;
   const int num_pairs = block.num_rows * job.group;
-  for (int i = static_cast<int>(threadIdx.x); i < Plan<kDim>::kBlockPairs * kChunks; i += 256) {
-    const int pair = i / kChunks;
-    const int chunk = i % kChunks;
-    uint4 value = {};
-    if (pair < num_pairs && chunk * 8 < attention.head_dim) {
-      const int64_t row = block.first_row + pair / job.group;
-      const int head = kv_head * job.group + pair % job.group;
-      value = *reinterpret_cast<const uint4*>(
-          attention.q + (row * attention.num_heads + head) * attention.head_dim + chunk * 8);
-    }
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks;
+  const int first_pair = static_cast<int>(threadIdx.x) / kChunks;
+  uint4 values[kCount];  // all on their way at once
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const int pair = first_pair + i * (256 / kChunks);
+    const int64_t row = block.first_row + pair / job.group;
+    const int head = kv_head * job.group + pair % job.group;
+    const bool exists = pair < num_pairs && chunk * 8 < attention.head_dim;
+    const int64_t offset = (row * attention.num_heads + head) * attention.head_dim + chunk * 8;
+    values[i] = exists ? *reinterpret_cast<const uint4*>(attention.q + offset) : uint4{};
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const int pair = first_pair + i * (256 / kChunks);
     ptx::store_shared(
         shared + pair / kPairs * (kPairs * kDim * 2) + chunk_at(kPairs, pair % kPairs, chunk),
-        value);
+        values[i]);
   }
   ptx::fence_async_shared();
   ptx::named_barrier(1, 256);
@@ -395,8 +402,14 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
   Running running;
   Sums<kDim> sums;
   for (int step = block.first_step(); step <= block.last_step(); ++step) {
+    // Scores by turns: while one warpgroup's scores become weights, the other's are made. Not where
+    // they share what is loaded next and would keep it waiting.
+    if (!P::kSplit && (warpgroup == 1 || step > block.first_step()))
+      ptx::named_barrier(kTurnBarrier + warpgroup, 256);
     float scores[32];
     score<kDim>(queries, keys, scores);
+    if (!P::kSplit && (warpgroup == 0 || step < block.last_step()))
+      ptx::named_arrive(kTurnBarrier + 1 - warpgroup, 256);
     if (step * kKeys < sees_from || (step + 1) * kKeys - 1 > sees_to)
       hide(pairs, step * kKeys, scores);
     uint32_t weights[16];

@@ -201,5 +201,9 @@ __device__ inline void store_shared(uint32_t address, const uint4& value) {
 __device__ inline void named_barrier(int id, int count) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
 }
+// The same without waiting for the others.
+__device__ inline void named_arrive(int id, int count) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(count) : "memory");
+}
 
 }  // namespace tandem::ops::cuda::ptx
