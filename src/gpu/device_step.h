@@ -56,8 +56,8 @@ class DeviceStep {
                                              int count) = 0;
 };
 // Bytes on the device beside weights and KV cache, from the config alone: an upper bound, so that
-// memory can be divided before weights are read. max_model_len: tokens of a sequence; max_step_rows:
-// of a step.
+// memory can be divided before weights are read. max_model_len: tokens of a sequence;
+// max_step_rows: of a step.
 int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64_t max_step_rows);
 
 // Packs the weights on the device. assistant may be null. The checkpoints are not needed
