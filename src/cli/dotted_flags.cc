@@ -11,9 +11,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 4> kJsonFlags = {"--speculative-config",
-                                                        "--default-chat-template-kwargs",
-                                                        "--limit-mm-per-prompt", "--hf-overrides"};
+constexpr std::array<std::string_view, 5> kJsonFlags = {
+    "--speculative-config", "--default-chat-template-kwargs", "--limit-mm-per-prompt",
+    "--hf-overrides", "--override-generation-config"};
 constexpr size_t kMaxKeys = 8;  // inside each other
 
 // The name of a flag as it is listed: with - for _.

@@ -100,8 +100,6 @@ void add_model(std::vector<ForeignFlag>& flags) {
   for (const char* name : {"--download-dir", "--hf-token", "--hf-config-path"})
     flags.push_back(refused(name, kLocalFolder));
   flags.push_back(refused("--skip-tokenizer-init", "text needs it", Form::kSwitch));
-  flags.push_back(
-      refused("--override-generation-config", "write it into the folder's generation_config.json"));
   for (const char* name : {"--enable-lora", "--enable-prompt-adapter"})
     flags.push_back(refused(name, kNoAdapters, Form::kSwitch));
   for (const char* name : {"--lora-modules", "--max-loras", "--max-lora-rank"})

@@ -1,6 +1,8 @@
 #include "cli/sampling_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -65,6 +67,31 @@ base::Status check_json_object(const std::string& flag, const std::string& text)
   TANDEM_ASSIGN_OR_RETURN(const nlohmann::json json, io::parse_json(text, flag));
   if (json.is_object()) return {};
   return base::invalid("{}: expected a JSON object, got {}", flag, io::describe_json(json));
+}
+
+base::Status read_sampling_overrides(const std::string& text, SamplingFlags& flags) {
+  constexpr const char* kFlag = "--override-generation-config";
+  constexpr std::array<std::string_view, 5> kKeys = {"temperature", "top_k", "top_p", "min_p",
+                                                     "repetition_penalty"};
+  constexpr double kMost = 1e30;
+  if (text.empty()) return {};
+  TANDEM_ASSIGN_OR_RETURN(const nlohmann::json json, io::parse_json(text, kFlag));
+  TANDEM_ASSIGN_OR_RETURN(const io::JsonObject object, io::JsonObject::of(json, kFlag));
+  for (const auto& [key, value] : json.items())
+    if (std::ranges::find(kKeys, key) == kKeys.end())
+      return base::unsupported("{}: expected {}, got \"{}\"", kFlag, fmt::join(kKeys, ", "),
+                               key.substr(0, 60));
+  for (auto [key, value] : {std::pair("temperature", &flags.temperature),
+                            std::pair("top_p", &flags.top_p), std::pair("min_p", &flags.min_p)}) {
+    if (!object.has(key)) continue;
+    TANDEM_ASSIGN_OR_RETURN(*value, object.number_or(key, 0, 0, kMost));
+  }
+  if (object.has("top_k")) {
+    TANDEM_ASSIGN_OR_RETURN(flags.top_k, object.integer("top_k", -1, INT32_MAX));
+  }
+  TANDEM_ASSIGN_OR_RETURN(flags.repetition_penalty,
+                          object.number_or("repetition_penalty", 1.0, 0, kMost, true));
+  return {};
 }
 
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {

@@ -43,6 +43,10 @@ base::Result<sampling::SamplingParams> sampling_params(const SamplingFlags& flag
                                                        const io::GenerationConfig& defaults,
                                                        int64_t vocab_size);
 
+// --override-generation-config: JSON with temperature, top_k, top_p, min_p or repetition_penalty,
+// which become flags; other keys are refused. Empty: nothing.
+base::Status read_sampling_overrides(const std::string& text, SamplingFlags& flags);
+
 // A flag whose value is JSON: an object, read with bounds.
 base::Status check_json_object(const std::string& flag, const std::string& text);
 

@@ -101,6 +101,7 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
   const io::Checkpoint& checkpoint = *runtime.pair().target_checkpoint;
   SamplingFlags sampling;
   sampling.generation_config = flags.generation_config == "auto" ? "auto" : "none";
+  TANDEM_RETURN_IF_ERROR(read_sampling_overrides(flags.sampling_overrides, sampling));
   TANDEM_ASSIGN_OR_RETURN(sampling::SamplingParams defaults,
                           sampling_params(sampling, checkpoint.generation_config(),
                                           checkpoint.config().text.vocab_size));

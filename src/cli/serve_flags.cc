@@ -68,6 +68,8 @@ void add_answer_flags(CLI::App& command, ServeFlags& flags) {
                   "auto: sampling defaults from generation_config.json; vllm or none: neutral ones")
       ->check(CLI::IsMember({"auto", "vllm", "none"}))
       ->capture_default_str();
+  command.add_option("--override-generation-config", flags.sampling_overrides,
+                     R"(JSON of sampling defaults: {"temperature": 0.5})");
   command.add_option("--seed", flags.seed, "of requests that bring none")->capture_default_str();
   command.add_flag(
       "--per-request-spec-decode-metrics", flags.spec_metrics,

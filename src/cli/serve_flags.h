@@ -20,6 +20,7 @@ struct ServeFlags {
   std::string chat_template_kwargs;
   bool trust_chat_templates = false;
   std::string generation_config = "auto";
+  std::string sampling_overrides;  // JSON; empty: none
   std::string quantization;
   std::string limit_mm_per_prompt;
   // Parts of --speculative-config in flags of their own; empty: not given.

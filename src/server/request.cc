@@ -36,9 +36,12 @@ void read_sampling(Fields& fields, const ServedModel& model, sampling::SamplingP
   params.top_p = fields.number("top_p", 0, 1).value_or(params.top_p);
   params.top_k = fields.integer("top_k", -1, INT32_MAX).value_or(params.top_k);
   params.min_p = fields.number("min_p", 0, 1).value_or(params.min_p);
-  params.presence_penalty = fields.number("presence_penalty", -2, 2).value_or(0.0);
-  params.frequency_penalty = fields.number("frequency_penalty", -2, 2).value_or(0.0);
-  params.repetition_penalty = fields.number("repetition_penalty", 0, kAny).value_or(1.0);
+  params.presence_penalty =
+      fields.number("presence_penalty", -2, 2).value_or(params.presence_penalty);
+  params.frequency_penalty =
+      fields.number("frequency_penalty", -2, 2).value_or(params.frequency_penalty);
+  params.repetition_penalty =
+      fields.number("repetition_penalty", 0, kAny).value_or(params.repetition_penalty);
   params.min_tokens = fields.integer("min_tokens", 0, kMaxTokens).value_or(0);
   params.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   params.stop_token_ids = fields.ids("stop_token_ids", model.vocab_size, kMaxIds);

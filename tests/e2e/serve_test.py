@@ -390,11 +390,18 @@ def flags(checks):
         del os.environ["TANDEM_API_KEY"]
     dotted = ["--speculative-config.model", DEMO_ASSISTANT, "--speculative_config.num_speculative_tokens=2",
               "--default-chat-template-kwargs.enable_thinking", "false", "--max-num-batched-tokens", "1k"]
+    dotted += ["--override-generation-config", '{"temperature": 0, "repetition_penalty": 1.5}']
     with Server(*dotted, drafts=None) as server:
         checks.check("keys of JSON one by one", "2 draft tokens" in "".join(server.lines), server.lines)
+        body = {"messages": QUESTION, "max_tokens": 40}
+        plain, same = (server.json("POST", "/v1/chat/completions", body | more)[1]["choices"][0]["message"]["content"]
+                       for more in ({}, {"temperature": 0, "repetition_penalty": 1.5}))
+        checks.equal("--override-generation-config: defaults of requests", plain, same)
     for words, said in ((("--speculative-config.modle", "x"), "modle"), (("--speculative-config.model",), "--speculative-config"),
                         (("--speculative-config.model.name", "x"), "--speculative-config"), (("--seed.x", 1), "--seed"),
-                        (("--max-num-batched-tokens", "1x"), "--max-num-batched-tokens")):
+                        (("--max-num-batched-tokens", "1x"), "--max-num-batched-tokens"),
+                        (("--override-generation-config", '{"top_k": "x"}'), "top_k: expected"),
+                        (("--override-generation-config", '{"stop": 1}'), '"stop"')):
         checks.refused(f"refused: {words}", tandem("serve", *pair, *words), said)
     table = {"num_speculative_tokens_per_batch_size": [[1, 1, 4], [2, 16, 0]], "kv_cache_dtype": "fp8"}
     with Server(drafts=4, **table) as server:
