@@ -55,8 +55,8 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags);
 // What is wrong with the values; reads no file. Notes on flags that change nothing are appended.
 base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>& notes);
 
-// --speculative-config with --spec-method, --spec-model and --spec-tokens put into it; empty without
-// any of them.
+// --speculative-config with --spec-method, --spec-model and --spec-tokens put into it; empty
+// without any of them.
 base::Result<std::string> speculative_config(const ServeFlags& flags);
 
 // 8192, 8k (1000), 8K (1024), 1m, 1M; -1 or auto: 0.

@@ -36,8 +36,8 @@ struct EngineOptions {
   PrefixHash prefix_hash = {};      // tests give a bad one
   int64_t max_model_len = 0;        // prompt and output of a request
   int64_t vocab_size = 0;
-  int num_draft_tokens = 0;    // K of requests that name none, and the most they may name
-  bool auto_drafts = false;    // those that name none have in each round what is best, up to K
+  int num_draft_tokens = 0;  // K of requests that name none, and the most they may name
+  bool auto_drafts = false;  // those that name none have in each round what is best, up to K
   // Those that name none have this K from so many running requests on; before, num_draft_tokens.
   std::map<int64_t, int> drafts_from = {};
   bool priorities = false;     // else every request has priority 0: first come, first served

@@ -1,7 +1,6 @@
 """`tandem serve` as the real OpenAI client sees it: chat, stream, tools, logprobs, completions, 429, keys, drain."""
 
 import json
-import os
 import signal
 import socket
 import threading
@@ -9,7 +8,7 @@ import time
 
 import openai
 
-from harness import DEMO_ASSISTANT, DEMO_TARGET, Checks, speculative, tandem
+from harness import Checks
 from serve_harness import MODEL, Server
 
 QUESTION = [{"role": "user", "content": "What is a lighthouse?"}]
@@ -355,77 +354,12 @@ def many_in_a_tiny_cache(checks):
         checks.equal("tiny cache: exit status", server.stop(), 0)
 
 
-def flags(checks):
-    """The published command word for word, and what is refused by name."""
-    with Server("--quantization", "none", "--max_num_batched_tokens", 8192, "--gpu-memory-utilization", 0.5,
-                "--limit-mm-per-prompt", '{"image": 0, "audio": 0}', "--enable-auto-tool-choice",
-                "--tool-call-parser", "gemma4", "--reasoning-parser=gemma4", "--max-num-seqs", 3, "--max-num-seqs", 2,
-                "-tp", 1, "-O3", "--no-enable-lora", "--enforce_eager") as server:
-        log = "".join(server.lines)
-        for word in ("target:", "assistant:", "BF16", "4 draft tokens", "KV cache:", " 2 requests at once",
-                     "--gpu-memory-utilization", "--tensor-parallel-size 1: changes nothing", "--optimization-level 3: "):
-            checks.check(f"start: the log says {word}", word in log, log)
-        checks.equal("start: exit status", server.stop(), 0)
-    pair = [DEMO_TARGET, *speculative(DEMO_ASSISTANT, 4)]
-    for words, flag in ((("--ssl-keyfile", "x"), "reverse proxy"), (("--ssl-certfile=x",), "--ssl-certfile"),
-                        (("--enable-ssl-refresh",), "reverse proxy"), (("-tp", 2), "--tensor-parallel-size"),
-                        (("--no-enable-chunked-prefill",), "cannot be switched off"), (("--model", "x"), "tandem serve DIR"),
-                        (("--spec-tokens", 2), "num_speculative_tokens"), (("--spec-method", "eagle"), "method: expected"),
-                        (("--tensor-paralel-size", 1), "--tensor-parallel-size"), (("--kv-cache-memory-bytes", 1), "--kv-cache-gib"),
-                        (("--max-num-seq", 2), "--max-num-seqs"), (("--max-model-len", "8x"), "--max-model-len"),
-                        (("--limit-mm-per-prompt", '{"image": 1}'), "image"), (("--quantization", "modelopt"), "none")):
-        checks.refused(f"refused: {words}", tandem("serve", *pair, *words), flag)
-    secret = tandem("serve", *pair, "--hf-token", "hf_secret")
-    checks.check("refused: a token is not repeated", secret[0] == 2 and "hf_secret" not in secret[2], secret)
-    said = tandem("serve", DEMO_TARGET, *speculative(DEMO_ASSISTANT, 4, quantization="modelopt"))
-    checks.refused("refused: an assistant that is something else", said, "quantization: expected none")
-    os.environ["TANDEM_API_KEY"] = "secret"
-    try:
-        spec = ["--spec-method", "mtp", "--spec-model", DEMO_ASSISTANT, "--spec-tokens", 3]
-        with Server(*spec, drafts=None) as server:
-            checks.check("--spec-...: as in --speculative-config", "3 draft tokens" in "".join(server.lines), server.lines)
-            checks.equal("TANDEM_API_KEY: it is asked for", [server.request("GET", "/version", headers=headers)[0] for headers in (
-                {}, {"Authorization": "Bearer secret"})], [401, 200])
-    finally:
-        del os.environ["TANDEM_API_KEY"]
-    dotted = ["--speculative-config.model", DEMO_ASSISTANT, "--speculative_config.num_speculative_tokens=2",
-              "--default-chat-template-kwargs.enable_thinking", "false", "--max-num-batched-tokens", "1k"]
-    dotted += ["--override-generation-config", '{"temperature": 0, "repetition_penalty": 1.5}']
-    with Server(*dotted, drafts=None) as server:
-        checks.check("keys of JSON one by one", "2 draft tokens" in "".join(server.lines), server.lines)
-        body = {"messages": QUESTION, "max_tokens": 40}
-        plain, same = (server.json("POST", "/v1/chat/completions", body | more)[1]["choices"][0]["message"]["content"]
-                       for more in ({}, {"temperature": 0, "repetition_penalty": 1.5}))
-        checks.equal("--override-generation-config: defaults of requests", plain, same)
-    for words, said in ((("--speculative-config.modle", "x"), "modle"), (("--speculative-config.model",), "--speculative-config"),
-                        (("--speculative-config.model.name", "x"), "--speculative-config"), (("--seed.x", 1), "--seed"),
-                        (("--max-num-batched-tokens", "1x"), "--max-num-batched-tokens"),
-                        (("--override-generation-config", '{"top_k": "x"}'), "top_k: expected"),
-                        (("--override-generation-config", '{"stop": 1}'), '"stop"')):
-        checks.refused(f"refused: {words}", tandem("serve", *pair, *words), said)
-    table = {"num_speculative_tokens_per_batch_size": [[1, 1, 4], [2, 16, 0]], "kv_cache_dtype": "fp8"}
-    with Server(drafts=4, **table) as server:
-        log = "".join(server.lines)
-        checks.check("K by batch size: the log says so", "4 from 1 requests on, 0 from 2 requests on" in log, log)
-        checks.check("a key that changes nothing: a note", "kv_cache_dtype: changes nothing" in log, log)
-        client = client_of(server)
-        ask = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 64}
-        alone = client.chat.completions.create(**ask).choices[0].message.content
-        first = server.metric("vllm:spec_decode_num_drafts_total")
-        checks.check("K by batch size: one alone drafts", first > 0, first)
-        both = client.chat.completions.create(**ask, n=2).choices
-        checks.equal("K by batch size: the same text", [choice.message.content for choice in both], [alone] * 2)
-        more = server.metric("vllm:spec_decode_num_drafts_total") - first
-        checks.check("K by batch size: two together hardly ever", more <= first / 2, (first, more))
-
-
 def main():
     checks = Checks()
     everything_with_one_server(checks)
     busy_and_drain(checks)
     second_signal(checks)
     many_in_a_tiny_cache(checks)
-    flags(checks)
     checks.finish()
 
 

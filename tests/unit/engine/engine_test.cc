@@ -23,18 +23,11 @@ struct Answer {
   Finish finish;
 };
 
-EngineOptions with(EngineOptions options, std::map<int64_t, int> drafts_from) {
-  options.drafts_from = std::move(drafts_from);
-  return options;
-}
-
 struct Harness {
-  explicit Harness(const TinyEngine& tiny = {}, const FakeModelOptions& fake = {},
-                   std::map<int64_t, int> drafts_from = {})
+  explicit Harness(const TinyEngine& tiny = {}, const FakeModelOptions& fake = {})
       : options(test::tiny_options(tiny, fake)),
         model(options, fake),
-        engine(with(options, std::move(drafts_from)),
-               [this](const speculation::SpecBatch& batch) { return model.run(batch); }) {}
+        engine(options, [this](const speculation::SpecBatch& batch) { return model.run(batch); }) {}
 
   void take(const TokenEvent& event) {
     Answer& answer = answers[event.id];
@@ -193,32 +186,6 @@ TEST(EngineText, RequestsMayChooseTheirOwnK) {
   EXPECT_EQ(harness.answers[0].finish.stats.acceptance.num_drafts, 0);
   EXPECT_EQ(harness.answers[2].finish.stats.acceptance.proposed_per_pos[2], 0);
   EXPECT_GT(harness.answers[6].finish.stats.acceptance.proposed_per_pos[5], 0);
-}
-
-TEST(EngineText, KMayDependOnTheNumberOfRequests) {
-  Harness harness({.max_num_seqs = 4, .max_num_batched_tokens = 64, .num_draft_tokens = 4},
-                  {.style = DraftStyle::kRight}, {{2, 2}, {3, 0}});
-  std::map<uint64_t, int> most_drafted;  // of a round, while all run
-  for (uint64_t id = 1; id <= 3; ++id) {
-    EngineRequest r = request(id, 4, id == 1 ? 60 : 20);
-    r.sampling.ignore_eos = true;
-    if (id == 3) r.num_draft_tokens = 1;
-    ASSERT_TRUE(harness.engine.add_request(r).has_value());
-  }
-  std::map<int64_t, std::set<int>> drafted;  // by number of running requests, of the first one
-  while (harness.engine.has_work()) {
-    const int64_t running = harness.engine.stats().num_running;
-    for (const TokenEvent& event : harness.engine.step()) {
-      harness.take(event);
-      if (running == 3)
-        most_drafted[event.id] = std::max(most_drafted[event.id], event.num_drafted);
-      if (event.id == 1 && !event.finish) drafted[running].insert(event.num_drafted);
-    }
-  }
-  EXPECT_EQ(drafted[3], std::set<int>{0});
-  EXPECT_EQ(drafted[1], std::set<int>{4});
-  EXPECT_EQ(most_drafted[2], 0);
-  EXPECT_EQ(most_drafted[3], 1);  // the request's own K stays
 }
 
 TEST(EngineFailure, NanEndsThatRequestOnly) {
