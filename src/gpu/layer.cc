@@ -61,6 +61,7 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
   job.window = layer.window;
   job.q = workspace.q.as<uint16_t>();
   job.kv = pass.kv;
+  job.has_fresh_keys = layer.writes_kv;
   job.places = pass.places;
   job.workspace = workspace.attention.as<float>();
   job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);

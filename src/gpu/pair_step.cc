@@ -158,6 +158,7 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
 PairStep::Shape PairStep::shape_of(const StepLayout& layout) const {
   Shape shape = {static_cast<int32_t>(layout.entries.size()), layout.num_drafting,
                  layout.max_drafts};
+  shape.push_back(sees_settled_keys(layout) ? 1 : 0);
   for (const PlannedPass& pass : layout.passes) {
     shape.push_back(static_cast<int32_t>(pass.rows.size()));
     shape.push_back(static_cast<int32_t>(pass.tiles.size()));
@@ -229,7 +230,8 @@ void PairStep::record_drafts(const StepLayout& layout) {
                              .tokens = c.draft_tokens + begin,
                              .positions = c.draft_positions + begin,
                              .last_keys = c.draft_last_keys + begin,
-                             .sequences = c.draft_sequences + begin},
+                             .sequences = c.draft_sequences + begin,
+                             .early_plan = true},
                     .tiles = {.num_tiles = count,
                               .first_rows = c.draft_tile_first_rows + begin,
                               .num_rows = c.draft_tile_num_rows + begin},
@@ -272,7 +274,8 @@ void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::He
                .tokens = c.tokens + offset,
                .positions = c.positions + offset,
                .last_keys = c.positions + offset,  // a target row sees itself
-               .sequences = c.sequences + offset},
+               .sequences = c.sequences + offset,
+               .early_plan = sees_settled_keys(layout)},
       .tiles = {.num_tiles = static_cast<int>(planned.tiles.size()),
                 .first_rows = c.tile_first_rows + offset,
                 .num_rows = c.tile_num_rows + offset},

@@ -1,6 +1,7 @@
 #include "gpu/step_plan.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace tandem::gpu {
 namespace {
@@ -131,6 +132,16 @@ class WidePacker {
 };
 
 }  // namespace
+
+bool sees_settled_keys(const StepLayout& layout) {
+  if (!layout.wide.empty() || layout.passes.size() != 1) return false;
+  const PlannedPass& pass = layout.passes.front();
+  const auto sequence_of = [&](const PlannedTile& tile) {
+    return pass.rows[static_cast<size_t>(tile.first_row)].sequence;
+  };
+  return std::ranges::adjacent_find(pass.tiles, std::ranges::equal_to{}, sequence_of) ==
+         pass.tiles.end();
+}
 
 StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows) {
   StepLayout layout;

@@ -73,6 +73,10 @@ struct StepLayout {
   int max_drafts = 0;
 };
 
+// Whether nothing but its own tile writes keys that a tile of the step's one pass sees: then all
+// others can be read before the kernels in front of attention have finished (Rows::early_plan).
+bool sees_settled_keys(const StepLayout& layout);
+
 // `ring_slack`: most rows of one sequence in a pass, so that none overwrites a key that another one
 // still sees. A round (newest token and drafts) stays in one pass.
 // `wide_rows`: most rows of a wide pass; 0: the rows of prompts are rows like others.

@@ -65,6 +65,7 @@ struct Tile {
   int sequence = -1;
   int first_key = 0;  // of any row
   int last_key = -1;
+  int fresh_key = 0;  // keys from here on may be of this very pass
 };
 
 __device__ inline int first_key_of(int window, int last_key) {
@@ -82,11 +83,13 @@ __device__ Tile load_tile(const Job& job, int index) {
   for (int r = 0; r < kTileRows; ++r)
     last_keys[r] = r < tile.num_rows ? job.rows.last_keys[tile.first_row + r] : -1;
   tile.first_key = 0x7fffffff;
+  tile.fresh_key = 0x7fffffff;
 #pragma unroll
   for (int r = 0; r < kTileRows; ++r) {
     if (last_keys[r] < 0) continue;
     tile.first_key = min(tile.first_key, first_key_of(job.attention.window, last_keys[r]));
     tile.last_key = max(tile.last_key, last_keys[r]);
+    if (job.attention.has_fresh_keys) tile.fresh_key = min(tile.fresh_key, last_keys[r]);
   }
   return tile;
 }
@@ -125,49 +128,67 @@ __device__ inline uint32_t value_address(uint32_t shared, int key, int chunk) {
          static_cast<uint32_t>(key * kColumns * 2 + (chunk ^ swizzle) * 16);
 }
 
-// Starts all copies of the segment: the keys of this thread block in kParts groups, then the values
-// of all keys in kCluster groups. What no row of the tile sees becomes zeros.
-template <int kHeadDim>
-__device__ void start_copies(const Job& job, const Tile& tile, uint8_t* memory, int segment,
-                             int rank, int kv_head) {
-  using P = Plan<kHeadDim>;
+// Where keys of a tile lie, in shared memory: an element offset; kUnseen: no row sees it, it
+// becomes zeros; kLater - offset: this pass writes it, so it is copied after the wait.
+constexpr int64_t kUnseen = -1;
+constexpr int64_t kLater = -2;
+
+// offsets[i] of key first_key + i, i < count <= kThreads. Keys from `fresh_key` on come later.
+__device__ void find_keys(const Job& job, const Tile& tile, int kv_head, int first_key, int count,
+                          int fresh_key, int64_t* offsets) {
   const int thread = static_cast<int>(threadIdx.x);
-  auto* const offsets = reinterpret_cast<int64_t*>(memory + P::kOffsetAt);
-  if (thread < P::kKeys) {
-    const int key = segment * P::kKeys + thread;
-    const bool seen = key >= tile.first_key && key <= tile.last_key;
-    offsets[thread] = seen ? kv_offset(job.attention.places, job.attention.num_kv_heads, kHeadDim,
-                                       tile.sequence, kv_head, key)
-                           : -1;
+  if (thread < count) {
+    const int key = first_key + thread;
+    int64_t offset = kUnseen;
+    if (key >= tile.first_key && key <= tile.last_key) {
+      offset = kv_offset(job.attention.places, job.attention.num_kv_heads, job.attention.head_dim,
+                         tile.sequence, kv_head, key);
+      if (key >= fresh_key) offset = kLater - offset;
+    }
+    offsets[thread] = offset;
   }
   __syncthreads();
+}
 
+// Starts copying kChunks pieces of 16 bytes of each of kKeys keys to target(key, chunk): those that
+// come later, or all the others.
+template <bool kLate, int kKeys, int kChunks, typename Target>
+__device__ void copy_keys(const uint16_t* source, const int64_t* offsets, const Target& target) {
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < kKeys * kChunks; i += kThreads) {
+    const int key = i / kChunks;
+    const int chunk = i % kChunks;
+    int64_t offset = offsets[key];
+    if (kLate != (offset <= kLater)) continue;
+    if (kLate) offset = kLater - offset;
+    ptx::copy_async(target(key, chunk), source + max(offset, int64_t{0}) + chunk * 8, offset >= 0);
+  }
+}
+
+// Starts the copies of a segment: the keys of this thread block in kParts groups, then the values
+// of all keys in kCluster groups.
+template <int kHeadDim, bool kLate>
+__device__ void start_copies(const Job& job, uint8_t* memory, int rank) {
+  using P = Plan<kHeadDim>;
+  const auto* const offsets = reinterpret_cast<const int64_t*>(memory + P::kOffsetAt);
   const uint32_t shared = ptx::shared_address(memory);
   constexpr int kPartChunks = P::kPartColumns / 8;
 #pragma unroll
   for (int part = 0; part < P::kParts; ++part) {
-#pragma unroll 4
-    for (int i = thread; i < kSliceKeys * kPartChunks; i += kThreads) {
-      const int key = i / kPartChunks;
-      const int chunk = part * kPartChunks + i % kPartChunks;
-      const int64_t offset = offsets[rank * kSliceKeys + key];
-      ptx::copy_async(key_address<kHeadDim>(shared, key, chunk),
-                      job.attention.kv.k + max(offset, int64_t{0}) + chunk * 8, offset >= 0);
-    }
+    copy_keys<kLate, kSliceKeys, kPartChunks>(job.attention.kv.k + part * P::kPartColumns,
+                                              offsets + rank * kSliceKeys, [&](int key, int chunk) {
+                                                return key_address<kHeadDim>(
+                                                    shared, key, part * kPartChunks + chunk);
+                                              });
     ptx::copy_commit();
   }
-  constexpr int kChunks = P::kColumns / 8;
 #pragma unroll
   for (int slice = 0; slice < P::kCluster; ++slice) {
-#pragma unroll 4
-    for (int i = thread; i < kSliceKeys * kChunks; i += kThreads) {
-      const int key = slice * kSliceKeys + i / kChunks;
-      const int chunk = i % kChunks;
-      const int64_t offset = offsets[key];
-      ptx::copy_async(value_address<kHeadDim>(shared, key, chunk),
-                      job.attention.kv.v + max(offset, int64_t{0}) + rank * P::kColumns + chunk * 8,
-                      offset >= 0);
-    }
+    copy_keys<kLate, kSliceKeys, P::kColumns / 8>(
+        job.attention.kv.v + rank * P::kColumns, offsets + slice * kSliceKeys,
+        [&](int key, int chunk) {
+          return value_address<kHeadDim>(shared, slice * kSliceKeys + key, chunk);
+        });
     ptx::copy_commit();
   }
 }
@@ -196,30 +217,36 @@ __device__ void score(const Job& job, const Pair (&pairs)[2], uint32_t shared, b
                       const Warp<kHeadDim, kSlices>& warp,
                       float (&scores)[kSliceKeys / 8 / kSlices][4]) {
   using P = Plan<kHeadDim>;
-  constexpr int kBlocks = kHeadDim / 32;
-  constexpr int kPartBlocks = kBlocks / P::kParts;
-  uint4 q[2][kBlocks] = {};
+  constexpr int kPartBlocks = kHeadDim / 32 / P::kParts;
+  uint4 q[2][2][kPartBlocks];  // of this part and of the next one
+  const auto load_q = [&](int part) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (pairs[half].index < 0) continue;
-    const uint16_t* const source = job.attention.q + pairs[half].index * kHeadDim + warp.t * 8;
+    for (int half = 0; half < 2; ++half) {
+      const uint16_t* const source =
+          job.attention.q + pairs[half].index * kHeadDim + part * P::kPartColumns + warp.t * 8;
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block)
-      q[half][block] = *reinterpret_cast<const uint4*>(source + block * 32);
-  }
+      for (int block = 0; block < kPartBlocks; ++block)
+        q[part % 2][half][block] = pairs[half].index < 0
+                                       ? make_uint4(0, 0, 0, 0)
+                                       : *reinterpret_cast<const uint4*>(source + block * 32);
+    }
+  };
+  load_q(0);
 #pragma unroll
   for (int part = 0; part < P::kParts; ++part) {
+    if (part + 1 < P::kParts) load_q(part + 1);
     ptx::copy_wait(P::kParts - 1 - part + P::kCluster);
     __syncthreads();
     if (!active) continue;
 #pragma unroll
-    for (int block = part * kPartBlocks; block < (part + 1) * kPartBlocks; ++block) {
-      const uint4& low = q[0][block];
-      const uint4& high = q[1][block];
+    for (int block = 0; block < kPartBlocks; ++block) {
+      const uint4& low = q[part % 2][0][block];
+      const uint4& high = q[part % 2][1][block];
 #pragma unroll
       for (int i = 0; i < Warp<kHeadDim, kSlices>::kKeyTiles; ++i) {
         const int key = (warp.slice * Warp<kHeadDim, kSlices>::kKeyTiles + i) * 8 + warp.g;
-        const uint4 k = ptx::load_shared(key_address<kHeadDim>(shared, key, block * 4 + warp.t));
+        const int chunk = (part * kPartBlocks + block) * 4 + warp.t;
+        const uint4 k = ptx::load_shared(key_address<kHeadDim>(shared, key, chunk));
         ptx::mma_bf16(scores[i], low.x, high.x, low.y, high.y, k.x, k.y);
         ptx::mma_bf16(scores[i], low.z, high.z, low.w, high.w, k.z, k.w);
       }
@@ -450,18 +477,31 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 && kHeadDim <= 256 ? 2 :
   using P = Plan<kHeadDim>;
   extern __shared__ __align__(128) uint8_t memory[];
   allow_next();
-  wait_for_previous();
+  // With an early plan, old keys are on their way while the kernels before finish.
+  const bool early = job.rows.early_plan;
+  if (!early) wait_for_previous();
   const Tile tile = load_tile(job, static_cast<int>(blockIdx.z));
-  if (tile.last_key < 0 || tile.sequence < 0) return;
   const int slot = static_cast<int>(blockIdx.x) / P::kCluster;
   const int rank = static_cast<int>(blockIdx.x) % P::kCluster;
   const int segment = tile.first_key / P::kKeys + slot;
-  if (segment * P::kKeys > tile.last_key) return;
+  if (tile.last_key < 0 || tile.sequence < 0 || segment * P::kKeys > tile.last_key) {
+    if (early) wait_for_previous();
+    return;
+  }
   if (slot == job.attention.max_segments - 1 && (segment + 1) * P::kKeys <= tile.last_key) __trap();
   if constexpr (P::kCluster > 1) ptx::cluster_arrive();
 
   const int kv_head = static_cast<int>(blockIdx.y);
-  start_copies<kHeadDim>(job, tile, memory, segment, rank, kv_head);
+  find_keys(job, tile, kv_head, segment * P::kKeys, P::kKeys, early ? tile.fresh_key : 0x7fffffff,
+            reinterpret_cast<int64_t*>(memory + P::kOffsetAt));
+  start_copies<kHeadDim, false>(job, memory, rank);
+  if (early) {
+    wait_for_previous();
+    if ((segment + 1) * P::kKeys > tile.fresh_key) {
+      start_copies<kHeadDim, true>(job, memory, rank);
+      ptx::copy_wait(0);
+    }
+  }
   const int num_pairs = tile.num_rows * job.group;
   if (kTiles == 1 || num_pairs <= 16)
     return attend<kHeadDim, 8>(job, tile, memory, segment, rank, kv_head);
@@ -541,7 +581,7 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const Job job) {
   __shared__ float4 warp_sums[kWarps][kSlab / 4];
   __shared__ float warp_totals[kWarps];
   allow_next();
-  wait_for_previous();
+  if (!job.rows.early_plan) wait_for_previous();
   const Attention& attention = job.attention;
   const int thread = static_cast<int>(threadIdx.x);
   const int slab = static_cast<int>(blockIdx.x) * kSlab;
@@ -549,6 +589,7 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const Job job) {
   const int row = static_cast<int>(blockIdx.z);
   const int column = head * kHeadDim + slab + thread * 2;
   const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
+  if (job.rows.early_plan) wait_for_previous();
   if (last_key < 0) {
     if (thread < kSlab / 2) store_operand(attention.out, row, column, 0.0F, 0.0F);
     return;

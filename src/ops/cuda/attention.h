@@ -41,6 +41,9 @@ struct Attention {
   KvTable places;
   // [num_rows][num_heads][max_segments] of head_dim sums, then as many maxima and totals.
   float* workspace = nullptr;
+  // The keys of these rows themselves are written by the kernel before (a target), not long ago (an
+  // assistant). With Rows::early_plan, all other keys are read before the wait.
+  bool has_fresh_keys = true;
   int max_segments = 0;  // at least what the longest tile needs; a tile that needs more traps
   Operand out;           // [num_rows, num_heads * head_dim], the operand of o_proj
 };

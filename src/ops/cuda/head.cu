@@ -43,6 +43,11 @@ __device__ float capped(const HeadLogits& head, float x) {
   return head.cap > 0.0F ? head.cap * tanhf(x / head.cap) : x;
 }
 
+// For where few logits need it: not unrolled into all places.
+__device__ __noinline__ float capped_rarely(float cap, float x) {
+  return cap * tanhf(x / cap);
+}
+
 // The cap makes infinities finite, so that only NaN stays.
 __device__ bool is_finite(const HeadLogits& head, float x) {
   return head.cap > 0.0F ? x == x : x < __int_as_float(0x7f800000);
@@ -150,7 +155,8 @@ __device__ Key first_key(const HeadLogits& head, const Suppressed& suppressed, i
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       if (!(logits.x[s][j] >= floor)) continue;
-      const float logit = capped(head, logits.x[s][j]);
+      const float logit =
+          head.cap > 0.0F ? capped_rarely(head.cap, logits.x[s][j]) : logits.x[s][j];
       if (logit == -__int_as_float(0x7f800000)) continue;
       const Key key = make_key(logit, first_id + s * kSetColumns + j);
       best = key > best ? key : best;

@@ -248,5 +248,35 @@ TEST(WidePlanTest, PromptsGoWideWhateverTheirChunk) {
   }
 }
 
+// A tile sees keys that another one of its pass writes only if both are of one sequence.
+TEST(StepPlanTest, KeysAreSettledUnlessTilesShareASequence) {
+  const std::vector<int32_t> tokens(200, 7);
+  const auto batch_of = [&](size_t first_length, int first_drafts) {
+    SpecBatch batch;
+    for (size_t i = 0; i < 3; ++i) {
+      SpecSequence sequence;
+      sequence.state_slot = static_cast<int32_t>(i);
+      sequence.tokens = std::span(tokens).first(i == 0 ? first_length : 1);
+      sequence.start_position = 50;
+      sequence.samples = true;
+      sequence.num_draft_tokens = i == 0 ? first_drafts : 2;
+      batch.sequences.push_back(sequence);
+    }
+    return batch;
+  };
+  const auto settled = [&](const SpecBatch& batch, int64_t wide_rows = 0) {
+    return sees_settled_keys(plan_step(batch, kSlack, wide_rows));
+  };
+  EXPECT_TRUE(settled(batch_of(1, 0)));
+  EXPECT_TRUE(settled(batch_of(1, 7)));
+  EXPECT_FALSE(settled(batch_of(1, 8)));    // nine rows: two tiles
+  EXPECT_FALSE(settled(batch_of(20, 0)));   // a chunk of three tiles
+  EXPECT_FALSE(settled(batch_of(100, 0)));  // two passes
+  SpecBatch prompt = batch_of(5, 0);
+  prompt.sequences[0].num_prompt_tokens = 55;
+  EXPECT_TRUE(settled(prompt));
+  EXPECT_FALSE(settled(prompt, 64));  // a wide pass comes first
+}
+
 }  // namespace
 }  // namespace tandem::gpu
