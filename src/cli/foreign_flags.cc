@@ -194,8 +194,11 @@ void add_foreign_flags(CLI::App& command, std::vector<ServeFlags::Foreign>& give
             ? command.add_flag_callback(name, [&given, name] { given.push_back({name, ""}); })
             : command.add_option_function<std::string>(
                   name, [&given, name](const std::string& text) { given.push_back({name, text}); });
-    option->group("Flags of vLLM that change nothing, or are refused");
+    option->group("");  // not listed: each says what it does when it is given
   }
+  command.footer(
+      "Other flags of vllm serve are known too: those that change nothing here are accepted with a "
+      "note, the rest are refused with what to do instead.");
 }
 
 base::Status check_foreign_flags(const std::vector<ServeFlags::Foreign>& given,

@@ -20,6 +20,7 @@ BODIES = {
                   {"type": "function_call_output", "call_id": "c", "output": "18"}],
         "tools": [{"type": "function", "name": "f", "description": "d", "parameters": SCHEMA, "strict": False}],
         "tool_choice": "auto", "text": {"format": {"type": "text"}}, "reasoning": {"effort": "low"}, "include": [],
+        "bad_words": ["ship"], "num_speculative_tokens": 1, "stream_interval": 2, "thinking_token_budget": 5,
         "truncation": "disabled", "previous_response_id": None, "stream_options": {"include_obfuscation": False}},
     "/v1/messages": {
         "model": MODEL, "max_tokens": 1, "temperature": 0, "system": [{"type": "text", "text": "Be brief."}],
@@ -29,6 +30,7 @@ BODIES = {
                      {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "is_error": False,
                                                    "content": [{"type": "text", "text": "18"}]}]}],
         "tools": [{"name": "f", "description": "d", "input_schema": SCHEMA}], "tool_choice": {"type": "auto"},
+        "bad_words": ["ship"], "num_speculative_tokens": 1, "stream_interval": 2,
         "stop_sequences": ["STOP"], "thinking": {"type": "enabled", "budget_tokens": 5}, "metadata": {"user_id": "u"}},
 }
 WRONG = [None, True, -1, 0, 1.5, 1e300, 2**63, 2**64, "", "x", "\u0000\ud7ff", [], [None], [[]], {}, {"type": 3}, {"type": "x"},
