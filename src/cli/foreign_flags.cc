@@ -57,7 +57,6 @@ void add_frontend(std::vector<ForeignFlag>& flags) {
   for (const char* name : {"--allowed-origins", "--allowed-methods", "--allowed-headers"})
     flags.push_back(refused(name, kOwnPageOnly));
   flags.push_back(refused("--allow-credentials", kOwnPageOnly, Form::kSwitch));
-  flags.push_back(refused("--root-path", "let the proxy remove the prefix"));
   flags.push_back(refused("--middleware", "no code of others runs in the server"));
   flags.push_back(refused("--tool-parser-plugin", "no code of others runs in the server"));
   flags.push_back(refused("--tool-server", "this server runs no tools of its own"));

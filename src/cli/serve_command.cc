@@ -173,6 +173,7 @@ base::Status run(ServeFlags flags) {
   log_setup(*runtime, options, model, flags.block_size);
   server::ServeOptions serve;
   serve.http.host = flags.host;
+  serve.http.root_path = flags.root_path;
   serve.http.port = static_cast<uint16_t>(flags.port);
   serve.http.num_threads = flags.http_threads;
   serve.service = {.api_keys = flags.api_keys,

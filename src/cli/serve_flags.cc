@@ -20,6 +20,8 @@ void add_network_flags(CLI::App& command, ServeFlags& flags) {
   command.add_option("--port", flags.port, "0: a free one, which is printed")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
+  command.add_option("--root-path", flags.root_path,
+                     "folder that a proxy leaves in front of paths: /tandem");
   command
       .add_option(
           "--api-key", flags.api_keys,
@@ -162,6 +164,10 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags) {
 base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>& notes) {
   TANDEM_RETURN_IF_ERROR(check_foreign_flags(flags.foreign, notes));
   TANDEM_RETURN_IF_ERROR(check_modalities(flags.limit_mm_per_prompt));
+  const std::string& root = flags.root_path;
+  if (!root.empty() && (!root.starts_with('/') || root.ends_with('/')))
+    return base::invalid("serve: --root-path: expected a path such as /tandem, got \"{}\"",
+                         root.substr(0, 60));
   for (const std::string& key : flags.api_keys)
     if (key.empty()) return base::invalid("serve: --api-key: expected a key, got none");
   for (const std::string& name : flags.served_model_names)

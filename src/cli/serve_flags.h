@@ -14,6 +14,7 @@ struct ServeFlags {
   std::string max_model_len = "auto";
   std::string host = "127.0.0.1";
   int port = 8000;
+  std::string root_path;
   std::vector<std::string> api_keys;
   std::vector<std::string> served_model_names;
   std::string chat_template;

@@ -116,6 +116,10 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
   request.method = std::string(view(message.method_string()));
   const std::string_view target = view(message.target());
   request.path = std::string(target.substr(0, target.find('?')));
+  const std::string& root = shared_.options.root_path;
+  const bool below = request.path.starts_with(root) && request.path.size() > root.size() &&
+                     request.path[root.size()] == '/';
+  if (below) request.path.erase(0, root.size());
   for (const auto& field : message)
     request.headers.emplace_back(lower(view(field.name_string())), view(field.value()));
   if (!parser_->is_done()) {

@@ -13,8 +13,9 @@ namespace tandem::server {
 
 struct HttpServerOptions {
   std::string host = "127.0.0.1";
-  uint16_t port = 8000;  // 0: the system chooses
-  int num_threads = 2;   // for sockets; as many again for requests
+  uint16_t port = 8000;   // 0: the system chooses
+  std::string root_path;  // a folder that a proxy leaves in front of every path; empty: none
+  int num_threads = 2;    // for sockets; as many again for requests
   size_t max_connections = 1024;
   size_t max_body_bytes = size_t{64} << 20;
   size_t max_total_body_bytes = size_t{1} << 30;  // of all requests that are being read or answered

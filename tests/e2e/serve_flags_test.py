@@ -13,6 +13,7 @@ REFUSED = [
     (("--spec-tokens", 2), "num_speculative_tokens"), (("--spec-method", "eagle"), "method: expected"),
     (("--kv-cache-memory-bytes", 1), "--kv-cache-gib"), (("--max-num-seq", 2), "--max-num-seqs"),
     (("--max-model-len", "8x"), "--max-model-len"), (("--max-num-batched-tokens", "1x"), "--max-num-batched-tokens"),
+    (("--root-path", "tandem"), "--root-path"), (("--root-path", "/a/"), "--root-path"),
     (("--limit-mm-per-prompt", '{"image": 1}'), "image"), (("--quantization", "modelopt"), "none"),
     (("--speculative-config.mdel", "x"), "mdel"), (("--speculative-config.model",), "--speculative-config"),
     (("--speculative-config.model.name", "x"), "--speculative-config"), (("--seed.x", 1), "--seed"),
@@ -61,6 +62,10 @@ def spellings(checks):
             checks.equal("TANDEM_API_KEY: it is asked for", statuses, [401, 200])
     finally:
         del os.environ["TANDEM_API_KEY"]
+    with Server("--root-path", "/tandem/one", "--api-key", "secret") as server:
+        asked = {"/tandem/one/health": 200, "/health": 200, "/tandem/one/v1/models": 401, "/tandem/one/": 200, "/tandem/one": 401,
+                 "/tandem/onehealth": 401, "/tandem/one//health": 401, "/tandem/one/tandem/one/health": 401}
+        checks.equal("--root-path", {path: server.request("GET", path)[0] for path in asked}, asked)
     with Server("--speculative-config.model", DEMO_ASSISTANT, "--speculative_config.num_speculative_tokens=2",
                 "--default-chat-template-kwargs.enable_thinking", "false", "--max-num-batched-tokens", "1k",
                 "--override-generation-config", '{"temperature": 0, "repetition_penalty": 1.5}', drafts=None) as server:
