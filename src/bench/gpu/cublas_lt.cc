@@ -42,7 +42,8 @@ constexpr const char* kNames[] = {"libcublasLt.so.13", "libcublasLt.so.12",
                                   "/usr/local/cuda/lib64/libcublasLt.so"};
 constexpr int kMaxAlgorithms = 8;
 constexpr size_t kWorkspaceBytes = size_t{64} << 20;
-constexpr int kFp8Rows = 16;  // FP8 wants every dimension in sixteens
+constexpr size_t kScaleStride = 64;  // floats: a scale is aligned as an allocation is
+constexpr int kFp8Rows = 16;         // FP8 wants every dimension in sixteens
 
 template <typename Function>
 bool find(void* library, const char* name, Function& function) {
@@ -113,9 +114,12 @@ struct LibraryProduct::Plan {
         x(static_cast<size_t>(rows) * static_cast<size_t>(in) * (type == PackedType::kFp8 ? 1 : 2)),
         y(static_cast<size_t>(rows) * static_cast<size_t>(out) * 2),
         workspace(kWorkspaceBytes),
-        scales(2 * sizeof(float)) {
-    const float values[] = {0.05F, 0.01F};
-    TANDEM_CUDA_CHECK(cudaMemcpy(scales.data(), values, sizeof(values), cudaMemcpyHostToDevice));
+        scales(2 * kScaleStride * sizeof(float)) {
+    std::array<float, 2 * kScaleStride> values = {};
+    values[0] = 0.05F;
+    values[kScaleStride] = 0.01F;
+    TANDEM_CUDA_CHECK(
+        cudaMemcpy(scales.data(), values.data(), scales.size_bytes(), cudaMemcpyHostToDevice));
     fill_input(type);
     const cudaDataType_t data = type == PackedType::kFp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
     check(f.desc_create(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -156,7 +160,7 @@ struct LibraryProduct::Plan {
   }
   void set_fp8() {
     const float* const weight_scale = scales.as<float>();
-    const float* const x_scale = weight_scale + 1;
+    const float* const x_scale = weight_scale + kScaleStride;
     const int8_t fast = 1;  // the quicker of its two ways to add
     check(functions.desc_set(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &weight_scale,
                              sizeof(weight_scale)));
