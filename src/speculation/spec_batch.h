@@ -15,9 +15,9 @@ namespace tandem::speculation {
 
 // One sequence's part of a step: a prefill chunk, or a round of drafting and verifying.
 struct SpecSequence {
-  int32_t state_slot = 0;                // row of the state store; stays the same while it runs
-  std::span<const int32_t> tokens;       // a chunk of the prompt, or the newest token alone
-  int64_t start_position = 0;            // position of tokens[0]
+  int32_t state_slot = 0;           // row of the state store; stays the same while it runs
+  std::span<const int32_t> tokens;  // a chunk of the prompt, or the newest token alone
+  int64_t start_position = 0;       // position of tokens[0]
   // Positions below this are the prompt's; a backend may run them in kernels of their own, so it
   // stays the same while the sequence lives.
   int64_t num_prompt_tokens = 0;

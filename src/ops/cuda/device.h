@@ -8,9 +8,9 @@
 
 namespace tandem::ops::cuda {
 
-// A CUDA error is sticky and leaves nothing to save: it is thrown (std::runtime_error) to whoever can
-// still tell the clients, and the process ends. Memory is sized before it is taken, so running out
-// of it is a bug too. Functions, not fmt macros: fmt 9 does not compile under nvcc.
+// A CUDA error is sticky and leaves nothing to save: it is thrown (std::runtime_error) to whoever
+// can still tell the clients, and the process ends. Memory is sized before it is taken, so running
+// out of it is a bug too. Functions, not fmt macros: fmt 9 does not compile under nvcc.
 void check_cuda(cudaError_t error, const char* call);
 // A bug of ours: `what` is the condition that did not hold.
 void check_condition(bool holds, const char* what);
