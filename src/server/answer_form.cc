@@ -14,9 +14,14 @@ using text::GrammarText;
 using Content = std::optional<GrammarText>;
 
 constexpr size_t kMaxSchemaBytes = size_t{256} << 10;
-constexpr size_t kMaxSchemaDepth = 64;
+constexpr io::JsonLimits kFormLimits{.max_bytes = kMaxSchemaBytes,
+                                     .max_depth = 64,
+                                     .max_values = 50'000,
+                                     .max_string_bytes = kMaxSchemaBytes};
 constexpr size_t kMaxTextBytes = size_t{256} << 10;
 constexpr size_t kMaxChoices = 1000;
+constexpr size_t kMaxTags = 64;
+constexpr size_t kMaxTagBytes = 1024;
 
 tl::unexpected<ApiError> refused(const base::Error& error, const std::string& param) {
   return api_error(400, error.message, param);
@@ -36,13 +41,37 @@ ApiResult<Content> content_of(base::Result<GrammarText> grammar, const std::stri
 // `text` is the schema's JSON.
 ApiResult<Content> schema_form(const std::string& text, const std::string& where,
                                const std::string& param) {
-  const io::JsonLimits limits{.max_bytes = kMaxSchemaBytes,
-                              .max_depth = kMaxSchemaDepth,
-                              .max_values = 50'000,
-                              .max_string_bytes = kMaxSchemaBytes};
-  if (const auto parsed = io::parse_json(text, where, limits); !parsed)
+  if (const auto parsed = io::parse_json(text, where, kFormLimits); !parsed)
     return refused(parsed.error(), param);
   return content_of(text::json_schema_grammar(ordered_json::parse(text), where), param);
+}
+
+// {"structures": [{"begin", "schema", "end"}], "triggers": [...]}: values inside free text.
+ApiResult<Content> tag_form(const ordered_json& tag, const std::string& where, const char* param) {
+  const auto parsed = io::parse_json(tag.dump(), where, kFormLimits);
+  if (!parsed) return refused(parsed.error(), param);
+  Fields fields(*parsed, where);
+  fields.string("type", 64);
+  fields.refuse("format", "use structures and triggers");
+  const std::vector<std::string> triggers = fields.strings("triggers", kMaxTags);
+  const json* structures = fields.array("structures");
+  if (!fields.error() &&
+      (structures == nullptr || structures->empty() || structures->size() > kMaxTags))
+    fields.fail("structures", fmt::format("expected 1 to {} of them", kMaxTags));
+  std::vector<text::TaggedValue> values;
+  for (size_t i = 0; !fields.error() && i < structures->size(); ++i) {
+    Fields one((*structures)[i], fmt::format("{}.structures[{}]", where, i));
+    const auto begin = one.string("begin", kMaxTagBytes);
+    const auto end = one.string("end", kMaxTagBytes);
+    if (!begin) one.fail("begin", "expected a string, got none");
+    if (one.any("schema") == nullptr) one.fail("schema", "expected a schema, got none");
+    one.finish();
+    if (fields.take(one))
+      values.push_back(
+          {*begin, &tag["structures"][i]["schema"], end.value_or(""), one.path_of("schema")});
+  }
+  if (const auto error = fields.finish()) return refused(*error, param);
+  return content_of(text::tagged_grammar(values, triggers, where), param);
 }
 
 ApiResult<Content> read_response_format(Fields& fields, const ordered_json& body) {
@@ -52,15 +81,17 @@ ApiResult<Content> read_response_format(Fields& fields, const ordered_json& body
   const ordered_json& ordered = body[kParam];
   Fields inner(*format, kParam);
   const std::string type = inner.string("type", 64).value_or("");
+  if (type == "structural_tag") return tag_form(ordered, kParam, kParam);
   const json* schema = inner.object("json_schema");
   if (const auto error = inner.finish()) return refused(*error, kParam);
   if (type == "text") return Content();
   if (type == "json_object") return Content(text::json_object_grammar());
   if (type != "json_schema")
-    return api_error(400,
-                     "response_format.type: expected text, json_object or json_schema, got " +
-                         io::describe_json(type),
-                     kParam);
+    return api_error(
+        400,
+        "response_format.type: expected text, json_object, json_schema or structural_tag, got " +
+            io::describe_json(type),
+        kParam);
   if (schema == nullptr)
     return api_error(400, "response_format.json_schema: expected an object, got none", kParam);
   Fields named(*schema, "response_format.json_schema");
@@ -87,18 +118,18 @@ ApiResult<Content> read_structured_outputs(Fields& fields, const ordered_json& b
   const std::vector<std::string> choices = inner.strings("choice", kMaxChoices);
   const auto grammar = inner.string("grammar", kMaxTextBytes);
   const bool object = inner.boolean("json_object").value_or(false);
-  inner.refuse("structural_tag", "use tools");
+  const json* tag = inner.any("structural_tag");
   inner.refuse("whitespace_pattern", "white space is fixed");
   for (const char* key : {"disable_any_whitespace", "disable_additional_properties"})
     if (inner.boolean(key).value_or(false)) inner.fail(key, "expected false");
   inner.ignore({"disable_fallback"});
   if (const auto error = inner.finish()) return refused(*error, kParam);
   const int count = int{schema != nullptr} + int{regex.has_value()} + int{choice != nullptr} +
-                    int{grammar.has_value()} + int{object};
+                    int{grammar.has_value()} + int{object} + int{tag != nullptr};
   if (count != 1)
     return api_error(400,
                      fmt::format("structured_outputs: expected exactly one of json, regex, choice, "
-                                 "grammar and json_object, got {}",
+                                 "grammar, json_object and structural_tag, got {}",
                                  count),
                      kParam);
   if (regex) return content_of(text::regex_grammar(*regex, "structured_outputs.regex"), kParam);
@@ -107,7 +138,14 @@ ApiResult<Content> read_structured_outputs(Fields& fields, const ordered_json& b
   if (grammar)
     return content_of(text::user_grammar(*grammar, "structured_outputs.grammar"), kParam);
   if (object) return Content(text::json_object_grammar());
-  // The schema, or its text.
+  // The object, or its text; and so with a schema.
+  if (tag != nullptr) {
+    constexpr const char* kWhere = "structured_outputs.structural_tag";
+    if (!tag->is_string()) return tag_form(body[kParam]["structural_tag"], kWhere, kParam);
+    const auto checked = io::parse_json(tag->get<std::string>(), kWhere, kFormLimits);
+    if (!checked) return refused(checked.error(), kParam);
+    return tag_form(ordered_json::parse(tag->get<std::string>()), kWhere, kParam);
+  }
   return schema_form(schema->is_string() ? schema->get<std::string>() : body[kParam]["json"].dump(),
                      "structured_outputs.json", kParam);
 }

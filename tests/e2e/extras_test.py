@@ -1,6 +1,7 @@
 """Fields beyond OpenAI's: K of a request, banned words, scores of named tokens, limits of thoughts, sizes of chunks."""
 
 import json
+import re
 
 from harness import Checks
 from serve_harness import MODEL, Server
@@ -93,6 +94,24 @@ def chunks(checks, server, text):
     checks.check("stream_interval: with drafts at least nine", joined == text and min(sizes[1:-1]) >= 9, sizes)
 
 
+def tagged_values(checks, server, text):
+    """Free text until a trigger comes: the demo pair's own answer brings it."""
+    word = text.split()[1]
+    tag = {"structures": [{"begin": word + " <", "schema": {"type": "integer", "minimum": 10, "maximum": 99}, "end": ">"}],
+           "triggers": [word]}
+    forms = [{"structured_outputs": {"structural_tag": tag}}, {"structured_outputs": {"structural_tag": json.dumps(tag)}},
+             {"response_format": {"type": "structural_tag", **tag}}]
+    answers = [text_of(chat(server, form | {"num_speculative_tokens": count})) for form in forms for count in (0, 4)]
+    checks.equal("structural_tag: each way and K the same", answers[1:], answers[:1] * 5)
+    found = re.findall(re.escape(word) + r"(.{5})", answers[0], re.DOTALL)
+    checks.check("structural_tag: behind each trigger a value", found and all(re.fullmatch(r" <\d\d>", f) for f in found), answers[0])
+    checks.check("structural_tag: free text before", answers[0].startswith(text[:text.index(word)] + word), answers[0])
+    for bad in ({}, {"structures": [], "triggers": ["a"]}, {**tag, "triggers": ["x"]}, {**tag, "triggers": [word, word[1:]]},
+                {"structures": [{"begin": word, "schema": {"not": {}}, "end": ""}], "triggers": [word]}, {"format": {"type": "any_text"}}):
+        status, reply = server.json("POST", "/v1/chat/completions", {"messages": QUESTION, "structured_outputs": {"structural_tag": bad}})
+        checks.equal(f"structural_tag: refused: {bad}", (status, reply["error"]["param"]), (400, "structured_outputs"))
+
+
 def one_route_for_all(checks, server, text):
     checks.equal("/invocations: a chat", text_of(chat(server, {}, "/invocations")), text)
     body = {"prompt": "The sea", "max_tokens": 4, "temperature": 0}
@@ -131,6 +150,7 @@ def main():
         scores(checks, server)
         thoughts(checks, server)
         chunks(checks, server, text)
+        tagged_values(checks, server, text)
         one_route_for_all(checks, server, text)
         status, reply = server.json("POST", "/v1/chat/completions", {"messages": QUESTION, "model": MODEL, "chat_template": "x"})
         checks.equal("own template: not without trust", (status, reply["error"]["param"]), (400, "chat_template"))

@@ -33,6 +33,18 @@ base::Result<GrammarText> finished(const Ebnf& ebnf, const std::string& where) {
   return GrammarText{ebnf.text()};
 }
 
+base::Status check_triggers(const std::vector<std::string>& triggers, const std::string& where) {
+  if (triggers.empty()) return base::invalid("{}: expected at least one trigger", where);
+  for (size_t i = 0; i < triggers.size(); ++i) {
+    if (triggers[i].empty() || !is_valid_utf8(triggers[i]))
+      return base::invalid("{}: expected triggers of some text", where);
+    for (size_t j = 0; j < triggers.size(); ++j)
+      if (i != j && triggers[j].find(triggers[i]) != std::string::npos)
+        return base::unsupported("{}: expected triggers none of which is a part of another", where);
+  }
+  return {};
+}
+
 std::string token(int32_t id) {
   return fmt::format("Token({})", id);
 }
@@ -80,6 +92,37 @@ base::Result<GrammarText> choice_grammar(const std::vector<std::string>& choices
   std::vector<std::string> literals;
   for (const std::string& choice : choices) literals.push_back(ebnf_literal(choice));
   ebnf.define("root", any_of(literals));
+  return finished(ebnf, where);
+}
+
+base::Result<GrammarText> tagged_grammar(const std::vector<TaggedValue>& values,
+                                         const std::vector<std::string>& triggers,
+                                         const std::string& where) {
+  TANDEM_RETURN_IF_ERROR(check_triggers(triggers, where));
+  Ebnf ebnf = new_ebnf();
+  ValueGrammar writer(ebnf, {});
+  std::vector<std::vector<std::string>> rests(triggers.size());
+  for (const TaggedValue& value : values) {
+    const auto trigger = std::ranges::find_if(
+        triggers, [&](const std::string& text) { return value.begin.starts_with(text); });
+    if (trigger == triggers.end() || !is_valid_utf8(value.begin) || !is_valid_utf8(value.end))
+      return base::invalid("{}: expected a begin that starts with one of the triggers", where);
+    TANDEM_ASSIGN_OR_RETURN(const ShapeTable table, read_schema(*value.schema, value.where));
+    TANDEM_ASSIGN_OR_RETURN(std::string rest, writer.write(table));
+    const std::string_view head = std::string_view(value.begin).substr(trigger->size());
+    if (!head.empty()) rest = ebnf_literal(head) + " " + rest;
+    if (!value.end.empty()) rest += " " + ebnf_literal(value.end);
+    rests[static_cast<size_t>(trigger - triggers.begin())].push_back(ebnf.rule("tag", rest));
+  }
+  std::vector<std::string> pairs;
+  for (size_t i = 0; i < triggers.size(); ++i) {
+    if (rests[i].empty())
+      return base::invalid("{}: expected a value for each trigger, got none for one", where);
+    pairs.push_back(
+        fmt::format("({}, {})", ebnf_literal(triggers[i]), ebnf.rule("trigger", any_of(rests[i]))));
+  }
+  ebnf.define("root",
+              fmt::format("TagDispatch({}, loop_after_dispatch=true)", fmt::join(pairs, ", ")));
   return finished(ebnf, where);
 }
 

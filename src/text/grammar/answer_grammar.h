@@ -29,6 +29,19 @@ base::Result<GrammarText> choice_grammar(const std::vector<std::string>& choices
 // A grammar of the user's, in GBNF; must have a rule `root`. Guarded against what would take long.
 base::Result<GrammarText> user_grammar(const std::string& ebnf, const std::string& where);
 
+// What must stand between `begin` and `end`.
+struct TaggedValue {
+  std::string begin;
+  const nlohmann::ordered_json* schema = nullptr;
+  std::string end;
+  std::string where;  // of the schema
+};
+// Any text, in which a trigger is the beginning of one of the values. Every `begin` starts with
+// exactly one trigger.
+base::Result<GrammarText> tagged_grammar(const std::vector<TaggedValue>& values,
+                                         const std::vector<std::string>& triggers,
+                                         const std::string& where);
+
 // One tool that may be called.
 struct CallableTool {
   std::string name;
