@@ -22,6 +22,19 @@ REFUSED = [
 ]
 
 
+# What users of vLLM pass with this model, each with a value that it takes.
+KNOWN = """--host 127.0.0.1|--port 0|--api-key k|--served-model-name a b|--tensor-parallel-size 1|--dtype auto|--max-num-seqs 4
+--kv-cache-dtype auto|--enable-prefix-caching|--no-enable-prefix-caching|--enable-chunked-prefill|--async-scheduling
+--no-async-scheduling|--enforce-eager|--generation-config vllm|--chat-template x|--default-chat-template-kwargs {}
+--enable-auto-tool-choice|--tool-call-parser gemma4|--reasoning-parser gemma4|--enable-prompt-tokens-details|--load-format auto
+--seed 1|--trust-remote-code|--disable-log-stats|--enable-request-id-headers|--block-size 16|--stream-interval 2
+--attention-backend FLASH_ATTN|--compilation-config {}|--performance-mode x|--optimization-level 2|--scheduling-policy fcfs
+--max-num-queued-reqs 8|--shutdown-timeout 5|--root-path /a|--per-request-spec-decode-metrics|--quantization modelopt
+--max-model-len 8k|--max-num-batched-tokens 8192|--gpu-memory-utilization 0.5|--limit-mm-per-prompt {"image":0}
+--language-model-only|--spec-model x --spec-method mtp --spec-tokens 4|--swap-space 4|--disable-log-requests|--uvicorn-log-level info
+--enable-log-requests|--no-enable-log-requests|--max-log-len 10|--distributed-executor-backend mp|--tokenizer-mode auto"""
+
+
 def text_of(server, **more):
     body = {"messages": QUESTION, "temperature": 0, "max_tokens": 64} | more
     status, reply = server.json("POST", "/v1/chat/completions", {key: value for key, value in body.items() if value is not None})
@@ -41,6 +54,13 @@ def accepted(checks):
                      "--gpu-memory-utilization", "--tensor-parallel-size 1: changes nothing", "--optimization-level 3: "):
             checks.check(f"start: the log says {word}", word in log, log)
         checks.equal("start: exit status", server.stop(), 0)
+
+
+def known(checks):
+    """None of them is called unknown: what is wrong is that there is no model."""
+    for flag in KNOWN.replace("\n", "|").split("|"):
+        code, _, err = tandem("serve", "nowhere", *flag.split(" "))
+        checks.check(f"known: {flag}", code == 2 and "known flag" not in err and "nowhere" in err, err)
 
 
 def refused(checks):
@@ -91,6 +111,7 @@ def drafts_by_batch_size(checks):
 def main():
     checks = Checks()
     accepted(checks)
+    known(checks)
     refused(checks)
     spellings(checks)
     drafts_by_batch_size(checks)
