@@ -36,14 +36,15 @@ struct Products {
   bool in_panel;  // their weights have been staged together
 };
 
-// Asks for weights some lines ahead of product k, of this group or of the next.
+// Asks for weights some lines ahead of product k, of this group or of the next. FP8 ones are asked
+// for as they are staged, one at a time: a whole column at once fills the core's queue.
 template <typename E, int kOuts>
 TANDEM_INLINE void fetch_ahead(const LinearJob& job, const TileGroup& group, int64_t k) {
   constexpr int64_t kSize = sizeof(typename E::Storage);
   constexpr int64_t kLine = 64 / kSize;
   constexpr int64_t kAhead = 8 * kLine;
   const int64_t at = k * kTileDepth;
-  if (at % kLine != 0) return;
+  if (kSize == 1 || at % kLine != 0) return;
   const bool next = at + kAhead >= job.in;
   const int64_t column = next ? at + kAhead - job.in : at + kAhead;
   const int64_t out = next ? group.first + kTileGroup : group.first;
@@ -75,17 +76,43 @@ TANDEM_INLINE void fetch_panel(const LinearJob& job, const TileGroup& group,
   }
 }
 
-// Stages the weights of product k + 1 while product k is multiplied: a tile that was stored just
-// before would hold up its own load.
+// From a piece of an FP8 row to what a thread should ask for meanwhile, in bytes: some lines behind
+// it, or in the group's successor if there is one.
+TANDEM_INLINE int64_t fetch_distance(const LinearJob& job, const TileGroup& group, int64_t column) {
+  constexpr int64_t kAhead = 12 * int64_t{64};
+  if (column + kAhead < job.in) return kAhead;
+  const bool next = group.first + 2 * kTileGroup <= group.last;
+  return next ? kTileGroup * job.weight_stride + kAhead - job.in : 0;
+}
+
+// Stages weights at least two products ahead of product k: a tile that was stored just before would
+// hold up its own load.
 template <typename E, int kOuts>
 TANDEM_INLINE void stage_ahead(const LinearJob& job, TileGroup& group, int64_t k) {
   const int64_t products = padded(job.in) / kTileDepth;
-  for (; group.staged <= k + 1 && group.staged < products; ++group.staged)
-    unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
-      const int64_t out = group.first + o * kTileOuts;
-      if (!lies_ready<E>(job, out, group.staged))
-        stage<E>(job, out, group.staged, group.staged_tile(group.staged % kStagedProducts, o));
-    });
+  const auto place = [&](int64_t product, int64_t o)
+                         TANDEM_LAMBDA { return group.staged_tile(product % kStagedProducts, o); };
+  while (group.staged <= k + 2 && group.staged < products) {
+    const int64_t now = group.staged;
+    bool both = false;
+    if constexpr (sizeof(typename E::Storage) == 1) {
+      both = now % 2 == 0 && (now + 2) * kTileDepth <= job.in &&
+             group.first + kOuts * kTileOuts <= job.out;
+      if (both) {
+        const int64_t ahead = fetch_distance(job, group, now * kTileDepth);
+        unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
+          stage_pair(job, group.first + o * kTileOuts, now, ahead, place(now, o),
+                     place(now + 1, o));
+        });
+      }
+    }
+    if (!both)
+      unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
+        const int64_t out = group.first + o * kTileOuts;
+        if (!lies_ready<E>(job, out, now)) stage<E>(job, out, now, place(now, o));
+      });
+    group.staged += both ? 2 : 1;
+  }
 }
 
 // Tile o of the weights of product k.

@@ -72,6 +72,43 @@ TEST(Tiles, DenormalBf16WeightsAreZero) {
   }
 }
 
+// Rows of normal numbers alone are staged another way than rows with a subnormal number or a zero.
+TEST(Tiles, EveryFp8NumberIsExact) {
+  constexpr int64_t kIn = 64;
+  constexpr int64_t kOut = 32;
+  const Tensor w(DType::kF8E4M3, {kOut, kIn});
+  std::vector<uint8_t> normal;
+  std::vector<uint8_t> every;
+  for (int byte = 0; byte < 256; ++byte) {
+    if ((byte & 0x7f) == 0x7f) continue;  // NaN
+    every.push_back(static_cast<uint8_t>(byte));
+    if ((byte & 0x78) != 0) normal.push_back(static_cast<uint8_t>(byte));
+  }
+  for (int64_t i = 0; i < kOut * kIn; ++i) {
+    const std::vector<uint8_t>& from = i / kIn % 2 == 0 ? normal : every;
+    static_cast<uint8_t*>(w.view().data)[i] =
+        from[static_cast<size_t>(i / (2 * kIn) * kIn + i % kIn) % from.size()];
+  }
+  LinearWeight weight;
+  weight.format = LinearFormat::kFp8Tensor;
+  weight.weight = w;
+  const LinearWeight weights[] = {weight};
+  for (const cpu::Isa isa : tile_isas())
+    for (const int64_t n : {int64_t{16}, kIn})  // without a panel and with one
+      for (int64_t first = 0; first < kIn; first += n) {
+        const cpu::ScopedIsa scope(isa);
+        const Tensor x(DType::kBF16, {n, kIn});
+        for (int64_t r = 0; r < n; ++r)
+          for (int64_t i = 0; i < kIn; ++i) store(x, r, i, i == first + r ? 1.0F : 0.0F);
+        const Tensor y(DType::kF32, {n, kOut}, 1);
+        const TensorView outputs[] = {y};
+        linear(Context{}, x, weights, outputs);
+        for (int64_t r = 0; r < n; ++r)
+          for (int64_t o = 0; o < kOut; ++o)
+            ASSERT_EQ(y.at(r, o), w.at(o, first + r)) << cpu::isa_name(isa) << ", n " << n;
+      }
+}
+
 TEST(Isa, NamesAreReadBackAndOthersRefused) {
   for (const cpu::Isa isa : vector_isas()) EXPECT_EQ(cpu::parse_isa(cpu::isa_name(isa)), isa);
   EXPECT_EQ(cpu::parse_isa("auto"), cpu::best_isa());
