@@ -22,7 +22,7 @@ void attend_block(const AttentionJob& job, const AttentionItem& item, const Atte
     const int64_t rows = (end - begin) / tiles + (tile < (end - begin) % tiles ? 1 : 0);
     unroll<kTallRows>([&](auto i) {
       if (rows != i + 1) return;
-      score_tile<E, i + 1>(state, k, job.k_scale * E::kFold, pair, keys, block, job.head_dim);
+      score_tile<E, i + 1>(state, k, v, job.k_scale * E::kFold, pair, keys, block, job.head_dim);
       for (int64_t p = pair; p < pair + rows; ++p) soften(state, p, keys, block);
       value_rows<E, i + 1>(state, v, pair, keys, block, job.head_dim);
     });

@@ -56,19 +56,28 @@ TANDEM_INLINE void addresses(const AttentionJob& job, const void* data, int64_t 
   }
 }
 
-// weights[pair][key - block] = q . k for kRows pairs from `pair` on.
+// weights[pair][key - block] = q . k for kRows pairs from `pair` on. Keys lie a page apart, where
+// nothing but this asks for them early: the next keys and the values of these.
 template <typename E, int kRows>
 TANDEM_INLINE void score_tile(const AttentionState& state, const typename E::Storage* const* k,
-                              float scale, int64_t pair, KeyRange keys, int64_t block,
-                              int64_t head_dim) {
+                              const typename E::Storage* const* v, float scale, int64_t pair,
+                              KeyRange keys, int64_t block, int64_t head_dim) {
   for (int64_t key = keys.begin; key < keys.end; key += kTallOuts) {
     const typename E::Storage* w[kTallOuts];
-    for (int64_t o = 0; o < kTallOuts; ++o)
-      w[o] = k[(key + o < keys.end ? key + o : keys.end - 1) - keys.begin];
+    Ahead<2 * kTallOuts> ahead;
+    ahead.size = sizeof(typename E::Storage);
+    const auto place = [&](int64_t at) TANDEM_LAMBDA {
+      return (at < keys.end ? at : keys.end - 1) - keys.begin;
+    };
+    for (int64_t o = 0; o < kTallOuts; ++o) {
+      w[o] = k[place(key + o)];
+      ahead.rows[o] = reinterpret_cast<const char*>(k[place(key + kTallOuts + o)]);
+      ahead.rows[kTallOuts + o] = reinterpret_cast<const char*>(v[place(key + o)]);
+    }
     Vec sums[kTallOuts][kRows];
     fill_zero(sums);
     dot_tile<E, kTallOuts, kRows>(w, state.q + pair * state.stride, state.stride, 0, head_dim,
-                                  Ahead<0>{}, sums);
+                                  ahead, sums);
     const int64_t count = keys.end - key < kTallOuts ? keys.end - key : kTallOuts;
     unroll<kRows>([&](auto r) TANDEM_LAMBDA {
       float lanes[4];
