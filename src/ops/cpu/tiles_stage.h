@@ -67,37 +67,17 @@ TANDEM_INLINE void stage(const LinearJob& job, int64_t out, int64_t product, uin
                                 : _mm512_setzero_si512());
 }
 
-// The same of bytes that are all normal numbers: the sign stays where the shift puts it.
-TANDEM_INLINE __m512i bf16_of_normal_e4m3(__m256i bytes) {
-  const __m512i shifted = _mm512_slli_epi16(_mm512_cvtepi8_epi16(bytes), 4);
-  const __m512i kept = _mm512_and_si512(shifted, _mm512_set1_epi16(static_cast<int16_t>(0x87f0)));
-  return _mm512_add_epi16(kept, _mm512_set1_epi16(120 << 7));
-}
-
-// 64 E4M3 bytes of a row, two products of it. Few such pieces hold a subnormal number or a zero.
-TANDEM_INLINE void stage_two(const uint8_t* from, uint16_t* first, uint16_t* second) {
-  const __m256i low = load_bytes32(from);
-  const __m256i high = load_bytes32(from + kTileDepth);
-  const __mmask64 small = _mm512_testn_epi8_mask(_mm512_loadu_si512(from), _mm512_set1_epi8(0x78));
-  if (small == 0) [[likely]] {
-    _mm512_store_si512(first, bf16_of_normal_e4m3(low));
-    _mm512_store_si512(second, bf16_of_normal_e4m3(high));
-  } else {
-    _mm512_store_si512(first, bf16_of_e4m3(low));
-    _mm512_store_si512(second, bf16_of_e4m3(high));
-  }
-}
-
-// Products `product` and the next of one tile of FP8 outputs, both complete: a row's two pieces
-// mostly share a line, which may leave the L1 cache before a second visit where rows lie a power of
-// two apart. Each row also asks for what lies `ahead` bytes behind it.
+// Two complete products of one tile of FP8 outputs: a row's two pieces share a line, which may leave
+// the L1 cache before a second visit. Each row also asks for what lies `ahead` bytes behind it. No
+// branch for pieces without subnormal numbers: memory is the limit, and mistaken guesses cost more.
 TANDEM_INLINE void stage_pair(const LinearJob& job, int64_t out, int64_t product, int64_t ahead,
                               uint16_t* first, uint16_t* second) {
   const auto* from =
       static_cast<const uint8_t*>(job.weight) + out * job.weight_stride + product * kTileDepth;
   for (int64_t o = 0; o < kTileOuts; ++o, from += job.weight_stride) {
     _mm_prefetch(reinterpret_cast<const char*>(from + ahead), _MM_HINT_T1);
-    stage_two(from, first + o * kTileDepth, second + o * kTileDepth);
+    _mm512_store_si512(first + o * kTileDepth, bf16_words(from, kTileDepth));
+    _mm512_store_si512(second + o * kTileDepth, bf16_words(from + kTileDepth, kTileDepth));
   }
 }
 
@@ -105,19 +85,11 @@ TANDEM_INLINE void stage_pair(const LinearJob& job, int64_t out, int64_t product
 // because neighbours in memory come sooner.
 template <typename E>
 void stage_panel(const LinearJob& job, int64_t out, int64_t begin, int64_t end, uint16_t* panel) {
-  constexpr int64_t kNext = 2 * kTileOuts * kTileDepth;
   for (int64_t o = 0; o < kTileOuts; ++o) {
     const auto* const from =
         static_cast<const typename E::Storage*>(job.weight) + (out + o) * job.weight_stride;
     uint16_t* to = panel + o * kTileDepth;
-    int64_t k = begin;
-    if constexpr (sizeof(typename E::Storage) == 1) {
-      for (; out + o < job.out && k + 2 <= end && (k + 2) * kTileDepth <= job.in; k += 2) {
-        stage_two(from + k * kTileDepth, to, to + kNext);
-        to += 2 * kNext;
-      }
-    }
-    for (; k < end; ++k, to += kNext)
+    for (int64_t k = begin; k < end; ++k, to += 2 * kTileOuts * kTileDepth)
       _mm512_store_si512(to, out + o < job.out
                                  ? bf16_words(from + k * kTileDepth, length_of(job, k))
                                  : _mm512_setzero_si512());

@@ -72,7 +72,7 @@ TEST(Tiles, DenormalBf16WeightsAreZero) {
   }
 }
 
-// Rows of normal numbers alone are staged another way than rows with a subnormal number or a zero.
+// Rows of normal numbers alone, and rows with subnormal ones and zeros.
 TEST(Tiles, EveryFp8NumberIsExact) {
   constexpr int64_t kIn = 64;
   constexpr int64_t kOut = 32;
