@@ -67,9 +67,10 @@ TANDEM_INLINE void stage(const LinearJob& job, int64_t out, int64_t product, uin
                                 : _mm512_setzero_si512());
 }
 
-// Two complete products of one tile of FP8 outputs: a row's two pieces share a line, which may leave
-// the L1 cache before a second visit. Each row also asks for what lies `ahead` bytes behind it. No
-// branch for pieces without subnormal numbers: memory is the limit, and mistaken guesses cost more.
+// Two complete products of one tile of FP8 outputs: a row's two pieces share a line, which may
+// leave the L1 cache before a second visit. Each row also asks for what lies `ahead` bytes behind
+// it. No branch for pieces without subnormal numbers: memory is the limit, and mistaken guesses
+// cost more.
 TANDEM_INLINE void stage_pair(const LinearJob& job, int64_t out, int64_t product, int64_t ahead,
                               uint16_t* first, uint16_t* second) {
   const auto* from =
