@@ -3,14 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <map>
 
-#include "engine/runtime.h"
+#include "tests/gpu/pair/outcome.h"
 
 namespace tandem {
 namespace {
 
 using engine::EngineRequest;
+using tests::expect_same_text;
+using tests::Outcome;
+using tests::run_requests;
 
 struct Setup {
   bool on_gpu = true;
@@ -19,12 +21,6 @@ struct Setup {
   int64_t max_chunk_tokens = 512;
   bool use_graphs = true;
   bool assistant = true;
-};
-
-struct Outcome {
-  std::map<uint64_t, std::vector<int32_t>> texts;
-  std::map<uint64_t, std::vector<float>> logprobs;
-  speculation::AcceptanceStats acceptance;
 };
 
 // Prompts from one token to several windows of 64.
@@ -54,29 +50,7 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
   options.max_chunk_tokens = setup.max_chunk_tokens;
   options.max_model_len = 512;
   options.kv_bytes = int64_t{1} << 30;
-  auto opened = engine::Runtime::open(std::move(options));
-  if (!opened) {
-    ADD_FAILURE() << opened.error().message;
-    return {};
-  }
-  engine::Engine& engine = (*opened)->engine();
-  for (EngineRequest& request : requests) {
-    const auto added = engine.add_request(std::move(request));
-    EXPECT_TRUE(added.has_value()) << added.error().message;
-  }
-  Outcome outcome;
-  while (engine.has_work())
-    for (const engine::TokenEvent& event : engine.step()) {
-      for (const sampling::TokenChoice& choice : event.tokens) {
-        outcome.texts[event.id].push_back(choice.token);
-        outcome.logprobs[event.id].push_back(choice.logprob);
-      }
-      if (event.finish) {
-        EXPECT_EQ(event.finish->error, "") << "request " << event.id;
-      }
-    }
-  outcome.acceptance = engine.stats().acceptance;
-  return outcome;
+  return run_requests(std::move(options), std::move(requests));
 }
 
 std::vector<EngineRequest> requests(uint64_t count) {
@@ -90,20 +64,6 @@ constexpr uint64_t kCount = 40;
 const Outcome& alone() {
   static const Outcome outcome = run({.num_draft_tokens = 0, .assistant = false}, requests(kCount));
   return outcome;
-}
-
-void expect_same_text(const Outcome& got, const Outcome& want, const std::string& what) {
-  for (const auto& [id, text] : want.texts) {
-    const auto found = got.texts.find(id);
-    ASSERT_NE(found, got.texts.end()) << what << ": request " << id << " has no text";
-    for (size_t i = 0; i < text.size() && i < found->second.size(); ++i)
-      if (text[i] != found->second[i]) {
-        ADD_FAILURE() << what << ": request " << id << " token " << i << ": expected " << text[i]
-                      << ", got " << found->second[i];
-        break;
-      }
-    EXPECT_EQ(found->second.size(), text.size()) << what << ": request " << id;
-  }
 }
 
 // Both round activations to BF16, at the same places; sums differ in their order. Over 12 layers

@@ -8,12 +8,15 @@
 #include <cstdlib>
 #include <map>
 
-#include "engine/runtime.h"
+#include "tests/gpu/pair/outcome.h"
 
 namespace tandem {
 namespace {
 
 using engine::EngineRequest;
+using tests::expect_same_text;
+using tests::Outcome;
+using tests::run_requests;
 
 struct PairSetup {
   std::string target;
@@ -26,13 +29,6 @@ struct PairSetup {
   int64_t max_num_batched_tokens = 2048;
   int64_t kv_bytes = int64_t{1} << 30;
   int64_t max_model_len = 1024;
-};
-
-struct Outcome {
-  std::map<uint64_t, std::vector<int32_t>> texts;
-  std::map<uint64_t, std::vector<float>> logprobs;
-  std::map<uint64_t, std::vector<float>> prompt_logprobs;
-  int64_t num_preemptions = 0;
 };
 
 Outcome run(const PairSetup& setup, std::vector<EngineRequest> requests) {
@@ -50,31 +46,7 @@ Outcome run(const PairSetup& setup, std::vector<EngineRequest> requests) {
   options.max_model_len = setup.max_model_len;
   options.kv_bytes = setup.kv_bytes;
   options.prefix_caching = false;
-  auto opened = engine::Runtime::open(std::move(options));
-  if (!opened) {
-    ADD_FAILURE() << opened.error().message;
-    return {};
-  }
-  engine::Engine& engine = (*opened)->engine();
-  for (EngineRequest& request : requests) {
-    const auto added = engine.add_request(std::move(request));
-    EXPECT_TRUE(added.has_value()) << added.error().message;
-  }
-  Outcome outcome;
-  while (engine.has_work())
-    for (const engine::TokenEvent& event : engine.step()) {
-      for (const sampling::TokenChoice& choice : event.tokens) {
-        outcome.texts[event.id].push_back(choice.token);
-        outcome.logprobs[event.id].push_back(choice.logprob);
-      }
-      for (const sampling::TokenScore& score : event.prompt_scores)
-        outcome.prompt_logprobs[event.id].push_back(score.logprob);
-      if (event.finish) {
-        EXPECT_EQ(event.finish->error, "") << "request " << event.id;
-      }
-    }
-  outcome.num_preemptions = engine.stats().num_preemptions;
-  return outcome;
+  return run_requests(std::move(options), std::move(requests));
 }
 
 // Prompts of 1 to 700 tokens: shorter and longer than tiles, windows and passes of 64.
@@ -94,15 +66,6 @@ std::vector<EngineRequest> requests(uint64_t count, size_t longest = 700, int64_
     made.push_back(std::move(request));
   }
   return made;
-}
-
-void expect_same_text(const Outcome& got, const Outcome& want, const std::string& what) {
-  EXPECT_EQ(got.texts.size(), want.texts.size()) << what;
-  for (const auto& [id, text] : want.texts) {
-    const auto found = got.texts.find(id);
-    ASSERT_NE(found, got.texts.end()) << what << ": request " << id << " has no text";
-    EXPECT_EQ(found->second, text) << what << ": request " << id;
-  }
 }
 
 void expect_text_is_the_same(const PairSetup& plain, const std::vector<EngineRequest>& all) {
