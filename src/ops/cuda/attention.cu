@@ -68,10 +68,6 @@ struct Tile {
   int fresh_key = 0;  // keys from here on may be of this very pass
 };
 
-__device__ inline int first_key_of(int window, int last_key) {
-  return window == 0 ? 0 : max(0, last_key - window + 1);
-}
-
 __device__ Tile load_tile(const Job& job, int index) {
   Tile tile;
   tile.first_row = job.tiles.first_rows[index];

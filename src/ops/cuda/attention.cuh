@@ -9,6 +9,11 @@
 
 namespace tandem::ops::cuda {
 
+// The first key that a row sees whose last one is `last_key`; window 0: from the beginning.
+__device__ inline int first_key_of(int window, int last_key) {
+  return window == 0 ? 0 : max(0, last_key - window + 1);
+}
+
 // The element at which the values of (sequence, position, kv_head) begin in KvLayer::k and ::v.
 __device__ inline int64_t kv_offset(const KvTable& places, int num_kv_heads, int head_dim,
                                     int sequence, int kv_head, int position) {

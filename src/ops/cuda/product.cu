@@ -59,20 +59,6 @@ struct Walk {
   }
 };
 
-// Which stage of the ring is next, and the parity its barriers then have.
-template <int kStages>
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 template <int kTiles, bool kFp8>
 __device__ void copy_share(const uint8_t* weights, const uint8_t* operand, int set_blocks,
                            int begin, int end, uint32_t ring) {
@@ -98,7 +84,7 @@ __device__ void copy_share(const uint8_t* weights, const uint8_t* operand, int s
   wait_for_previous();
   ptx::fence_async_global();
   for (int stage = 0; stage < filled; ++stage, rows.advance()) copy_rows(stage, rows);
-  for (Place<R::kStages> place; !walk.done(); walk.advance(), place.advance()) {
+  for (RingPlace<R::kStages> place; !walk.done(); walk.advance(), place.advance()) {
     ptx::barrier_wait(empty + place.stage * 8, place.parity);
     copy_weights(place.stage, walk);
     copy_rows(place.stage, walk);
@@ -198,7 +184,7 @@ __device__ void compute_share(float* partials, const Partials& plan, int begin, 
   const uint32_t lane_rows = static_cast<uint32_t>(kStageBlocks * R::kBlockBytes + lane * 16);
   float acc[kTiles][4] = {};
   int set = begin / plan.set_blocks;
-  Place<R::kStages> place;
+  RingPlace<R::kStages> place;
   for (Walk walk(begin, end, plan.set_blocks); !walk.done(); walk.advance(), place.advance()) {
     const uint32_t base = ring + place.stage * R::kStageBytes;
     ptx::barrier_wait(full + place.stage * 8, place.parity);

@@ -3,6 +3,24 @@
 
 #include <cstdint>
 
+namespace tandem::ops::cuda {
+
+// Which stage of a ring in shared memory is next, and the parity its barriers then have.
+template <int kStages>
+struct RingPlace {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+}  // namespace tandem::ops::cuda
+
 namespace tandem::ops::cuda::ptx {
 
 __device__ inline uint32_t shared_address(const void* pointer) {

@@ -89,10 +89,6 @@ struct Block {
   __device__ int last_step() const { return last_position() / kKeys; }
 };
 
-__device__ inline int first_key_of(int window, int position) {
-  return window == 0 ? 0 : max(0, position - window + 1);
-}
-
 __device__ Block load_block(const Job& job) {
   // The last rows of a prompt see the most keys: they begin first.
   const int index = static_cast<int>(gridDim.x - 1 - blockIdx.x);

@@ -66,18 +66,6 @@ struct Walk {
   __device__ int row_tile() const { return item % num_row_tiles; }
 };
 
-template <int kStages>
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // Starts copying `count` blocks of a unit's weights, 8 groups of 16 features each.
 template <bool kGated>
 __device__ void copy_weights(const Job& job, int unit, int block, int count, uint32_t target,
@@ -104,7 +92,7 @@ __device__ void copy_tiles(const Job& job, uint32_t ring, int rank) {
   const uint32_t full = ring + T::kStages * T::kStageBytes + kStagingBytes;
   const uint32_t empty = full + T::kStages * 8;
   constexpr uint32_t kShare = T::kRowBytes / kCluster;
-  Place<T::kStages> place;
+  RingPlace<T::kStages> place;
   for (Walk walk(job); !walk.done(job); walk.advance()) {
     const int unit = min(walk.unit(rank), job.num_units - 1);
     const int64_t first_row = static_cast<int64_t>(walk.row_tile()) * kRows;
@@ -271,7 +259,7 @@ __device__ void multiply_tiles(const Job& job, uint32_t ring, int rank) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const uint32_t own_weights = static_cast<uint32_t>(warp * 512 + lane * 16);
   float sums[T::kParts][T::kWidth / 2];
-  Place<T::kStages> place;
+  RingPlace<T::kStages> place;
   for (Walk walk(job); !walk.done(job); walk.advance()) {
 #pragma unroll
     for (auto& part : sums)
