@@ -166,9 +166,9 @@ class SizeLint(TreeTest):
 
 
 class HeaderCheck(TreeTest):
-    def complaints(self):
+    def complaints(self, cuda=None):
         cache = sources.PassedCache(self.root / "build" / "passed")
-        return header_check.run(self.root, "g++", 2, cache)
+        return header_check.run(self.root, "g++", 2, cache, cuda)
 
     def test_self_contained(self):
         self.write("src/io/good.h", "#pragma once\n#include <string>\ninline std::string f() { return {}; }\n")
@@ -187,6 +187,18 @@ class HeaderCheck(TreeTest):
         self.assertEqual(self.complaints()[0], [])
         self.write("src/io/b.h", "#pragma once\nstruct B {\n  int y;\n};\n")
         self.assert_one(self.complaints()[0], "src/io/a.h: does not compile alone")
+
+    def test_headers_for_cuda_are_left_out_without_the_toolkit(self):
+        self.write("src/ops/device.h", "#pragma once\n#include <cuda_toolkit_of_the_test.h>\ninline int f() { return kCuda; }\n")
+        self.write("src/ops/user.h", '#pragma once\n#include "ops/device.h"\ninline int g() { return f(); }\n')
+        self.write("src/ops/bad.h", "#pragma once\nstd::string h();\n")
+        complaints, count, _ = self.complaints()
+        self.assert_one(complaints, "src/ops/bad.h")
+        self.assertEqual(count, 1)
+        self.write("toolkit/cuda_toolkit_of_the_test.h", "constexpr int kCuda = 1;\n")
+        complaints, count, _ = self.complaints(self.root / "toolkit")
+        self.assert_one(complaints, "src/ops/bad.h")
+        self.assertEqual(count, 3)
 
     def test_a_header_that_a_source_includes_first_is_left_to_the_build(self):
         self.write("src/io/bad.h", "#pragma once\nstd::string g();\n")
