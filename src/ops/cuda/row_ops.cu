@@ -1,7 +1,7 @@
 #include "ops/cuda/row_ops.h"
 
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/packed_linear.cuh"
+#include "ops/cuda/row_math.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -12,29 +12,6 @@ static_assert(kMaxRowWarps == 64);                 // row_sum() reads two for ea
 static_assert(kMaxHidden == 4 * 8 * kRowThreads);  // a cluster has at most 8 blocks
 constexpr int kElementThreads = 256;
 
-// Four neighbouring columns of a row.
-struct Four {
-  float v[4] = {};
-};
-
-__device__ Four unpack(uint2 bits) {
-  return {{__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000U),
-           __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000U)}};
-}
-
-// Values that BF16 can hold.
-__device__ uint2 pack(const Four& x) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(x.v[0], x.v[1]);
-  const __nv_bfloat162 high = __floats2bfloat162_rn(x.v[2], x.v[3]);
-  return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
-}
-
-__device__ uint2 load_bits(const uint16_t* row, int column) {
-  return *reinterpret_cast<const uint2*>(row + column);
-}
-__device__ void store_bits(uint16_t* row, int column, const Four& x) {
-  *reinterpret_cast<uint2*>(row + column) = pack(x);
-}
 __device__ void store_four(const Operand& operand, int row, int column, const Four& x) {
   store_operand(operand, row, column, x.v[0], x.v[1]);
   store_operand(operand, row, column + 2, x.v[2], x.v[3]);
@@ -45,13 +22,6 @@ __device__ Four load_product(const Partials& sums, float scale, int row, int col
   const float4 sum = load_sum4(sums, row, column, pieces);
   return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
            round_bf16(sum.w * scale)}};
-}
-
-__device__ Four load_embedding(const EmbedTable& table, int token, int column) {
-  const float2 a = load_packed_bf16_pair(table.data, table.set_blocks, token, column);
-  const float2 b = load_packed_bf16_pair(table.data, table.set_blocks, token, column + 2);
-  return {{round_bf16(a.x * table.scale), round_bf16(a.y * table.scale),
-           round_bf16(b.x * table.scale), round_bf16(b.y * table.scale)}};
 }
 
 // A row belongs to a cluster of blocks, four columns of it to a thread: one multiprocessor alone
@@ -104,11 +74,6 @@ __device__ void store_remote(const float* target, int rank, float value) {
       : "memory");
 }
 
-__device__ float warp_sum(float value) {
-  for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffU, value, mask);
-  return value;
-}
-
 // The sum over the cluster, the same bits in every thread: every warp tells every block its sum.
 // Each call needs a scratch of its own. Every block must have started.
 __device__ float row_sum(float value, const RowPlace& place, float (&scratch)[kMaxRowWarps]) {
@@ -150,18 +115,18 @@ __device__ void finish_row(const Four& x, const RowPlace& place, int hidden, uin
                            float (&scratch)[kMaxRowWarps]) {
   const bool active = place.column < hidden;
   const int64_t start = static_cast<int64_t>(place.row) * hidden;
-  if (active) store_bits(residual + start, place.column, x);
+  if (active) store_bits(residual + start + place.column, x);
   const float inverse = inverse_rms(x, hidden, next.eps, place, scratch);
   if (!active) return;
   const Four n = normalized(x, inverse, weight_bits);
   if (next.operand.data != nullptr) store_four(next.operand, place.row, place.column, n);
-  if (next.normed != nullptr) store_bits(next.normed + start, place.column, n);
+  if (next.normed != nullptr) store_bits(next.normed + start + place.column, n);
 }
 
 // What the kernels of a row do before they wait: norm weights are in registers, and divisions done,
 // when the results of the kernel before come.
 __device__ uint2 load_weight(const uint16_t* weight, const RowPlace& place, int hidden) {
-  return place.column < hidden ? load_bits(weight, place.column) : make_uint2(0, 0);
+  return place.column < hidden ? load_bits(weight + place.column) : make_uint2(0, 0);
 }
 __device__ int pieces_at(const Partials& sums, int column, int num_columns) {
   return column < num_columns ? sums.num_pieces(column / kSetColumns) : 0;
@@ -209,7 +174,7 @@ __global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const Residu
   Four old;
   Four y;
   if (place.column < op.hidden) {
-    old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden, place.column));
+    old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden + place.column));
     y = load_product(op.sums, op.scale, place.row, place.column, pieces);
   }
   const float inverse = inverse_rms(y, op.hidden, op.eps, place, branch_scratch);
@@ -263,7 +228,7 @@ __global__ void __launch_bounds__(kElementThreads) assistant_input_kernel(const 
   } else {
     const int slot = op.slots == nullptr ? row : op.slots[row];
     if (slot >= 0)
-      x = unpack(load_bits(op.states + static_cast<int64_t>(slot) * op.hidden, state_column));
+      x = unpack(load_bits(op.states + static_cast<int64_t>(slot) * op.hidden + state_column));
   }
   store_four(op.operand, row, column, x);
 }
@@ -275,7 +240,7 @@ __global__ void __launch_bounds__(kElementThreads) store_state_kernel(const Stor
   const int pieces = pieces_at(op.sums, column, op.hidden);
   wait_for_previous();
   if (column >= op.hidden) return;
-  store_bits(op.states + static_cast<int64_t>(row) * op.hidden, column,
+  store_bits(op.states + static_cast<int64_t>(row) * op.hidden + column,
              load_product(op.sums, op.scale, row, column, pieces));
 }
 

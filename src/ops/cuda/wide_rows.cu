@@ -2,7 +2,7 @@
 
 #include "ops/cuda/attention.cuh"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/packed_linear.cuh"
+#include "ops/cuda/row_math.cuh"
 #include "ops/cuda/wide_product.h"
 
 namespace tandem::ops::cuda {
@@ -11,29 +11,6 @@ namespace {
 constexpr int kThreads = 256;  // for one row
 constexpr int kWarps = kThreads / 32;
 constexpr int kSweep = kThreads * 4;  // columns that a block takes at a time, four a thread
-
-// Four neighbouring columns of a row.
-struct Four {
-  float v[4] = {};
-};
-
-__device__ Four unpack(uint2 bits) {
-  return {{low_bf16(bits.x), high_bf16(bits.x), low_bf16(bits.y), high_bf16(bits.y)}};
-}
-__device__ uint2 pack(const Four& x) {
-  return {bf16x2(x.v[0], x.v[1]), bf16x2(x.v[2], x.v[3])};
-}
-__device__ uint2 load_bits(const uint16_t* source) {
-  return *reinterpret_cast<const uint2*>(source);
-}
-__device__ void store_bits(uint16_t* target, const Four& x) {
-  *reinterpret_cast<uint2*>(target) = pack(x);
-}
-
-__device__ float warp_sum(float value) {
-  for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffU, value, mask);
-  return value;
-}
 
 // The sum over the block, the same bits in every thread. Each call needs a scratch of its own.
 __device__ float block_sum(float value, float (&scratch)[kWarps]) {
@@ -120,11 +97,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(const WideEmbed op) {
 #pragma unroll
   for (int i = 0; i < kSweeps; ++i) {
     const int column = Row<kSweeps>::column(i);
-    if (column >= op.hidden) continue;
-    const float2 a = load_packed_bf16_pair(op.table.data, op.table.set_blocks, token, column);
-    const float2 b = load_packed_bf16_pair(op.table.data, op.table.set_blocks, token, column + 2);
-    x.fours[i] = {{round_bf16(a.x * op.table.scale), round_bf16(a.y * op.table.scale),
-                   round_bf16(b.x * op.table.scale), round_bf16(b.y * op.table.scale)}};
+    if (column < op.hidden) x.fours[i] = load_embedding(op.table, token, column);
   }
   finish_row(x, op.hidden, op.x, op.next, scratch);
 }
@@ -200,7 +173,7 @@ __device__ RawHead<kSteps> load_head(const uint16_t* source, int half, int lane,
 }
 
 template <int kSteps>
-__device__ Head<kSteps> unpack(const RawHead<kSteps>& raw) {
+__device__ Head<kSteps> unpack_head(const RawHead<kSteps>& raw) {
   Head<kSteps> head;
 #pragma unroll
   for (int step = 0; step < kSteps; ++step)
@@ -361,7 +334,7 @@ __global__ void __launch_bounds__(kThreads, kSteps == 1 ? 3 : 2)
     for (int i = 0; i < kTogether; ++i) {
       const int unit = first + i * kWarps;
       if (unit < units)
-        finish_head<kSteps>(op, rows, unit, unpack(raw[i]), q_weight, k_weight, angles);
+        finish_head<kSteps>(op, rows, unit, unpack_head(raw[i]), q_weight, k_weight, angles);
     }
   }
 }

@@ -1,0 +1,45 @@
+// What the kernels over rows share, be the rows few (row_ops.cu) or many (wide_rows.cu).
+#pragma once
+
+#include "ops/cuda/packed_linear.cuh"
+#include "ops/cuda/row_ops.h"
+
+namespace tandem::ops::cuda {
+
+// Four neighbouring columns of a row.
+struct Four {
+  float v[4] = {};
+};
+
+__device__ inline Four unpack(uint2 bits) {
+  return {{__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000U),
+           __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000U)}};
+}
+
+// Values that BF16 can hold.
+__device__ inline uint2 pack(const Four& x) {
+  const __nv_bfloat162 low = __floats2bfloat162_rn(x.v[0], x.v[1]);
+  const __nv_bfloat162 high = __floats2bfloat162_rn(x.v[2], x.v[3]);
+  return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
+}
+
+__device__ inline uint2 load_bits(const uint16_t* source) {
+  return *reinterpret_cast<const uint2*>(source);
+}
+__device__ inline void store_bits(uint16_t* target, const Four& x) {
+  *reinterpret_cast<uint2*>(target) = pack(x);
+}
+
+__device__ inline Four load_embedding(const EmbedTable& table, int token, int column) {
+  const float2 a = load_packed_bf16_pair(table.data, table.set_blocks, token, column);
+  const float2 b = load_packed_bf16_pair(table.data, table.set_blocks, token, column + 2);
+  return {{round_bf16(a.x * table.scale), round_bf16(a.y * table.scale),
+           round_bf16(b.x * table.scale), round_bf16(b.y * table.scale)}};
+}
+
+__device__ inline float warp_sum(float value) {
+  for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffU, value, mask);
+  return value;
+}
+
+}  // namespace tandem::ops::cuda
