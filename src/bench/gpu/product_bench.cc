@@ -133,6 +133,12 @@ base::Result<PackedType> packed_type(const LinearShape& shape) {
       shape.name, linear_format_name(shape.format));
 }
 
+void add_peer(ordered_json& entry, double peer_us) {
+  if (peer_us <= 0) return;
+  entry["cublaslt_us"] = peer_us;
+  entry["times_cublaslt"] = peer_us / entry["us"].get<double>();
+}
+
 ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape, PackedType type,
                            std::span<const int64_t> rows) {
   std::vector<PackedLinear> copies;
@@ -157,13 +163,8 @@ ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape, Pack
     one["us_dependent"] = time(true);
     if (count == 1) one_row = us;
     if (one_row > 0) one["times_one_row"] = us / one_row;
-    if (facts.library != nullptr) {
-      const double peer = library_us(facts, copies[0], count, copies, launches);
-      if (peer > 0) {
-        one["cublaslt_us"] = peer;
-        one["times_cublaslt"] = peer / us;
-      }
-    }
+    if (facts.library != nullptr)
+      add_peer(one, library_us(facts, copies[0], count, copies, launches));
     results.push_back(std::move(one));
   }
   return results;
@@ -196,12 +197,8 @@ ordered_json bench_chain(const GpuFacts& facts, const std::string& name,
                         {"bytes", layer_bytes},
                         {"ideal_us", ideal_us},
                         {"share_of_read", ideal_us / us}};
-    const double peer =
-        facts.library == nullptr ? 0 : library_chain_us(facts, chain, layer.size(), count);
-    if (peer > 0) {
-      one["cublaslt_us"] = peer;
-      one["times_cublaslt"] = peer / us;
-    }
+    if (facts.library != nullptr)
+      add_peer(one, library_chain_us(facts, chain, layer.size(), count));
     results.push_back(std::move(one));
   }
   return results;

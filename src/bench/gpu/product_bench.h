@@ -35,4 +35,8 @@ nlohmann::ordered_json bench_chain(const GpuFacts& facts, const std::string& nam
                                    const std::vector<const LinearShape*>& layer,
                                    std::span<const int64_t> rows);
 
+// "cublaslt_us" and "times_cublaslt" of an entry with "us"; peer_us 0: the library has nothing to
+// say.
+void add_peer(nlohmann::ordered_json& entry, double peer_us);
+
 }  // namespace tandem::bench

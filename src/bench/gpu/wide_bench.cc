@@ -73,11 +73,7 @@ ordered_json bench_wide_product(const GpuFacts& facts, const LinearShape& shape,
         {"name", shape.name}, {"rows", count}, {"us", us}, {"tflop_per_s", flop / us * 1e-6}};
     if (facts.library != nullptr) {
       LibraryProduct library(*facts.library, ops::cuda::PackedType::kFp8, in, out, count);
-      const double peer = library.choose(weights, weights.size());
-      if (peer > 0) {
-        one["cublaslt_us"] = peer;
-        one["times_cublaslt"] = peer / us;
-      }
+      add_peer(one, library.choose(weights, weights.size()));
     }
     results.push_back(std::move(one));
   }
