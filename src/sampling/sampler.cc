@@ -103,6 +103,8 @@ Sampler::Sampler(SamplingParams params, int64_t vocab_size, std::span<const int3
   stop_ids_.insert(stop_ids_.end(), params_.stop_token_ids.begin(), params_.stop_token_ids.end());
   for (const int32_t id : suppress_tokens_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
   for (const int32_t id : stop_ids_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
+  for (const auto& sequence : params_.banned_sequences)
+    longest_banned_ = std::max(longest_banned_, sequence.size());
   if (params_.repetition_penalty != 1)
     for (const int32_t id : prompt_ids) output_counts_.try_emplace(id, 0);
 }
@@ -111,12 +113,9 @@ void Sampler::commit(int32_t token) {
   TANDEM_CHECK(token >= 0 && token < vocab_size_);
   ++num_output_tokens_;
   if (tracks_history_) ++output_counts_[token];
-  size_t longest = 0;
-  for (const auto& sequence : params_.banned_sequences)
-    longest = std::max(longest, sequence.size());
-  if (longest < 2) return;
+  if (longest_banned_ < 2) return;
   recent_.push_back(token);
-  if (recent_.size() >= longest) recent_.erase(recent_.begin());
+  if (recent_.size() >= longest_banned_) recent_.erase(recent_.begin());
 }
 
 bool Sampler::adjusts_logits() const {

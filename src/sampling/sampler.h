@@ -73,6 +73,7 @@ class Sampler {
   // Only kept when a penalty needs them. Prompt tokens stand with count 0.
   bool tracks_history_;
   std::unordered_map<int32_t, int32_t> output_counts_;
+  size_t longest_banned_ = 0;    // of banned_sequences, in tokens
   std::vector<int32_t> recent_;  // the last output tokens, as far back as banned_sequences look
 };
 
