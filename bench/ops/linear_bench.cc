@@ -1,10 +1,11 @@
-// Times ops::linear beside the read bandwidth of the same process. One projection of one model at a
+// Times ops::linear beside the read bandwidth of the same moments. One projection of one model at a
 // time: copies of its weight are used in turn, as many as the model has bytes of weights, so that a
 // weight comes from where it comes from in the model: memory for the 12B, a large cache for the
-// demo pair. Instruction sets and numbers of rows take turns, round by round, so that what else the
-// machine does meets all alike; times are medians and, beside them, the best. The bandwidth is the
-// best reading of the rounds: other work can only lower it. One thread is timed by its own CPU
-// clock, which a busy machine does not stretch; several threads by the wall clock.
+// demo pair. Round by round, reading memory and the variants (instruction sets, numbers of rows)
+// take turns of some milliseconds; a variant's share of the bandwidth is the median over the rounds
+// of its own speed over that of the readings just before and after it. So what else the machine
+// does meets both sides of a ratio alike. One thread is timed by its own CPU clock, which a busy
+// machine does not stretch; several threads by the wall clock.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <time.h>
@@ -37,8 +38,8 @@ struct Options {
   std::vector<std::string> formats = {"bf16", "fp8"};
   std::vector<int64_t> rows = {1, 5, 16, 64};
   std::string only;
-  int rounds = 5;
-  double seconds = 0.15;
+  int rounds = 20;
+  double seconds = 0.005;
   size_t memory_mib = 1024;
   std::string commit;
   std::string json_file;
@@ -86,18 +87,34 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t sum_of(con
   return total;
 }
 
-// GB/s of adding up a buffer, once.
-double read_bandwidth(const ops::Context& context, const core::Buffer& memory) {
-  const auto* const words = static_cast<const uint64_t*>(memory.data());
-  constexpr int64_t kPiece = 1 << 15;
-  const auto pieces = static_cast<int64_t>(memory.size_bytes() / sizeof(uint64_t)) / kPiece;
-  const Watch watch(context);
-  ops::parallel_for(context, pieces, 1, [&](int64_t begin, int64_t end) {
-    volatile uint64_t sink = sum_of(words + begin * kPiece, (end - begin) * kPiece);
-    (void)sink;
-  });
-  return static_cast<double>(memory.size_bytes()) / watch.seconds() * 1e-9;
-}
+// Reads memory piece by piece, the next one at every call.
+class Reader {
+ public:
+  Reader(const ops::Context& context, const core::Buffer& memory)
+      : context_(context), memory_(memory) {}
+
+  // GB/s of adding up some milliseconds' worth.
+  double read() {
+    constexpr int64_t kTurn = 1 << 23;   // words
+    constexpr int64_t kPiece = 1 << 15;  // that one thread takes at a time
+    if ((next_ + kTurn) * static_cast<int64_t>(sizeof(uint64_t)) >
+        static_cast<int64_t>(memory_.size_bytes()))
+      next_ = 0;
+    const uint64_t* const words = static_cast<const uint64_t*>(memory_.data()) + next_;
+    next_ += kTurn;
+    const Watch watch(context_);
+    ops::parallel_for(context_, kTurn / kPiece, 1, [&](int64_t begin, int64_t end) {
+      volatile uint64_t sink = sum_of(words + begin * kPiece, (end - begin) * kPiece);
+      (void)sink;
+    });
+    return static_cast<double>(kTurn) * sizeof(uint64_t) / watch.seconds() * 1e-9;
+  }
+
+ private:
+  const ops::Context& context_;
+  const core::Buffer& memory_;
+  int64_t next_ = 0;
+};
 
 ops::LinearWeight make_weight(bool fp8, void* data, const Projection& p) {
   ops::LinearWeight weight;
@@ -108,86 +125,118 @@ ops::LinearWeight make_weight(bool fp8, void* data, const Projection& p) {
   return weight;
 }
 
-// Seconds of calls of one variant, on copies of the weight taken in turn.
-void time_linear(const ops::Context& context, const Projection& p, bool fp8, int64_t n,
-                 const core::Buffer& memory, double wanted_seconds, std::vector<double>& seconds) {
-  const size_t bytes = static_cast<size_t>(p.in * p.out) * (fp8 ? 1U : 2U);
-  const size_t copies = std::max<size_t>(1, std::min(memory.size_bytes(), p.model_bytes) / bytes);
-  core::Buffer x(DType::kBF16, Shape{n, p.in});
-  core::Buffer y(DType::kBF16, Shape{n, p.out});
-  for (int64_t i = 0; i < n * p.in; ++i)
-    x.view().ptr<core::BFloat16>()[i] = core::to_bf16(static_cast<float>(i % 7) - 3.0F);
-  const Watch all(context);
-  for (size_t call = 0; call < 4 || all.seconds() < wanted_seconds; ++call) {
-    void* const data = static_cast<char*>(memory.data()) + call % copies * bytes;
-    const ops::LinearWeight weights[] = {make_weight(fp8, data, p)};
-    const TensorView outputs[] = {y.view()};
-    const Watch watch(context);
-    ops::linear(context, x.view(), weights, outputs);
-    if (call > 0) seconds.push_back(watch.seconds());
-  }
-}
-
-struct Variant {
-  Isa isa;
-  int64_t rows;
-  std::vector<double> seconds = {};
-};
-
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
 
-json report_of(const Projection& p, bool fp8, double bandwidth,
-               const std::vector<Variant>& variants) {
-  const double bytes = static_cast<double>(p.in * p.out) * (fp8 ? 1.0 : 2.0);
-  fmt::print("{} {} -> {} {}: {:.2f} MB, reading memory {:.1f} GB/s\n", p.name, p.in, p.out,
-             fp8 ? "fp8" : "bf16", bytes * 1e-6, bandwidth);
-  json results = json::array();
-  std::map<Isa, double> one_row;
-  for (const Variant& variant : variants) {
-    const double seconds = median(variant.seconds);
-    const double best = *std::min_element(variant.seconds.begin(), variant.seconds.end());
-    const double flops = 2.0 * static_cast<double>(variant.rows * p.in * p.out);
-    one_row.try_emplace(variant.isa, seconds);
-    fmt::print(
-        "  {:<12} n = {:<4} {:>10.1f} us (best {:>10.1f}) {:>6.2f} GB/s ({:>3.0f} % of read) "
-        "{:>7.1f} GFLOP/s {:>6.2f} x\n",
-        ops::cpu::isa_name(variant.isa), variant.rows, seconds * 1e6, best * 1e6,
-        bytes / seconds * 1e-9, bytes / seconds * 1e-7 / bandwidth, flops / seconds * 1e-9,
-        seconds / one_row[variant.isa]);
-    results.push_back({{"isa", ops::cpu::isa_name(variant.isa)},
-                       {"rows", variant.rows},
-                       {"us_median", seconds * 1e6},
-                       {"us_best", best * 1e6},
-                       {"share_of_read_bandwidth", bytes / seconds * 1e-9 / bandwidth},
-                       {"gflop_per_s", flops / seconds * 1e-9},
-                       {"times_of_first", seconds / one_row[variant.isa]}});
+// One instruction set and number of rows.
+class Variant {
+ public:
+  Variant(Isa isa, int64_t rows, const Projection& p)
+      : isa_(isa), x_(DType::kBF16, Shape{rows, p.in}), y_(DType::kBF16, Shape{rows, p.out}) {
+    for (int64_t i = 0; i < rows * p.in; ++i)
+      x_.view().ptr<core::BFloat16>()[i] = core::to_bf16(static_cast<float>(i % 7) - 3.0F);
   }
-  std::fflush(stdout);
-  return {{"projection", p.name},
-          {"in", p.in},
-          {"out", p.out},
-          {"format", fp8 ? "fp8 static" : "bf16"},
-          {"read_bandwidth_gb_per_s", bandwidth},
-          {"results", results}};
+
+  Isa isa() const { return isa_; }
+  int64_t rows() const { return x_.view().rows(); }
+
+  // The median seconds of some calls, on copies of the weight taken in turn.
+  double time(const ops::Context& context, const Projection& p, bool fp8,
+              const core::Buffer& memory, double wanted_seconds) {
+    const ops::cpu::ScopedIsa scope(isa_);
+    const size_t bytes = static_cast<size_t>(p.in * p.out) * (fp8 ? 1U : 2U);
+    const size_t copies = std::max<size_t>(1, std::min(memory.size_bytes(), p.model_bytes) / bytes);
+    std::vector<double> seconds;
+    const Watch all(context);
+    for (size_t call = 0; call < 2 || all.seconds() < wanted_seconds; ++call, ++next_) {
+      void* const data = static_cast<char*>(memory.data()) + next_ % copies * bytes;
+      const ops::LinearWeight weights[] = {make_weight(fp8, data, p)};
+      const TensorView outputs[] = {y_.view()};
+      const Watch watch(context);
+      ops::linear(context, x_.view(), weights, outputs);
+      if (call > 0) seconds.push_back(watch.seconds());
+    }
+    return median(std::move(seconds));
+  }
+
+ private:
+  Isa isa_;
+  core::Buffer x_;  // [rows, in] bf16
+  core::Buffer y_;  // [rows, out] bf16
+  size_t next_ = 0;
+};
+
+// By round.
+struct Times {
+  std::vector<double> seconds;
+  std::vector<double> shares;         // of the bandwidth of the same moments
+  std::vector<double> times_one_row;  // beside the instruction set's first number of rows
+};
+
+json result_of(const Projection& p, const Variant& variant, const Times& times) {
+  const double seconds = median(times.seconds);
+  const double best = *std::min_element(times.seconds.begin(), times.seconds.end());
+  const double flops = 2.0 * static_cast<double>(variant.rows() * p.in * p.out);
+  return {{"isa", ops::cpu::isa_name(variant.isa())},
+          {"rows", variant.rows()},
+          {"us_median", seconds * 1e6},
+          {"us_best", best * 1e6},
+          {"share_of_read_bandwidth", median(times.shares)},
+          {"gflop_per_s", flops / seconds * 1e-9},
+          {"times_of_first", median(times.times_one_row)}};
+}
+
+void print(const json& result) {
+  fmt::print(
+      "  {:<12} n = {:<4} {:>10.1f} us (best {:>10.1f}) {:>3.0f} % of read {:>7.1f} "
+      "GFLOP/s {:>6.2f} x\n",
+      result["isa"].get<std::string>(), result["rows"].get<int64_t>(),
+      result["us_median"].get<double>(), result["us_best"].get<double>(),
+      result["share_of_read_bandwidth"].get<double>() * 100, result["gflop_per_s"].get<double>(),
+      result["times_of_first"].get<double>());
 }
 
 json measure(const ops::Context& context, const Projection& p, bool fp8, const Options& options,
              const core::Buffer& memory) {
   std::vector<Variant> variants;
   for (const std::string& name : options.isas)
-    for (const int64_t rows : options.rows) variants.push_back({*ops::cpu::parse_isa(name), rows});
-  double bandwidth = 0.0;
+    for (const int64_t rows : options.rows)
+      variants.emplace_back(*ops::cpu::parse_isa(name), rows, p);
+  const double gigabytes = static_cast<double>(p.in * p.out) * (fp8 ? 1e-9 : 2e-9);
+  Reader reader(context, memory);
+  std::vector<double> readings;
+  std::vector<Times> times(variants.size());
   for (int round = 0; round < options.rounds; ++round) {
-    bandwidth = std::max(bandwidth, read_bandwidth(context, memory));
-    for (Variant& variant : variants) {
-      const ops::cpu::ScopedIsa scope(variant.isa);
-      time_linear(context, p, fp8, variant.rows, memory, options.seconds, variant.seconds);
+    std::map<Isa, double> first;
+    readings.push_back(reader.read());
+    for (size_t i = 0; i < variants.size(); ++i) {
+      const double seconds = variants[i].time(context, p, fp8, memory, options.seconds);
+      const double before = readings.back();
+      readings.push_back(reader.read());
+      // Seconds per byte are what adds up.
+      const double reading = gigabytes * (1 / before + 1 / readings.back()) / 2;
+      times[i].seconds.push_back(seconds);
+      times[i].shares.push_back(reading / seconds);
+      first.try_emplace(variants[i].isa(), seconds);
+      times[i].times_one_row.push_back(seconds / first[variants[i].isa()]);
     }
   }
-  return report_of(p, fp8, bandwidth, variants);
+  fmt::print("{} {} -> {} {}: {:.2f} MB, reading memory {:.1f} GB/s\n", p.name, p.in, p.out,
+             fp8 ? "fp8" : "bf16", gigabytes * 1e3, median(readings));
+  json results = json::array();
+  for (size_t i = 0; i < variants.size(); ++i) {
+    results.push_back(result_of(p, variants[i], times[i]));
+    print(results.back());
+  }
+  std::fflush(stdout);
+  return {{"projection", p.name},
+          {"in", p.in},
+          {"out", p.out},
+          {"format", fp8 ? "fp8 static" : "bf16"},
+          {"read_bandwidth_gb_per_s", median(readings)},
+          {"results", results}};
 }
 
 std::string cpu_name() {
@@ -248,7 +297,7 @@ int main(int argc, char** argv) {
   app.add_option("--rows", options.rows)->delimiter(',')->check(CLI::Range(1, 4096));
   app.add_option("--only", options.only, "projections whose name holds this: 12B, demo, gate, ...");
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 1000));
-  app.add_option("--seconds", options.seconds, "of each variant in each round");
+  app.add_option("--seconds", options.seconds, "of each variant in each round, at least");
   app.add_option("--memory-mib", options.memory_mib)->check(CLI::Range(128, 1 << 17));
   app.add_option("--commit", options.commit, "for the report");
   app.add_option("--json", options.json_file, "report as JSON");
