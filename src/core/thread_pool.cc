@@ -24,12 +24,24 @@ int usable_cores() {
 // Spinning this long covers the gap between two ops of a layer; then a worker sleeps.
 constexpr int kSpins = 4000;
 
-// More parts than threads, so that a thread the system has put aside holds up little.
-constexpr int64_t kPartsPerThread = 2;
-constexpr int64_t kMaxParts = 0xffff;
+// Where the parts of a job begin, and its end: half of what is left in one part for each thread,
+// then half of that, down to single grains. A thread that was slow, or put aside by the system,
+// holds up the others by little, and few parts are begun. Depends on the sizes alone.
+void cut_into_parts(int64_t count, int64_t grain, int64_t threads, std::vector<int64_t>& begins) {
+  begins.clear();
+  int64_t next = 0;
+  while (next < count) {
+    // Whole grains per part, so that a kernel's register tiles do not straddle parts.
+    const int64_t grains = (count - next + grain - 1) / grain;
+    const int64_t length = std::max<int64_t>(1, grains / (2 * threads)) * grain;
+    for (int64_t i = 0; i < threads && next < count; ++i, next += length) begins.push_back(next);
+  }
+  begins.push_back(count);
+}
 
 // What can be claimed of the current job, in one word: its number, how many parts it has, and the
 // next unclaimed part. A claim is one compare-and-swap, so a late thread cannot touch a newer job.
+constexpr int64_t kMaxParts = 0xffff;
 struct Ticket {
   uint64_t word = 0;
   uint64_t job() const { return word >> 32; }
@@ -52,16 +64,15 @@ struct ThreadPool::State {
   // The current job: written before its ticket is published, when no part of the previous one is
   // left or running; read only by whoever holds a part.
   const std::function<void(int64_t, int64_t)>* body = nullptr;
-  int64_t count = 0;
-  int64_t chunk = 0;
+  std::vector<int64_t> begins;  // of its parts, and the end
 
   // Runs parts of job `job` until none is left to claim.
   void help(uint64_t job) {
     Ticket seen{ticket.load()};
     while (seen.job() == job && seen.next_part() < seen.num_parts()) {
       if (!ticket.compare_exchange_weak(seen.word, seen.word + 1)) continue;
-      const int64_t begin = seen.next_part() * chunk;
-      (*body)(begin, std::min(count, begin + chunk));
+      const auto part = static_cast<size_t>(seen.next_part());
+      (*body)(begins[part], begins[part + 1]);
       parts_done.fetch_add(1);
       seen.word = ticket.load();
     }
@@ -126,12 +137,9 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
   }
   State& state = *state_;
   state.body = &body;
-  state.count = count;
-  // Whole grains per part, so that a kernel's register tiles do not straddle parts.
-  const int64_t grains = (count + grain - 1) / grain;
-  const int64_t wanted = std::min(threads * kPartsPerThread, kMaxParts);
-  state.chunk = (grains + wanted - 1) / wanted * grain;
-  const int64_t parts = (count + state.chunk - 1) / state.chunk;
+  cut_into_parts(count, grain, threads, state.begins);
+  const auto parts = static_cast<int64_t>(state.begins.size()) - 1;
+  TANDEM_CHECK_LE(parts, kMaxParts);
   state.parts_done.store(0);
   state.help(state.publish(parts));
   for (int spins = 0; state.parts_done.load() != parts; ++spins) {

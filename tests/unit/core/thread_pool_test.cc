@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -26,6 +27,25 @@ TEST(ThreadPool, EveryIndexIsVisitedOnce) {
         });
         for (const auto& visit : visits) EXPECT_EQ(visit.load(), 1);
       }
+  }
+}
+
+// Few parts, and small ones at the end: a slow thread is waited for for the time of a small one.
+TEST(ThreadPool, PartsShrinkTowardsTheEnd) {
+  for (const int threads : {2, 5, 16}) {
+    ThreadPool pool(threads);
+    std::vector<std::atomic<int64_t>> lengths(1200);  // of the part that begins there
+    pool.parallel_for(1200, 3, [&](int64_t begin, int64_t end) {
+      lengths[static_cast<size_t>(begin)].store(end - begin);
+    });
+    std::vector<int64_t> parts;
+    for (const auto& length : lengths)
+      if (length.load() > 0) parts.push_back(length.load());
+    EXPECT_GE(parts.front(), 1200 / threads / 3);
+    EXPECT_LE(parts.front(), 1200 / threads / 2);
+    EXPECT_EQ(parts.back(), 3);
+    EXPECT_TRUE(std::is_sorted(parts.rbegin(), parts.rend()));
+    EXPECT_LE(parts.size(), static_cast<size_t>(threads) * 10);
   }
 }
 
