@@ -12,13 +12,16 @@ namespace tandem::bench {
 
 struct StepOptions {
   StepSetup setup;
-  Timing timing;
+  Timing timing;  // of each line, over all turns
+  int turns = 1;  // the lines take turns so often, so that what else the machine does meets all
 };
 
-// {"read_gb_per_s", "bytes", "verify": [...], "draft": {...}, "rounds": [...], "prefill": {...}}.
-// Every line has "ms" (median), "roofline_ms" (bytes over the read bandwidth measured just before)
-// and "share_of_roofline"; rounds have tokens_per_s for the mean length they name, and on a GPU
-// "device_ms" and "host_gap_us", what the device idles between two rounds.
+// {"bytes", "verify": [...], "draft": {...}, "rounds": [...], "prefill": {...}}. Every line has
+// "ms" (median), "read_gb_per_s" (measured just before and after, the median over the turns),
+// "roofline_ms" (bytes over it) and "share_of_roofline" (the median over the turns); rounds have
+// tokens_per_s for the mean length they name, "times_plain" (tokens_per_s against that of plain
+// decoding in the same turn, the median), and on a GPU "device_ms" and "host_gap_us", what the
+// device idles between two rounds.
 nlohmann::ordered_json run_step_bench(const std::function<double()>& read_bandwidth,
                                       StepModel& model, const StepBytes& bytes,
                                       const StepOptions& options);

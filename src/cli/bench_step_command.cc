@@ -137,6 +137,11 @@ void add_step_flags(CLI::App& command, Flags& flags) {
   command.add_option("--min-calls", options.timing.min_calls, "calls that are timed, at least")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  command
+      .add_option("--turns", options.turns,
+                  "the parts take turns so often: for a machine that does other work as well")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command.add_option("--min-seconds", options.timing.min_seconds, "and for how long, at least")
       ->check(CLI::Range(0.0, 600.0))
       ->capture_default_str();

@@ -52,13 +52,13 @@ part_linear() {
 }
 
 part_slice() {
-  local slice=(--hf-overrides '{"num_hidden_layers": 6}' --min-calls 5)
+  local slice=(--hf-overrides '{"num_hidden_layers": 6}' --turns 5 --min-calls 5)
   step slice "${slice[@]}" --max-rows 5 --prefill-tokens 128
   step slice-head-as-stored "${slice[@]}" --max-rows 1 --prefill-tokens 0 --draft-head checkpoint
 }
 
 part_whole() {
-  step whole --min-calls 3 --min-seconds 0 --max-rows 1 --prefill-tokens 0
+  step whole --turns 2 --min-calls 2 --min-seconds 0 --max-rows 1 --prefill-tokens 0
 }
 
 lscpu | grep -E 'Model name|^CPU\(s\)|Thread|L2|L3' || true

@@ -115,6 +115,7 @@ TEST(StepBenchTest, SyntheticRoundsSaySo) {
   options.setup = {.context = 20, .max_rows = 5, .prefill_tokens = 10, .num_draft_tokens = 4};
   options.setup.synthetic = *speculation::SyntheticAcceptance::from_length(2.76, 4);
   options.timing = {.min_calls = 8, .min_seconds = 0};
+  options.turns = 3;
   const auto model = make_cpu_step(**device, pair, options.setup);
   const auto result = run_step_bench([&] { return (*device)->read_bandwidth(); }, *model,
                                      step_bytes(pair, 20, core::DType::kBF16), options);
@@ -122,6 +123,10 @@ TEST(StepBenchTest, SyntheticRoundsSaySo) {
   EXPECT_EQ(result["verify"].size(), 5U);
   ASSERT_EQ(result["rounds"].size(), 5U);
   EXPECT_EQ(result["rounds"][0]["mean_length"], 1);
+  EXPECT_EQ(result["rounds"][0]["times_plain"], 1);
+  EXPECT_GT(result["rounds"][4]["times_plain"].get<double>(), 0);
+  EXPECT_EQ(result["rounds"][4]["calls"], 9);  // three in each turn
+  EXPECT_EQ(result["prefill"]["calls"], 9);
   EXPECT_NEAR(result["rounds"][4]["mean_length"].get<double>(), 2.76, 1e-9);
   EXPECT_EQ(result["rounds"][4]["acceptance"], "synthetic");
   EXPECT_NE(step_table(result).find("(synthetic)"), std::string::npos);
