@@ -89,6 +89,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
   host_results_ = ops::cuda::PinnedBuffer(entries * sizeof(RoundResult));
   host_tokens_ = ops::cuda::PinnedBuffer(rows * sizeof(int32_t));
   host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
+  host_kept_ = ops::cuda::PinnedBuffer(entries * sizeof(ops::cuda::KeptState));
   if (target_.runs_wide()) {
     int num_multiprocessors = 0;
     TANDEM_CUDA_CHECK(
@@ -119,25 +120,38 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   copy_ring_blocks(batch.ring_copies);
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   control_.fill(batch, layout, options_.draft_position_offset);
-  if (device_can_choose(batch, layout))
-    run_on_device(batch, layout, result);
-  else
-    run_with_host(batch, layout, result);
+  switch (choice_of(batch, layout)) {
+    case Choice::kDevice:
+      run_on_device(batch, layout, result);
+      break;
+    case Choice::kCandidates:
+      run_with_candidates(batch, layout, result);
+      break;
+    case Choice::kLogits:
+      run_with_logits(batch, layout, result);
+      break;
+  }
   return result;
 }
 
-bool PairStep::device_can_choose(const SpecBatch& batch, const StepLayout& layout) const {
-  const bool scores = std::ranges::any_of(
-      batch.sequences, [](const SpecSequence& s) { return !s.scored_tokens.empty(); });
-  return !scores && std::ranges::all_of(layout.entries, [&](const PlannedEntry& entry) {
+PairStep::Choice PairStep::choice_of(const SpecBatch& batch, const StepLayout& layout) const {
+  if (std::ranges::any_of(batch.sequences,
+                          [](const SpecSequence& s) { return !s.scored_tokens.empty(); }))
+    return Choice::kLogits;
+  Choice choice = Choice::kDevice;
+  for (const PlannedEntry& entry : layout.entries) {
     const SpecSequence& sequence = batch.sequences[entry.sequence];
-    return sequence.constraint == nullptr && sequence.sampler->is_plain_greedy() &&
-           sequence.sampler->suppress_tokens() == options_.suppress_tokens;
-  });
+    const std::optional<int64_t> candidates = sequence.sampler->num_candidates();
+    if (sequence.constraint != nullptr || !candidates || *candidates > ops::cuda::kTopTokens ||
+        sequence.sampler->suppress_tokens() != options_.suppress_tokens)
+      return Choice::kLogits;
+    if (!sequence.sampler->is_plain_greedy()) choice = Choice::kCandidates;
+  }
+  return choice;
 }
 
 void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
-  launch_step(shape_of(layout), layout);
+  launch_step(layout, Choice::kDevice);
   TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const PlannedEntry& entry = layout.entries[i];
@@ -155,9 +169,9 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
   }
 }
 
-PairStep::Shape PairStep::shape_of(const StepLayout& layout) const {
-  Shape shape = {static_cast<int32_t>(layout.entries.size()), layout.num_drafting,
-                 layout.max_drafts};
+PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) const {
+  Shape shape = {static_cast<int32_t>(choice), static_cast<int32_t>(layout.entries.size()),
+                 layout.num_drafting, layout.max_drafts};
   shape.push_back(sees_settled_keys(layout) ? 1 : 0);
   for (const PlannedPass& pass : layout.passes) {
     shape.push_back(static_cast<int32_t>(pass.rows.size()));
@@ -169,22 +183,22 @@ PairStep::Shape PairStep::shape_of(const StepLayout& layout) const {
 }
 
 // The first step of a shape runs as it is, since it may be the only one; the second is recorded.
-void PairStep::launch_step(const Shape& shape, const StepLayout& layout) {
+void PairStep::launch_step(const StepLayout& layout, Choice choice) {
   // Prompts come in every length, and their kernels are long beside a launch.
   if (!layout.wide.empty()) {
-    record_step(layout);
+    record_step(layout, choice);
     return;
   }
-  const auto [found, is_new] = graphs_.try_emplace(shape, nullptr);
+  const auto [found, is_new] = graphs_.try_emplace(shape_of(layout, choice), nullptr);
   if (!options_.use_graphs || is_new || graphs_.size() > kMaxGraphs) {
-    record_step(layout);
+    record_step(layout, choice);
     return;
   }
   if (found->second == nullptr) {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     TANDEM_CUDA_CHECK(cudaStreamBeginCapture(stream_.handle, cudaStreamCaptureModeThreadLocal));
-    record_step(layout);
+    record_step(layout, choice);
     TANDEM_CUDA_CHECK(cudaStreamEndCapture(stream_.handle, &graph));
     TANDEM_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
     TANDEM_CUDA_CHECK(cudaGraphDestroy(graph));
@@ -193,20 +207,24 @@ void PairStep::launch_step(const Shape& shape, const StepLayout& layout) {
   TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(found->second), stream_.handle));
 }
 
-void PairStep::record_step(const StepLayout& layout, StepPart part) {
+void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart part) {
   control_.copy_to_device(stream_);
   if (part != StepPart::kTarget) record_drafts(layout);
   if (part == StepPart::kDrafts) return;
+  if (choice == Choice::kCandidates) record_draft_copies();
   next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     ops::cuda::HeadLogits head;
     record_pass(layout, i, &head);
-    if (layout.passes[i].needs_logits)
+    if (!layout.passes[i].needs_logits) continue;
+    if (choice == Choice::kDevice)
       ops::cuda::argmax_rows(stream_, head, argmax_scratch_.data(),
                              chosen_.as<int32_t>() + i * kPassRows);
+    else
+      record_top(i, head);
   }
   record_wide(layout, layout.wide.size());
-  record_acceptance(layout);
+  if (choice == Choice::kDevice) record_acceptance(layout);
 }
 
 ops::cuda::KvTable PairStep::ring_table() const {

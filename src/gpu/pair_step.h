@@ -2,7 +2,9 @@
 // kernels, replayed as a CUDA graph where its shape has been seen before.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <span>
 
 #include "gpu/control.h"
 #include "gpu/device_step.h"
@@ -10,6 +12,7 @@
 #include "gpu/prefill.h"
 #include "ops/cuda/accept.h"
 #include "ops/cuda/head.h"
+#include "sampling/sampler.h"
 
 namespace tandem::gpu {
 
@@ -24,20 +27,26 @@ class PairStep final : public DeviceStep {
                                      int count) override;
 
  private:
+  // Who chooses a step's tokens: the device; the host among the likeliest tokens of each row; or
+  // the host from whole rows of logits.
+  enum class Choice { kDevice, kCandidates, kLogits };
+  Choice choice_of(const speculation::SpecBatch& batch, const StepLayout& layout) const;
+
   // What a graph of a step depends on besides the numbers in the control block.
   using Shape = std::vector<int32_t>;
-  Shape shape_of(const StepLayout& layout) const;
+  Shape shape_of(const StepLayout& layout, Choice choice) const;
 
   void run_on_device(const speculation::SpecBatch& batch, const StepLayout& layout,
                      speculation::SpecResult& result);
-  void run_with_host(const speculation::SpecBatch& batch, const StepLayout& layout,
-                     speculation::SpecResult& result);
-  bool device_can_choose(const speculation::SpecBatch& batch, const StepLayout& layout) const;
+  void run_with_candidates(const speculation::SpecBatch& batch, const StepLayout& layout,
+                           speculation::SpecResult& result);
+  void run_with_logits(const speculation::SpecBatch& batch, const StepLayout& layout,
+                       speculation::SpecResult& result);
 
   ops::cuda::KvTable ring_table() const;
   ops::cuda::KvTable page_table() const;
-  void launch_step(const Shape& shape, const StepLayout& layout);
-  void record_step(const StepLayout& layout, StepPart part = StepPart::kWhole);
+  void launch_step(const StepLayout& layout, Choice choice);
+  void record_step(const StepLayout& layout, Choice choice, StepPart part = StepPart::kWhole);
   void record_drafts(const StepLayout& layout);
   // Forward and, where logits are needed, the head of pass `index`.
   void record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head);
@@ -46,10 +55,23 @@ class PairStep final : public DeviceStep {
   // Rows of the last wide pass as if they had gone through a pass of their own.
   void record_gather(const PlannedPass& planned, int64_t offset);
   void record_acceptance(const StepLayout& layout);
+  // Drafts, and how many there are, to the host.
+  void record_draft_copies();
+  // The likeliest tokens of each row of pass `index`, to the host.
+  void record_top(size_t index, const ops::cuda::HeadLogits& head);
   void copy_ring_blocks(std::span<const model::RingBlockCopy> copies);
-  // Chooses on the host for the entries of one pass; reads logits the device has copied.
-  void choose_on_host(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
-                      speculation::SpecResult& result);
+  // Chooses on the host for the entries of one pass. place: of the row within the pass.
+  using ChooseAt =
+      std::function<sampling::TokenChoice(const sampling::Sampler& sampler, int64_t place,
+                                          int64_t position, sampling::TokenMask allowed)>;
+  void emit_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
+                 const ChooseAt& choose, speculation::SpecResult& result);
+  // Scores prompt tokens whose rows are in the pass, from logits the device has copied.
+  void score_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
+                  speculation::SpecResult& result);
+  std::span<const float> host_logits_at(int64_t place) const;
+  // States of the entries that emit_pass() chose for.
+  void keep_states();
 
   DeviceStepOptions options_;
   Target target_;
@@ -77,6 +99,10 @@ class PairStep final : public DeviceStep {
   ops::cuda::PinnedBuffer host_logits_;
   ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * 64] tokens with their drafts
   ops::cuda::PinnedBuffer host_num_drafts_;
+  ops::cuda::DeviceBuffer top_, top_scratch_;  // [max_passes * 64] TopTokens
+  ops::cuda::PinnedBuffer host_top_;
+  ops::cuda::PinnedBuffer host_kept_;  // [max_entries] KeptState
+  int num_kept_ = 0;
   std::map<Shape, void*> graphs_;  // cudaGraphExec_t; null: seen once
 };
 

@@ -58,9 +58,9 @@ class Repeats {
 std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) {
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
-  TANDEM_CHECK(device_can_choose(batch, layout));
+  TANDEM_CHECK(choice_of(batch, layout) == Choice::kDevice);
   control_.fill(batch, layout, options_.draft_position_offset);
-  const auto record = [&] { record_step(layout, part); };
+  const auto record = [&] { record_step(layout, Choice::kDevice, part); };
   // One step more than is counted: the first one follows an idle device.
   Repeats repeats(stream_.handle, count + 1);
   record();

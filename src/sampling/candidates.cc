@@ -86,7 +86,20 @@ void top_p_of_all(std::span<const float> logits, float max_logit, const Truncati
   keep_mass(max_logit, truncation.temperature, mass, out);
 }
 
+// In logits: weight >= min_p. min_p = 0 keeps everything above -inf.
+double min_p_floor(float max_logit, const Truncation& truncation) {
+  return truncation.min_p > 0
+             ? static_cast<double>(max_logit) + truncation.temperature * std::log(truncation.min_p)
+             : -std::numeric_limits<double>::infinity();
+}
+
+void drop_below(double floor, std::vector<Candidate>& out) {
+  std::erase_if(out, [&](const Candidate& c) { return static_cast<double>(c.logit) < floor; });
+}
+
+// `out` holds the tokens that top-k left, in candidate order.
 void top_p_of_top_k(float max_logit, const Truncation& truncation, std::vector<Candidate>& out) {
+  if (truncation.top_p >= 1) return;
   const double total = total_weight(out, max_logit, truncation.temperature);
   out.resize(
       prefix_of_mass(out, max_logit, truncation.temperature, truncation.top_p * total).count);
@@ -148,22 +161,28 @@ void truncate(std::span<const float> logits, float max_logit, const Truncation& 
               std::vector<Candidate>& out) {
   const auto vocab_size = static_cast<int64_t>(logits.size());
   const bool top_k_on = truncation.top_k > 0 && truncation.top_k < vocab_size;
-  // In logits: weight >= min_p. min_p = 0 keeps everything above -inf.
-  const double floor =
-      truncation.min_p > 0
-          ? static_cast<double>(max_logit) + truncation.temperature * std::log(truncation.min_p)
-          : -std::numeric_limits<double>::infinity();
+  const double floor = min_p_floor(max_logit, truncation);
   if (!top_k_on && truncation.top_p >= 1) {
     keep_above(logits, floor, out);
     return;
   }
   if (top_k_on) {
     select_top(logits, truncation.top_k, out);
-    if (truncation.top_p < 1) top_p_of_top_k(max_logit, truncation, out);
+    top_p_of_top_k(max_logit, truncation, out);
   } else {
     top_p_of_all(logits, max_logit, truncation, out);
   }
-  std::erase_if(out, [&](const Candidate& c) { return static_cast<double>(c.logit) < floor; });
+  drop_below(floor, out);
+}
+
+void truncate_top(std::span<const Candidate> top, const Truncation& truncation,
+                  std::vector<Candidate>& out) {
+  const size_t count = std::min(top.size(), static_cast<size_t>(truncation.top_k));
+  out.assign(top.begin(), top.begin() + static_cast<std::ptrdiff_t>(count));
+  if (out.empty()) return;
+  const float max_logit = out.front().logit;
+  top_p_of_top_k(max_logit, truncation, out);
+  drop_below(min_p_floor(max_logit, truncation), out);
 }
 
 }  // namespace tandem::sampling

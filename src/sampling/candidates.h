@@ -44,4 +44,9 @@ void select_top(std::span<const float> logits, int64_t count, std::vector<Candid
 void truncate(std::span<const float> logits, float max_logit, const Truncation& truncation,
               std::vector<Candidate>& out);
 
+// The same where top_k is on, from the first top_k tokens of the row, or all of them if there are
+// fewer, in candidate order.
+void truncate_top(std::span<const Candidate> top, const Truncation& truncation,
+                  std::vector<Candidate>& out);
+
 }  // namespace tandem::sampling

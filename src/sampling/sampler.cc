@@ -181,19 +181,47 @@ TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
     adjusted = row;
   }
   if (!best.finite || best.id < 0) return choice;
-  choice.token = params_.greedy() ? best.id : draw(adjusted, best.logit, position);
+  if (params_.greedy()) {
+    choice.token = best.id;
+  } else {
+    auto& candidates = scratch().candidates;
+    truncate(adjusted, best.logit, truncation(), candidates);
+    choice.token = draw(candidates, best.logit, position);
+  }
   if (params_.num_logprobs >= 0) fill_logprobs(logits, raw.logit, params_, choice);
   return choice;
 }
 
-int32_t Sampler::draw(std::span<const float> logits, float max_logit, int64_t position) const {
-  auto& candidates = scratch().candidates;
-  truncate(logits, max_logit,
-           {.temperature = params_.temperature,
-            .top_k = params_.top_k,
-            .top_p = params_.top_p,
-            .min_p = params_.min_p},
-           candidates);
+std::optional<int64_t> Sampler::num_candidates() const {
+  if (is_plain_greedy()) return 1;
+  const bool needs_row =
+      params_.greedy() || params_.num_logprobs >= 0 || tracks_history_ || adjusts_logits();
+  if (needs_row || params_.top_k <= 0 || params_.top_k >= vocab_size_) return std::nullopt;
+  return params_.top_k;
+}
+
+TokenChoice Sampler::choose_among(std::span<const Candidate> candidates, int64_t position) const {
+  TokenChoice choice;
+  if (candidates.empty()) return choice;
+  if (params_.greedy()) {
+    choice.token = candidates.front().id;
+    return choice;
+  }
+  auto& kept = scratch().candidates;
+  truncate_top(candidates, truncation(), kept);
+  choice.token = draw(kept, candidates.front().logit, position);
+  return choice;
+}
+
+Truncation Sampler::truncation() const {
+  return {.temperature = params_.temperature,
+          .top_k = params_.top_k,
+          .top_p = params_.top_p,
+          .min_p = params_.min_p};
+}
+
+int32_t Sampler::draw(std::span<const Candidate> candidates, float max_logit,
+                      int64_t position) const {
   TANDEM_CHECK(!candidates.empty());
   NoiseWords noise(seed_, position);
   double best_score = -std::numeric_limits<double>::infinity();

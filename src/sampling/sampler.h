@@ -8,11 +8,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "ops/argmax.h"
+#include "sampling/candidates.h"
 #include "sampling/params.h"
 #include "sampling/score.h"
 
@@ -47,6 +49,15 @@ class Sampler {
   // logit_bias; repetition, frequency, presence penalty; temperature; top-k; top-p; min-p; draw.
   TokenChoice choose(std::span<const float> logits, int64_t position, TokenMask allowed = {}) const;
 
+  // How many of a row's likeliest tokens choose() looks at, without suppress_tokens(), where it
+  // looks at nothing else: 1 for plain greedy, top_k where no other rule needs the row. None: all
+  // of it.
+  std::optional<int64_t> num_candidates() const;
+
+  // What choose() gives for a row whose first num_candidates() tokens, or all above -inf if there
+  // are fewer, are `candidates`, in candidate order; none where the row is not finite.
+  TokenChoice choose_among(std::span<const Candidate> candidates, int64_t position) const;
+
   // Takes an emitted token into the history.
   void commit(int32_t token);
 
@@ -62,7 +73,8 @@ class Sampler {
   void adjust_logits(TokenMask allowed, std::span<float> logits) const;
   void apply_penalties(std::span<float> logits) const;
   void end_no_banned_sequence(std::span<float> logits) const;
-  int32_t draw(std::span<const float> logits, float max_logit, int64_t position) const;
+  Truncation truncation() const;
+  int32_t draw(std::span<const Candidate> candidates, float max_logit, int64_t position) const;
 
   SamplingParams params_;
   int64_t vocab_size_;

@@ -23,7 +23,7 @@ bool is_allowed(sampling::TokenMask mask, int32_t token) {
 }  // namespace
 
 int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> drafts,
-                    const RowLogits& logits, const SyntheticRule& synthetic,
+                    const ChooseRow& choose, const SyntheticRule& synthetic,
                     SpecSequenceResult& result) {
   const auto newest = sequence.start_position + static_cast<int64_t>(sequence.tokens.size()) - 1;
   base::TokenConstraint* const constraint = sequence.constraint;
@@ -33,7 +33,7 @@ int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> draft
     const int64_t position = newest + 1 + index;
     const sampling::TokenMask mask =
         constraint == nullptr ? sampling::TokenMask() : constraint->allowed();
-    sampling::TokenChoice choice = sequence.sampler->choose(logits(index), position, mask);
+    sampling::TokenChoice choice = choose(index, position, mask);
     if (choice.token == ops::kNotFinite) {
       result.failed = true;
       return index;

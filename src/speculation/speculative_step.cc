@@ -197,11 +197,13 @@ void SpeculativeStep::choose(const ops::Context& context, const SpecBatch& batch
     int64_t row = 0;
     for (const size_t entry : group) {
       const SpecSequence& sequence = batch.sequences[entry];
-      const auto row_logits = [&, first = row](int64_t i) {
-        return std::span<const float>(logits_.view().row<float>(first + i), vocab);
+      const auto choose_row = [&, first = row](int64_t i, int64_t position,
+                                               sampling::TokenMask allowed) {
+        return sequence.sampler->choose({logits_.view().row<float>(first + i), vocab}, position,
+                                        allowed);
       };
       const int64_t last =
-          emit_tokens(sequence, drafts_[entry], row_logits,
+          emit_tokens(sequence, drafts_[entry], choose_row,
                       {options_.synthetic, options_.synthetic_seed}, result.sequences[entry]);
       const int32_t state[] = {rows[static_cast<size_t>(row + last)]};
       ops::gather_rows(context, hidden, state,

@@ -224,6 +224,27 @@ TEST(AcceptDrafts, LeavesInputsAloneUnlessAsked) {
   expect_same(expected, accept_on_device(before, {}, false));
 }
 
+// From page-locked memory, as the host leaves them.
+TEST(KeepStates, CopiesRowsToSlots) {
+  const auto hidden = tests::random_bf16(12 * kHidden, 5);
+  auto states = tests::random_bf16(kSlots * kHidden, 6);
+  const std::vector<ops::cuda::KeptState> kept = {{11, 3}, {0, 39}, {7, 0}};
+  ops::cuda::PinnedBuffer pinned(kept.size() * sizeof(kept[0]));
+  std::copy(kept.begin(), kept.end(), pinned.as<ops::cuda::KeptState>());
+  const auto hidden_device = tests::to_device(hidden);
+  const auto states_device = tests::to_device(states);
+  ops::cuda::keep_states({}, {.count = static_cast<int>(kept.size()),
+                              .hidden = kHidden,
+                              .kept = pinned.as<ops::cuda::KeptState>(),
+                              .hidden_rows = hidden_device.as<uint16_t>(),
+                              .states = states_device.as<uint16_t>()});
+  for (const auto& [row, slot] : kept)
+    std::copy_n(hidden.begin() + row * kHidden, kHidden, states.begin() + slot * kHidden);
+  tests::synchronize();
+  const auto got = tests::to_host<core::BFloat16>(states_device, states.size());
+  for (size_t i = 0; i < states.size(); ++i) ASSERT_EQ(got[i].bits, states[i].bits) << i;
+}
+
 // Entries want 0 .. 8 drafts; a guess that is not finite ends an entry's drafting for good.
 TEST(NextDraftToken, FillsTheVerifyRows) {
   constexpr int kEntries = 70;

@@ -80,6 +80,15 @@ __device__ int accept(const AcceptDrafts& op, int entry, int lane) {
   return first_row + accepted;
 }
 
+// Row `row` of hidden_rows becomes row `slot` of states. The whole block.
+__device__ void copy_state(const uint16_t* hidden_rows, int row, uint16_t* states, int slot,
+                           int hidden) {
+  const auto* from =
+      reinterpret_cast<const uint4*>(hidden_rows + static_cast<int64_t>(row) * hidden);
+  auto* to = reinterpret_cast<uint4*>(states + static_cast<int64_t>(slot) * hidden);
+  for (int i = static_cast<int>(threadIdx.x); i < hidden / 8; i += kAcceptThreads) to[i] = from[i];
+}
+
 __global__ void __launch_bounds__(kAcceptThreads)
     accept_kernel(const __grid_constant__ AcceptDrafts op) {
   allow_next();
@@ -97,10 +106,14 @@ __global__ void __launch_bounds__(kAcceptThreads)
     if (thread == 0) kept_row = row;
   }
   __syncthreads();
-  const auto* from =
-      reinterpret_cast<const uint4*>(op.hidden_rows + static_cast<int64_t>(kept_row) * op.hidden);
-  auto* to = reinterpret_cast<uint4*>(op.states + static_cast<int64_t>(slot) * op.hidden);
-  for (int i = thread; i < op.hidden / 8; i += kAcceptThreads) to[i] = from[i];
+  copy_state(op.hidden_rows, kept_row, op.states, slot, op.hidden);
+}
+
+__global__ void __launch_bounds__(kAcceptThreads) keep_states_kernel(const KeepStates op) {
+  allow_next();
+  wait_for_previous();
+  const KeptState kept = op.kept[blockIdx.x];
+  copy_state(op.hidden_rows, kept.row, op.states, kept.slot, op.hidden);
 }
 
 }  // namespace
@@ -117,6 +130,13 @@ void accept_drafts(const Stream& stream, const AcceptDrafts& op) {
   TANDEM_GPU_CHECK(op.next.max_drafts >= 0 && op.next.max_drafts <= kMaxDrafts);
   launch(stream, accept_kernel, dim3(static_cast<unsigned>(op.num_entries)), dim3(kAcceptThreads),
          0, op);
+}
+
+void keep_states(const Stream& stream, const KeepStates& op) {
+  TANDEM_GPU_CHECK(op.count > 0);
+  TANDEM_GPU_CHECK(op.hidden > 0 && op.hidden % 8 == 0);
+  launch(stream, keep_states_kernel, dim3(static_cast<unsigned>(op.count)), dim3(kAcceptThreads), 0,
+         op);
 }
 
 }  // namespace tandem::ops::cuda

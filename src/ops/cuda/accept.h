@@ -83,4 +83,18 @@ struct AcceptDrafts {
 };
 void accept_drafts(const Stream& stream, const AcceptDrafts& op);
 
+// For entries whose tokens the host chose: hidden row `row` becomes state `slot`.
+struct KeptState {
+  int32_t row;
+  int32_t slot;
+};
+struct KeepStates {
+  int count = 0;
+  int hidden = 0;                         // a multiple of 8
+  const KeptState* kept = nullptr;        // [count], on the device or page-locked
+  const uint16_t* hidden_rows = nullptr;  // [rows of the verify step, hidden] BF16
+  uint16_t* states = nullptr;             // [num_slots, hidden] BF16
+};
+void keep_states(const Stream& stream, const KeepStates& op);
+
 }  // namespace tandem::ops::cuda

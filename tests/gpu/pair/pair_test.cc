@@ -136,6 +136,25 @@ TEST(PairTest, SampledTextDoesNotDependOnDrafts) {
   expect_same_text(run({.num_draft_tokens = 4, .max_num_seqs = 8}, sampled), plain, "sampled");
 }
 
+// With log-probabilities the host chooses from whole rows, without from their likeliest tokens.
+TEST(PairTest, SamplesAmongTheLikeliestAsFromTheRow) {
+  auto sampled = requests(kCount);
+  for (EngineRequest& request : sampled) {
+    request.sampling.temperature = request.id % 5 == 0 ? 0.0 : 1.0;
+    request.sampling.seed = 99 + request.id;
+    request.sampling.top_k = 1 + static_cast<int64_t>(request.id * 7 % 64);
+    request.sampling.top_p = request.id % 3 == 0 ? 1.0 : 0.9;
+  }
+  auto from_rows = sampled;
+  for (EngineRequest& request : from_rows) request.sampling.num_logprobs = 0;
+  const Outcome expected = run({.num_draft_tokens = 3, .max_num_seqs = 8}, from_rows);
+  for (const bool graphs : {false, true})
+    for (const int drafts : {0, 4})
+      expect_same_text(
+          run({.num_draft_tokens = drafts, .max_num_seqs = 8, .use_graphs = graphs}, sampled),
+          expected, "K " + std::to_string(drafts) + (graphs ? ", graphs" : ", no graphs"));
+}
+
 // Small enough for compute-sanitizer: one after the other, so that rounds of one shape come again
 // and graphs of them are recorded and replayed; then all at once.
 TEST(PairSmallTest, GraphsOnAndOff) {

@@ -66,6 +66,70 @@ TEST(Greedy, PlainGreedyIsTheArgmaxOperation) {
 }
 
 // Anything beyond suppression must be seen by is_plain_greedy(), or a fused head would skip it.
+// A sampler that needs only the likeliest tokens chooses from them what it chooses from the row.
+TEST(AmongCandidates, ChoosesAsFromTheWholeRow) {
+  constexpr int64_t kVocab = 3000;
+  std::mt19937_64 random(21);
+  const std::vector<int32_t> suppress = {3, 700, 2999};
+  std::vector<Candidate> candidates;
+  int sampled = 0;
+  for (int trial = 0; trial < 400; ++trial) {
+    std::vector<float> logits = test::random_logits(random, kVocab, 3.0F);
+    if (trial % 3 == 0)
+      for (float& x : logits) x = std::round(x);  // many ties
+    if (trial % 5 == 0)
+      for (size_t i = 20; i < logits.size(); ++i) logits[i] = -kInf;
+    logits[700] = 30.0F;
+    SamplingParams params;
+    params.temperature = trial % 7 == 0 ? 0.0 : 0.2 + 0.3 * (trial % 6);
+    params.top_k = 1 + static_cast<int64_t>(random() % 64);
+    params.top_p = trial % 4 == 0 ? 1.0 : 0.3 + 0.1 * (trial % 7);
+    params.min_p = trial % 2 == 0 ? 0.0 : 0.05;
+    const Sampler sampler = make(params, kVocab, {}, suppress, {}, random());
+    const std::optional<int64_t> count = sampler.num_candidates();
+    ASSERT_EQ(count, params.greedy() ? 1 : params.top_k);
+    std::vector<float> allowed = logits;
+    for (const int32_t id : suppress) allowed[static_cast<size_t>(id)] = -kInf;
+    // More of them than it needs must not matter: rows of a batch share their number.
+    select_top(allowed, trial % 2 == 0 ? *count : 64, candidates);
+    const int32_t expected = sampler.choose(logits, trial).token;
+    ASSERT_EQ(sampler.choose_among(candidates, trial).token, expected) << "trial " << trial;
+    sampled += expected != candidates.front().id ? 1 : 0;
+  }
+  EXPECT_GT(sampled, 100);
+  EXPECT_EQ(make(greedy(), kVocab).choose_among({}, 0).token, kNotFinite);
+}
+
+TEST(AmongCandidates, WhatNeedsTheRowSaysSo) {
+  const auto count = [](const std::function<void(SamplingParams&)>& change) {
+    SamplingParams params;
+    params.top_k = 5;
+    change(params);
+    return make(params, 100, {1}, {}, {7}).num_candidates();
+  };
+  EXPECT_EQ(count([](SamplingParams&) {}), 5);
+  EXPECT_EQ(count([](SamplingParams& p) { p.top_k = 0; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.top_k = 100; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.frequency_penalty = 0.1; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.repetition_penalty = 1.1; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.logit_bias = {{1, 1.0F}}; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.banned_token_ids = {1}; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.min_tokens = 1; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.num_logprobs = 0; }), std::nullopt);
+  EXPECT_EQ(count([](SamplingParams& p) { p.temperature = 0; }), 1);
+  EXPECT_EQ(count([](SamplingParams& p) { p.temperature = p.num_logprobs = 0; }), std::nullopt);
+}
+
+TEST(AmongCandidates, TheRowIsNeededUntilEndsMayCome) {
+  SamplingParams params;
+  params.top_k = 5;
+  params.min_tokens = 1;
+  Sampler sampler = make(params, 100, {}, {}, {7});
+  EXPECT_EQ(sampler.num_candidates(), std::nullopt);
+  sampler.commit(2);
+  EXPECT_EQ(sampler.num_candidates(), 5);
+}
+
 TEST(Greedy, WhatIsNotPlainSaysSo) {
   const auto plain = [](const std::function<void(SamplingParams&)>& change,
                         std::vector<int32_t> eos = {}) {
