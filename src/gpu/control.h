@@ -14,7 +14,7 @@ namespace tandem::gpu {
 
 struct ControlSizes {
   int max_passes = 1;
-  int max_entries = 1;  // sequences of a batch, a multiple of 64
+  int max_entries = 1;  // sequences of a batch, a multiple of kPassRows
   int ring_blocks = 1;  // per sequence
   int page_blocks = 1;  // per sequence
   int max_wide_passes = 0;
@@ -24,7 +24,7 @@ struct ControlSizes {
 
 // Pointers into one block, on the host or on the device.
 struct ControlView {
-  // Verify rows and chunks, [max_passes * 64].
+  // Verify rows and chunks, [max_passes * kPassRows].
   int32_t* tokens = nullptr;
   int32_t* positions = nullptr;
   int32_t* sequences = nullptr;

@@ -1,5 +1,5 @@
-// One transformer layer on the GPU: a chain of kernels over at most 64 rows. The arithmetic is that
-// of model/transformer_layer.h on BF16 activations, which is its specification.
+// One transformer layer on the GPU: a chain of kernels over at most 128 rows. The arithmetic is
+// that of model/transformer_layer.h on BF16 activations, which is its specification.
 #pragma once
 
 #include <cstdint>

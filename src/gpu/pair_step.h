@@ -84,22 +84,22 @@ class PairStep final : public DeviceStep {
   Workspace workspace_;
   std::optional<WideWorkspace> wide_;  // where the target runs_wide()
   size_t next_wide_ = 0;
-  ops::cuda::DeviceBuffer hidden_;        // [max_passes * 64, hidden] BF16
+  ops::cuda::DeviceBuffer hidden_;        // [max_passes * kPassRows, hidden] BF16
   ops::cuda::DeviceBuffer states_;        // [max_sequences, hidden] BF16
   ops::cuda::DeviceBuffer next_state_;    // partial sums of post_projection
-  ops::cuda::DeviceBuffer chosen_;        // [max_passes * 64] argmax of each row
-  ops::cuda::DeviceBuffer draft_chosen_;  // [64]
+  ops::cuda::DeviceBuffer chosen_;        // [max_passes * kPassRows] argmax of each row
+  ops::cuda::DeviceBuffer draft_chosen_;  // [kPassRows]
   ops::cuda::DeviceBuffer argmax_scratch_;
   ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
   int num_draft_suppressed_ = 0;
   ops::cuda::DeviceBuffer results_;  // [max_entries] RoundResult
   ops::cuda::PinnedBuffer host_results_;
   // For entries that the host chooses for; made when first needed.
-  ops::cuda::DeviceBuffer logits_;  // [64, vocab] F32
+  ops::cuda::DeviceBuffer logits_;  // [kPassRows, vocab] F32
   ops::cuda::PinnedBuffer host_logits_;
-  ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * 64] tokens with their drafts
+  ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * kPassRows] tokens with their drafts
   ops::cuda::PinnedBuffer host_num_drafts_;
-  ops::cuda::DeviceBuffer top_, top_scratch_;  // [max_passes * 64] TopTokens
+  ops::cuda::DeviceBuffer top_, top_scratch_;  // [max_passes * kPassRows] TopTokens
   ops::cuda::PinnedBuffer host_top_;
   ops::cuda::PinnedBuffer host_kept_;  // [max_entries] KeptState
   int num_kept_ = 0;

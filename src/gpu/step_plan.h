@@ -1,4 +1,4 @@
-// How one step of the engine is laid out as passes of at most 64 rows: pure arithmetic.
+// How one step of the engine is laid out as passes of at most 128 rows: pure arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace tandem::gpu {
 
-inline constexpr int kPassRows = 64;    // places of a pass; a row's index is 64 * pass + place
+inline constexpr int kPassRows = 128;   // places of a pass; a row's index is 128 * pass + place
 inline constexpr int kTileQueries = 8;  // rows of one sequence that attention takes together
 
 // The next of 8, 16, 32, ...: kernels are made for these numbers of rows, and graphs for contexts

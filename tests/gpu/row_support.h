@@ -15,6 +15,7 @@
 #include "core/tensor_view.h"
 #include "ops/cuda/operand.cuh"
 #include "ops/cuda/partials.cuh"
+#include "tests/gpu/operand_layout.h"
 #include "tests/gpu/support.h"
 
 namespace tandem::tests {
@@ -105,29 +106,22 @@ class TestOperand {
  public:
   TestOperand(int num_rows, int columns, float input_scale)
       : tiles_((num_rows + 7) / 8),
-        size_(static_cast<size_t>(columns) * static_cast<size_t>(tiles_) * 8),
+        size_(static_cast<size_t>(columns) * static_cast<size_t>(tiles_) *
+              (input_scale > 0 ? 8 : 16)),
         scale_(input_scale),
-        device_(poisoned((size_ + kGuard) * 2)) {}
+        device_(poisoned(size_ + kGuard)) {}
 
-  ops::cuda::Operand view() const { return {device_.as<uint16_t>(), tiles_, scale_}; }
-  void read() { bits_ = to_host<uint16_t>(device_, size_ + kGuard); }
+  ops::cuda::Operand view() const { return {device_.data(), tiles_, scale_}; }
+  void read() { bytes_ = to_host<uint8_t>(device_, size_ + kGuard); }
   bool guard_intact() const {
-    return std::all_of(bits_.end() - kGuard, bits_.end(), [](uint16_t x) { return x == 0xffff; });
+    return std::all_of(bytes_.end() - kGuard, bytes_.end(), [](uint8_t x) { return x == 0xff; });
   }
-  // operand.cuh: lane 4 g + t holds row g and these columns of a block of 32.
   uint16_t bits(int row, int column) const {
-    constexpr int kColumns[8] = {0, 1, 8, 9, 16, 17, 24, 25};
-    for (int t = 0; t < 4; ++t)
-      for (int i = 0; i < 8; ++i)
-        if (2 * t + kColumns[i] == column % 32)
-          return bits_[static_cast<size_t>(
-              ((column / 32 * tiles_ + row / 8) * 32 + row % 8 * 4 + t) * 8 + i)];
-    return 0;
+    return operand_bits(bytes_, scale_ > 0, tiles_, row, column);
   }
   float value(int row, int column) const {
     const uint16_t x = bits(row, column);
-    return scale_ > 0 ? static_cast<float>(std::bit_cast<_Float16>(x))
-                      : core::to_float(BFloat16{x});
+    return scale_ > 0 ? core::e4m3_to_float(static_cast<uint8_t>(x)) : core::to_float(BFloat16{x});
   }
   float quantized(float x) const {
     return scale_ > 0 ? core::e4m3_to_float(core::float_to_e4m3(x / scale_)) : x;
@@ -150,10 +144,10 @@ class TestOperand {
  private:
   static constexpr int kGuard = 256;
   int tiles_;
-  size_t size_;
+  size_t size_;  // bytes
   float scale_;
   ops::cuda::DeviceBuffer device_;
-  std::vector<uint16_t> bits_;
+  std::vector<uint8_t> bytes_;
 };
 
 // The distance of neighbouring BF16 values at x.

@@ -36,7 +36,7 @@ int num_tiles(int64_t rows) {
   return tiles;
 }
 
-// Small, finite and not zero, as FP16 and as BF16.
+// Small, finite and not zero, as E4M3 and as BF16.
 DeviceBuffer filled(size_t size_bytes) {
   DeviceBuffer buffer(size_bytes);
   TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0x2c, size_bytes));
@@ -59,7 +59,7 @@ struct Buffers {
   // More rows than a product takes at once go through it again.
   void multiply(const Stream& stream, const PackedLinear& weight, int64_t rows) const {
     for (int64_t begin = 0; begin < rows; begin += kMaxRows)
-      ops::cuda::product(stream, weight, operand.as<uint16_t>(),
+      ops::cuda::product(stream, weight, operand.data(),
                          num_tiles(std::min<int64_t>(rows - begin, kMaxRows)),
                          partials.as<float>());
   }

@@ -1,12 +1,13 @@
-// The activation side of a product: 16-bit values in the order in which the tensor cores take
-// them, written by whoever makes the activations and copied into shared memory as they are.
+// The activation side of a product, in the order in which the tensor cores take it: written by
+// whoever makes the activations, and copied into shared memory as it is.
 //
-// Values are FP16 for FP8 weights (quantized activations: E4M3 values are exact in FP16) and BF16
-// for BF16 weights. Rows are padded to a multiple of 8 (a tile); what padding rows hold is never
-// seen by other rows.
-//   operand[in / 32][num_tiles][32 lanes][8 values]
-// Lane 4 g + t of a tile holds row g, columns 2t, 2t+1, 2t+8, 2t+9, 2t+16, 2t+17, 2t+24, 2t+25 of
-// the block of 32: the B fragments of two mma.m16n8k16.
+// Values are E4M3 for FP8 weights and BF16 for BF16 weights. Rows are padded to a multiple of 8 (a
+// tile); what padding rows hold is never seen by other rows. A block of 32 inputs of a tile is
+// chunks of 16 bytes, eight rows of each beside each other:
+//   operand[in / 32][num_tiles][2 chunks of 16 inputs][8 rows][16 E4M3]
+//   operand[in / 32][num_tiles][4 chunks of 8 inputs][8 rows][8 BF16]
+// Bytes 4t .. 4t + 3 of an E4M3 chunk are its columns 2t, 2t + 1, 2t + 8, 2t + 9: a packed weight
+// holds a lane's inputs in this order (packed_linear.h). BF16 chunks are in order.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -19,34 +20,33 @@ namespace tandem::ops::cuda {
 
 // Where the values go and how they are made.
 struct Operand {
-  uint16_t* data = nullptr;  // see above
-  int num_tiles = 1;         // rows / 8, rounded up
-  // > 0: E4M3(x / input_scale), nearest even, saturated, stored as FP16. 0: x as BF16.
+  void* data = nullptr;  // see above
+  int num_tiles = 1;     // rows / 8, rounded up
+  // > 0: E4M3(x / input_scale), nearest even, saturated. 0: x as BF16.
   float input_scale = 0.0F;
 };
 
-// Index of column `column` (even; the odd one follows it) of row `row`.
-__device__ inline int64_t operand_index(int num_tiles, int row, int column) {
-  const int block = column / 32;
+// Where column `column` (even; the odd one follows it) of row `row` lies, in bytes.
+__device__ inline int64_t operand_offset(const Operand& operand, int row, int column) {
+  const int64_t tile = static_cast<int64_t>(column / 32) * operand.num_tiles + row / 8;
   const int within = column % 32;
-  const int lane = (row % 8) * 4 + (within % 8) / 2;
-  return ((static_cast<int64_t>(block) * num_tiles + row / 8) * 32 + lane) * 8 + (within / 8) * 2;
+  if (operand.input_scale > 0.0F)
+    return tile * 256 + within / 16 * 128 + row % 8 * 16 + within % 8 * 2 + within % 16 / 8 * 2;
+  return tile * 512 + within / 8 * 128 + row % 8 * 16 + within % 8 * 2;
 }
 
 // Stores two neighbouring values (column even) of a row; both have been rounded to BF16 by the
 // caller, as the model's arithmetic does before a projection.
 __device__ inline void store_operand(const Operand& operand, int row, int column, float x0,
                                      float x1) {
-  auto* target =
-      reinterpret_cast<uint32_t*>(operand.data + operand_index(operand.num_tiles, row, column));
+  uint8_t* const target =
+      static_cast<uint8_t*>(operand.data) + operand_offset(operand, row, column);
   if (operand.input_scale > 0.0F) {
-    const __nv_fp8x2_storage_t quantized = __nv_cvt_float2_to_fp8x2(
+    *reinterpret_cast<uint16_t*>(target) = __nv_cvt_float2_to_fp8x2(
         make_float2(x0 / operand.input_scale, x1 / operand.input_scale), __NV_SATFINITE, __NV_E4M3);
-    const __half2_raw half = __nv_cvt_fp8x2_to_halfraw2(quantized, __NV_E4M3);
-    *target = static_cast<uint32_t>(half.x) | (static_cast<uint32_t>(half.y) << 16);
   } else {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(x0, x1);
-    *target = *reinterpret_cast<const uint32_t*>(&pair);
+    *reinterpret_cast<uint32_t*>(target) = *reinterpret_cast<const uint32_t*>(&pair);
   }
 }
 

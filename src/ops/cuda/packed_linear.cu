@@ -137,7 +137,7 @@ void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed
 }
 
 void rows_to_operand(const Stream& stream, const uint16_t* rows, int num_rows, int in_features,
-                     float input_scale, uint16_t* operand, int num_tiles) {
+                     float input_scale, void* operand, int num_tiles) {
   TANDEM_GPU_CHECK(in_features % 32 == 0 && num_rows <= 8 * num_tiles);
   launch(stream, rows_to_operand_kernel,
          dim3(blocks_for(in_features / 2), static_cast<unsigned>(8 * num_tiles)), dim3(kThreads), 0,

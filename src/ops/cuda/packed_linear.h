@@ -18,7 +18,7 @@ namespace tandem::ops::cuda {
 enum class PackedType { kFp8, kBF16 };
 
 // The largest number of rows of one product; more rows take several.
-inline constexpr int kMaxProductRows = 64;
+inline constexpr int kMaxProductRows = 128;
 
 struct PackedLinear {
   PackedType type = PackedType::kFp8;
@@ -58,12 +58,13 @@ void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed
 // Rows [num_rows, in] BF16 as an operand; input_scale as in Operand. For tests and for inputs that
 // no kernel made.
 void rows_to_operand(const Stream& stream, const uint16_t* rows, int num_rows, int in_features,
-                     float input_scale, uint16_t* operand, int num_tiles);
+                     float input_scale, void* operand, int num_tiles);
 
-// partial sums of operand x weight^T. operand: `num_tiles` tiles of 8 rows (1, 2, 4 or 8), see
+// partial sums of operand x weight^T. operand: `num_tiles` tiles of 8 rows (1, 2, 4, 8 or 16), see
 // operand.cuh; partials: weight.partial_bytes(8 * num_tiles).
-// The sum over `in` runs in index order within a share, FP32 in the tensor cores.
-void product(const Stream& stream, const PackedLinear& weight, const uint16_t* operand,
-             int num_tiles, float* partials);
+// The sum over `in` runs in index order within a share. Sums of E4M3 products keep some 13 bits in
+// the tensor cores: they are added to FP32 registers at least every 128 inputs.
+void product(const Stream& stream, const PackedLinear& weight, const void* operand, int num_tiles,
+             float* partials);
 
 }  // namespace tandem::ops::cuda
