@@ -73,7 +73,8 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .synthetic = options.synthetic,
       .synthetic_seed = options.seed,
       .suppress_tokens = engine.suppress_tokens,
-      .use_graphs = options.use_graphs};
+      .use_graphs = options.use_graphs,
+      .measures_times = options.auto_drafts};
   TANDEM_ASSIGN_OR_RETURN(
       auto device_step,
       gpu::open_device_step(*pair.target_checkpoint, pair.assistant_checkpoint.get(), step));

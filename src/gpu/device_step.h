@@ -38,6 +38,7 @@ struct DeviceStepOptions {
   uint64_t synthetic_seed = 0;
   std::vector<int32_t> suppress_tokens;  // of the target: what a plain greedy sampler leaves out
   bool use_graphs = true;
+  bool measures_times = false;  // fills SpecResult's times, at the cost of three small kernels
 };
 
 // What of a step is measured.

@@ -39,6 +39,7 @@ void PairStep::run_with_candidates(const SpecBatch& batch, const StepLayout& lay
   }
   launch_step(layout, Choice::kCandidates);
   TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+  add_times(layout, result);
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     if (!layout.passes[i].needs_logits) continue;
     const TopTokens* const rows = host_top_.as<TopTokens>() + i * kPassRows;

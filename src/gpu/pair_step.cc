@@ -89,6 +89,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
   host_results_ = ops::cuda::PinnedBuffer(entries * sizeof(RoundResult));
   host_tokens_ = ops::cuda::PinnedBuffer(rows * sizeof(int32_t));
   host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
+  host_moments_ = ops::cuda::PinnedBuffer(3 * sizeof(uint64_t));
   host_kept_ = ops::cuda::PinnedBuffer(entries * sizeof(ops::cuda::KeptState));
   if (target_.runs_wide()) {
     int num_multiprocessors = 0;
@@ -153,6 +154,7 @@ PairStep::Choice PairStep::choice_of(const SpecBatch& batch, const StepLayout& l
 void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
   launch_step(layout, Choice::kDevice);
   TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+  add_times(layout, result);
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const PlannedEntry& entry = layout.entries[i];
     const RoundResult& round = host_results_.as<RoundResult>()[i];
@@ -209,8 +211,10 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
 
 void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart part) {
   control_.copy_to_device(stream_);
+  record_moment(Moment::kBegin);
   if (part != StepPart::kTarget) record_drafts(layout);
   if (part == StepPart::kDrafts) return;
+  record_moment(Moment::kDrafted);
   if (choice == Choice::kCandidates) record_draft_copies();
   next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
@@ -225,6 +229,7 @@ void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart par
   }
   record_wide(layout, layout.wide.size());
   if (choice == Choice::kDevice) record_acceptance(layout);
+  record_moment(Moment::kEnd);
 }
 
 ops::cuda::KvTable PairStep::ring_table() const {

@@ -55,6 +55,10 @@ class PairStep final : public DeviceStep {
   // Rows of the last wide pass as if they had gone through a pass of their own.
   void record_gather(const PlannedPass& planned, int64_t offset);
   void record_acceptance(const StepLayout& layout);
+  // Where measures_times: the device's clock at a place of the step, and what has been measured.
+  enum class Moment { kBegin, kDrafted, kEnd };
+  void record_moment(Moment moment);
+  void add_times(const StepLayout& layout, speculation::SpecResult& result) const;
   // Drafts, and how many there are, to the host.
   void record_draft_copies();
   // The likeliest tokens of each row of pass `index`, to the host.
@@ -101,7 +105,8 @@ class PairStep final : public DeviceStep {
   ops::cuda::PinnedBuffer host_num_drafts_;
   ops::cuda::DeviceBuffer top_, top_scratch_;  // [max_passes * kPassRows] TopTokens
   ops::cuda::PinnedBuffer host_top_;
-  ops::cuda::PinnedBuffer host_kept_;  // [max_entries] KeptState
+  ops::cuda::PinnedBuffer host_moments_;  // [3] nanoseconds
+  ops::cuda::PinnedBuffer host_kept_;     // [max_entries] KeptState
   int num_kept_ = 0;
   std::map<Shape, void*> graphs_;  // cudaGraphExec_t; null: seen once
 };

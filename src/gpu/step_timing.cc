@@ -1,5 +1,6 @@
-// How long steps take on the device alone, for benchmarks.
+// How long steps take on the device: those of the engine, and steps in a row for benchmarks.
 #include "gpu/pair_step.h"
+#include "ops/cuda/clock.h"
 
 namespace tandem::gpu {
 namespace {
@@ -54,6 +55,27 @@ class Repeats {
 };
 
 }  // namespace
+
+void PairStep::record_moment(Moment moment) {
+  if (!options_.measures_times) return;
+  ops::cuda::record_time(stream_, host_moments_.as<uint64_t>() + static_cast<int>(moment));
+}
+
+void PairStep::add_times(const StepLayout& layout, speculation::SpecResult& result) const {
+  if (!options_.measures_times) return;
+  const auto seconds = [this](Moment from, Moment to) {
+    const auto* const moments = host_moments_.as<uint64_t>();
+    return 1e-9 *
+           static_cast<double>(moments[static_cast<int>(to)] - moments[static_cast<int>(from)]);
+  };
+  int64_t num_rows = 0;
+  for (const PlannedPass& pass : layout.passes) num_rows += static_cast<int64_t>(pass.rows.size());
+  result.verify_time = {num_rows, seconds(Moment::kDrafted, Moment::kEnd)};
+  // Entries that have all their drafts go through the later steps too.
+  const double drafts = seconds(Moment::kBegin, Moment::kDrafted);
+  result.draft_times.assign(static_cast<size_t>(layout.max_drafts),
+                            {layout.num_drafting, drafts / layout.max_drafts});
+}
 
 std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) {

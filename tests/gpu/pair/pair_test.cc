@@ -21,6 +21,8 @@ struct Setup {
   int64_t max_chunk_tokens = 512;
   bool use_graphs = true;
   bool assistant = true;
+  bool auto_drafts = false;
+  std::vector<double> synthetic_rates = {};
 };
 
 // Prompts from one token to several windows of 64.
@@ -46,6 +48,9 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
   options.on_gpu = setup.on_gpu;
   options.use_graphs = setup.use_graphs;
   options.num_draft_tokens = setup.num_draft_tokens;
+  options.auto_drafts = setup.auto_drafts;
+  if (!setup.synthetic_rates.empty())
+    options.synthetic = *speculation::SyntheticAcceptance::from_rates(setup.synthetic_rates);
   options.max_num_seqs = setup.max_num_seqs;
   options.max_chunk_tokens = setup.max_chunk_tokens;
   options.max_model_len = 512;
@@ -122,6 +127,26 @@ TEST(PairTest, HostAndDeviceChooseAlike) {
   for (EngineRequest& request : chosen_by_host) request.sampling.num_logprobs = 0;
   expect_same_text(run({.num_draft_tokens = 3, .max_num_seqs = 8}, chosen_by_host), alone(),
                    "chosen by the host");
+}
+
+// The device tells the engine what its steps cost; without that, every round would draft four.
+TEST(PairTest, AutoDraftsFollowWhatTheyBring) {
+  expect_same_text(
+      run({.num_draft_tokens = 8, .max_num_seqs = 8, .auto_drafts = true}, requests(kCount)),
+      alone(), "auto");
+  const auto drafted_per_round = [](double rate) {
+    struct Setup setup{.num_draft_tokens = 4, .max_num_seqs = 1, .auto_drafts = true};
+    setup.synthetic_rates.assign(4, rate);
+    auto few = requests(12);
+    for (EngineRequest& request : few) request.sampling.ignore_eos = true;
+    const speculation::AcceptanceStats stats = run(setup, few).acceptance;
+    int64_t num_rounds = 0;
+    for (const EngineRequest& request : few) num_rounds += request.max_tokens;
+    num_rounds -= stats.num_accepted_tokens;
+    return static_cast<double>(stats.num_draft_tokens) / static_cast<double>(num_rounds);
+  };
+  EXPECT_LT(drafted_per_round(0.0), 1.0);
+  EXPECT_GT(drafted_per_round(1.0), 2.0);
 }
 
 TEST(PairTest, SampledTextDoesNotDependOnDrafts) {
