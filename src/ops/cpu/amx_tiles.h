@@ -4,6 +4,9 @@
 
 #include <cstdint>
 
+#include "ops/cpu/tiles_widen.h"
+
+#if defined(__GFNI__) && defined(__AVX512VBMI__)
 namespace tandem::ops::cpu::avx512 {
 
 class AmxTiles {
@@ -27,6 +30,8 @@ class AmxTiles {
   ~AmxTiles() { asm volatile("tilerelease"); }
   AmxTiles(const AmxTiles&) = delete;
   AmxTiles& operator=(const AmxTiles&) = delete;
+
+  static TANDEM_INLINE Widened widen(__m512i bytes) { return widen_by_bytes(bytes); }
 
   // %c: the number as it is, without a sign of a constant.
   template <int kTile>
@@ -54,3 +59,4 @@ class AmxTiles {
 };
 
 }  // namespace tandem::ops::cpu::avx512
+#endif

@@ -4,7 +4,7 @@
 // inputs and results are zero.
 #pragma once
 
-#include "ops/cpu/vec.h"
+#include "ops/cpu/tiles_widen.h"
 
 #if defined(__AVX512F__)
 namespace tandem::ops::cpu::avx512 {
@@ -12,6 +12,8 @@ namespace tandem::ops::cpu::avx512 {
 class EmulatedTiles {
  public:
   explicit EmulatedTiles(int64_t width) : row_bytes_(width * 4) {}
+
+  static TANDEM_INLINE Widened widen(__m512i bytes) { return widen_by_words(bytes); }
 
   template <int kTile>
   void zero() {

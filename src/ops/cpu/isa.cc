@@ -44,7 +44,8 @@ bool ask_for_amx() {
 }
 
 bool has_amx() {
-  static const bool has = has_avx512() && ask_for_amx();
+  static const bool has = has_avx512() && __builtin_cpu_supports("avx512vbmi") != 0 &&
+                          __builtin_cpu_supports("gfni") != 0 && ask_for_amx();
   return has;
 }
 

@@ -20,6 +20,7 @@ Element element_of(const LinearWeight& weight) {
 struct PreparedRows {
   int halves = 1;
   bool on_tiles = false;
+  TileOrder order = TileOrder::kNeighbours;  // on_tiles
   Quantize quantize = Quantize::kNone;
   float input_scale = 1.0F;
   float* x = nullptr;           // [n, padded(in)]
@@ -27,7 +28,8 @@ struct PreparedRows {
   TileRows tiles;               // on_tiles: the same once more
 
   bool serves(const PreparedRows& wanted) const {
-    return halves == wanted.halves && on_tiles == wanted.on_tiles && quantize == wanted.quantize &&
+    return halves == wanted.halves && on_tiles == wanted.on_tiles && order == wanted.order &&
+           quantize == wanted.quantize &&
            (quantize != Quantize::kStatic || input_scale == wanted.input_scale);
   }
 };
@@ -44,6 +46,7 @@ PreparedRows wanted_by(const LinearWeight& weight, const core::TensorView& x) {
   PreparedRows way;
   way.on_tiles =
       kernels().linear_tiles != nullptr && weight.format != LinearFormat::kF32 && narrow_x;
+  if (way.on_tiles && element_of(weight) == Element::kFp8) way.order = TileOrder::kEights;
   way.halves = way.on_tiles ? 1 : halves_of(element_of(weight));
   way.quantize = static_cast<Quantize>(weight.activation);
   way.input_scale = weight.input_scale;
@@ -58,7 +61,7 @@ void fill(const Context& context, const core::TensorView& x, PreparedRows& way) 
                            end, way.x, way.row_scales);
   });
   if (!way.on_tiles) return;
-  const int64_t items = way.tiles.num_tiles * (depth / kTileDepth);
+  const int64_t items = way.tiles.num_tiles * way.tiles.num_products;
   parallel_for(context, items, kMinWork / (tile_pairs(way.tiles) + 1) + 1,
                [&](int64_t begin, int64_t end) {
                  avx512::pack_tiles(way.x, depth, n, way.tiles, begin, end);
@@ -77,8 +80,8 @@ std::vector<PreparedRows> prepare(const Context& context, const core::TensorView
   const int64_t n = x.rows();
   const int64_t size = n * padded(x.cols());
   const auto count = static_cast<int64_t>(ways.size());
-  const TileRows shape = tile_rows(nullptr, n);
-  const int64_t pairs_size = shape.num_tiles * shape.width * padded(x.cols()) / 2;
+  const TileRows largest = tile_rows(nullptr, n, x.cols(), TileOrder::kEights);
+  const int64_t pairs_size = largest.num_tiles * largest.num_products * tile_pairs(largest);
   float* const values = scratch(ScratchUse::kRows, count * size);
   float* const scales = scratch(ScratchUse::kRowScales, count * n);
   float* const pairs =
@@ -87,7 +90,9 @@ std::vector<PreparedRows> prepare(const Context& context, const core::TensorView
     PreparedRows& way = ways[static_cast<size_t>(i)];
     way.x = values + i * size;
     way.row_scales = scales + i * n;
-    if (way.on_tiles) way.tiles = tile_rows(reinterpret_cast<uint32_t*>(pairs + i * pairs_size), n);
+    if (way.on_tiles)
+      way.tiles =
+          tile_rows(reinterpret_cast<uint32_t*>(pairs + i * pairs_size), n, x.cols(), way.order);
     fill(context, x, way);
   }
   return ways;

@@ -20,16 +20,28 @@ inline constexpr int64_t kTileGroup = 2 * kTileOuts;
 // which stay in the L1 cache.
 inline constexpr int64_t kTilePanelDepth = 512;
 
+// Which elements a product takes. BF16 weights lie ready: 32 neighbours. FP8 ones are widened 64 at
+// a time, and the upper and lower halves of words come together eight by eight: of each 64, one
+// product takes those whose number has bit 3 clear, and the next one the others.
+enum class TileOrder { kNeighbours, kEights };
+
+constexpr int64_t tile_products(int64_t in, TileOrder order) {
+  const int64_t step = order == TileOrder::kEights ? 2 : 1;
+  return (in + step * kTileDepth - 1) / (step * kTileDepth) * step;
+}
+
 // x as BF16, in tiles of rows of one width: a row stands in one column of its tile.
 struct TileRows {
-  uint32_t* pairs = nullptr;  // [num_tiles, depth / 32, 16, width] pairs of neighbours in a row
+  uint32_t* pairs = nullptr;  // [num_tiles, num_products, 16, width] pairs that meet in a product
   int64_t num_tiles = 0;
   int64_t width = 0;
+  int64_t num_products = 0;
+  TileOrder order = TileOrder::kNeighbours;
 };
 
-constexpr TileRows tile_rows(uint32_t* pairs, int64_t n) {
+constexpr TileRows tile_rows(uint32_t* pairs, int64_t n, int64_t in, TileOrder order) {
   const int64_t num_tiles = (n + kTileRows - 1) / kTileRows;
-  return {pairs, num_tiles, (n + num_tiles - 1) / num_tiles};
+  return {pairs, num_tiles, (n + num_tiles - 1) / num_tiles, tile_products(in, order), order};
 }
 
 // Pairs of one row tile and one product.
@@ -44,14 +56,17 @@ constexpr int64_t tiles_scratch(int64_t num_tiles) {
 }
 
 namespace avx512 {
-// Row tiles' products [begin, end) of rows.pairs, in its order, from x [n, depth]; zeros where a
-// tile has no row.
+// Row tiles' products [begin, end) of rows.pairs, in its order, from x [n, depth], depth a multiple
+// of 32; zeros where a tile has no row or x no element.
 void pack_tiles(const float* x, int64_t depth, int64_t n, const TileRows& rows, int64_t begin,
                 int64_t end);
 // Both: outputs [begin, end); begin is a multiple of kTileGroup. The second does with AVX-512 what
 // the first does on AMX, with the same bits, and shows on every machine that the tiling is right.
 void linear_amx(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
 void linear_emulated(const LinearJob& job, int64_t begin, int64_t end, float* scratch);
+// How each widens 64 FP8 bytes, for tests: words [2, 32] of the two products.
+void widen_amx(const uint8_t* bytes, uint16_t* words);
+void widen_emulated(const uint8_t* bytes, uint16_t* words);
 }  // namespace avx512
 
 }  // namespace tandem::ops::cpu

@@ -9,23 +9,21 @@
 #if defined(__AVX512F__)
 namespace tandem::ops::cpu::avx512 {
 
-// Products whose weights are staged at once, without a panel.
-inline constexpr int64_t kStagedProducts = 4;
-
 // One group of outputs: its tiles of sums are [row tile][output tile][16][width].
 struct TileGroup {
   int64_t first;  // output
   int64_t last;   // output behind those of the job; what lies there is worth fetching early
   uint16_t* panel;
   float* sums;
-  float* totals;       // with block scales
-  int64_t staged = 0;  // products of this group that were staged, without a panel
+  float* totals;           // with block scales
+  int64_t staged = 0;      // BF16, without a panel: products of this group that were staged
+  int64_t first_pair = 0;  // FP8, without a panel: pairs of products of earlier groups
 
   TANDEM_INLINE float* sums_of(int64_t row_tile, int64_t out_tile) const {
     return sums + (row_tile * 2 + out_tile) * kTileSums;
   }
   TANDEM_INLINE uint16_t* staged_tile(int64_t place, int64_t out_tile) const {
-    return panel + (place * 2 + out_tile) * kTileOuts * kTileDepth;
+    return panel + (place * 2 + out_tile) * kTileWords;
   }
 };
 
@@ -76,43 +74,24 @@ TANDEM_INLINE void fetch_panel(const LinearJob& job, const TileGroup& group,
   }
 }
 
-// From a piece of an FP8 row to what a thread should ask for meanwhile, in bytes: some lines behind
-// it, or in the group's successor if there is one.
-TANDEM_INLINE int64_t fetch_distance(const LinearJob& job, const TileGroup& group, int64_t column) {
-  constexpr int64_t kAhead = 12 * int64_t{64};
-  if (column + kAhead < job.in) return kAhead;
-  const bool next = group.first + 2 * kTileGroup <= group.last;
-  return next ? kTileGroup * job.weight_stride + kAhead - job.in : 0;
+// Stages BF16 weights that do not lie ready, at least two products ahead of product k: a tile that
+// was stored just before would hold up its own load.
+template <int kOuts>
+TANDEM_INLINE void stage_ahead(const LinearJob& job, TileGroup& group, int64_t k) {
+  for (; group.staged <= k + 2 && group.staged < job.tiles.num_products; ++group.staged)
+    unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
+      const int64_t out = group.first + o * kTileOuts;
+      if (!lies_ready<Bf16Element>(job, out, group.staged))
+        stage(job, out, group.staged, group.staged_tile(group.staged % kStagedProducts, o));
+    });
 }
 
-// Stages weights at least two products ahead of product k: a tile that was stored just before would
-// hold up its own load.
-template <typename E, int kOuts>
-TANDEM_INLINE void stage_ahead(const LinearJob& job, TileGroup& group, int64_t k) {
-  const int64_t products = padded(job.in) / kTileDepth;
-  const auto place = [&](int64_t product, int64_t o)
-                         TANDEM_LAMBDA { return group.staged_tile(product % kStagedProducts, o); };
-  while (group.staged <= k + 2 && group.staged < products) {
-    const int64_t now = group.staged;
-    bool both = false;
-    if constexpr (sizeof(typename E::Storage) == 1) {
-      both = now % 2 == 0 && (now + 2) * kTileDepth <= job.in &&
-             group.first + kOuts * kTileOuts <= job.out;
-      if (both) {
-        const int64_t ahead = fetch_distance(job, group, now * kTileDepth);
-        unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
-          stage_pair(job, group.first + o * kTileOuts, now, ahead, place(now, o),
-                     place(now + 1, o));
-        });
-      }
-    }
-    if (!both)
-      unroll<kOuts>([&](auto o) TANDEM_LAMBDA {
-        const int64_t out = group.first + o * kTileOuts;
-        if (!lies_ready<E>(job, out, now)) stage<E>(job, out, now, place(now, o));
-      });
-    group.staged += both ? 2 : 1;
-  }
+// Where the weights of product k were staged.
+template <typename E>
+TANDEM_INLINE int64_t staged_place(const TileGroup& group, const Products& products, int64_t k) {
+  if (products.in_panel) return k - products.begin;
+  if constexpr (sizeof(typename E::Storage) == 2) return k % kStagedProducts;
+  return (group.first_pair + k / 2) % kStagedPairs * 2 + k % 2;
 }
 
 // Tile o of the weights of product k.
@@ -126,8 +105,8 @@ TANDEM_INLINE void load_weights(const LinearJob& job, const TileGroup& group, Ti
     tiles.template load<kTile>(from, job.weight_stride * 2);
     return;
   }
-  const int64_t place = products.in_panel ? k - products.begin : k % kStagedProducts;
-  tiles.template load<kTile>(group.staged_tile(place, o), kTileDepth * 2);
+  tiles.template load<kTile>(group.staged_tile(staged_place<E>(group, products, k), o),
+                             kTileDepth * 2);
 }
 
 // Rows of x come from the L2 cache: asks for them two products ahead.

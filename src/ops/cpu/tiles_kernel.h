@@ -11,11 +11,12 @@
 #if defined(__AVX512F__)
 namespace tandem::ops::cpu::avx512 {
 
-// sums += weights x for kOuts tiles of outputs and kRows tiles of rows. Loads and products take
-// turns as the unit can start them.
+// sums += weights x for kOuts tiles of outputs and kRows tiles of rows. Loads, products and the
+// widening of FP8 weights, two pairs of products ahead, take turns as the core can start them.
 template <typename E, int kOuts, int kRows, typename Tiles>
-void multiply(const LinearJob& job, TileGroup& group, Tiles& tiles, int64_t row_tile,
-              const Products& products) {
+void multiply(const LinearJob& job, TileGroup& group, Stager<Tiles>& stager, Tiles& tiles,
+              int64_t row_tile, const Products& products) {
+  constexpr bool kFp8 = sizeof(typename E::Storage) == 1;
   const int64_t row_bytes = job.tiles.width * 4;
   for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
     if (products.fresh)
@@ -23,26 +24,30 @@ void multiply(const LinearJob& job, TileGroup& group, Tiles& tiles, int64_t row_
     else
       tiles.template load<2 * o + r>(group.sums_of(row_tile + r, o), row_bytes);
   });
-  const int64_t tile_size = padded(job.in) / kTileDepth * tile_pairs(job.tiles);
+  const int64_t tile_size = job.tiles.num_products * tile_pairs(job.tiles);
   const uint32_t* x =
       job.tiles.pairs + row_tile * tile_size + products.begin * tile_pairs(job.tiles);
   for (int64_t k = products.begin; k < products.end; ++k, x += tile_pairs(job.tiles)) {
-    if (!products.in_panel) {
+    if (products.in_panel) {
+      if (row_tile == 0) fetch_panel<E, kOuts>(job, group, products, k);
+    } else if constexpr (!kFp8) {
       fetch_ahead<E, kOuts>(job, group, k);
-      stage_ahead<E, kOuts>(job, group, k);
-    } else if (row_tile == 0) {
-      fetch_panel<E, kOuts>(job, group, products, k);
+      stage_ahead<kOuts>(job, group, k);
     }
     load_weights<E, 4>(job, group, tiles, products, k, 0);
     unroll<kRows>([&](auto r) TANDEM_LAMBDA {
       fetch_rows(job, x + r * tile_size);
       tiles.template load<6 + r>(x + r * tile_size, row_bytes);
       tiles.template dot<r, 4, 6 + r>();
+      if constexpr (kFp8 && r == 0)
+        if (!products.in_panel) stager.quarter();
       if constexpr (kOuts == 2) {
         if constexpr (r == 0) load_weights<E, 5>(job, group, tiles, products, k, 1);
         tiles.template dot<2 + r, 5, 6 + r>();
       }
     });
+    if constexpr (kFp8)
+      if (!products.in_panel) stager.quarter();
   }
   for_tile<kOuts, kRows>([&](auto o, auto r) TANDEM_LAMBDA {
     tiles.template store<2 * o + r>(group.sums_of(row_tile + r, o), row_bytes);
@@ -50,7 +55,7 @@ void multiply(const LinearJob& job, TileGroup& group, Tiles& tiles, int64_t row_
 }
 
 // The FP8 block format: the sums of 128 elements are scaled, then added.
-inline void add_scaled(const LinearJob& job, const TileGroup& group, int64_t begin) {
+TANDEM_INLINE void add_scaled(const LinearJob& job, const TileGroup& group, int64_t begin) {
   const float scale = job.block_scales[group.first / kScaleBlock * job.block_stride +
                                        begin * kTileDepth / kScaleBlock];
   for (int64_t i = 0; i < job.tiles.num_tiles * 2 * kTileSums; i += kLanes) {
@@ -59,8 +64,10 @@ inline void add_scaled(const LinearJob& job, const TileGroup& group, int64_t beg
   }
 }
 
-// Scales the sums and stores the outputs that exist.
-inline void store_group(const LinearJob& job, const TileGroup& group, int64_t out_tiles) {
+// Scales the sums and stores the outputs that exist. fold: the power of two that the weight's
+// element type leaves out.
+TANDEM_INLINE void store_group(const LinearJob& job, const TileGroup& group, int64_t out_tiles,
+                               float fold) {
   const float* const sums = job.block_scales == nullptr ? group.sums : group.totals;
   const auto width = static_cast<int32_t>(job.tiles.width);
   const __m512i lanes = _mm512_mullo_epi32(lane_index().v, _mm512_set1_epi32(width));
@@ -68,7 +75,8 @@ inline void store_group(const LinearJob& job, const TileGroup& group, int64_t ou
     const int64_t out = group.first + o * kTileOuts;
     const int count = static_cast<int>(job.out - out < kTileOuts ? job.out - out : kTileOuts);
     const Vec scales =
-        job.channel_scales == nullptr ? set1(job.scale) : load(job.channel_scales + out, count);
+        mul(job.channel_scales == nullptr ? set1(job.scale) : load(job.channel_scales + out, count),
+            set1(fold));
     for (int64_t row = 0; row < job.n; ++row) {
       const float* const from = sums + (row / width * 2 + o) * kTileSums + row % width;
       const Vec sum{_mm512_i32gather_ps(lanes, from, sizeof(float))};
@@ -78,8 +86,8 @@ inline void store_group(const LinearJob& job, const TileGroup& group, int64_t ou
 }
 
 template <typename E, int kOuts, typename Tiles>
-void linear_group(const LinearJob& job, TileGroup& group, Tiles& tiles) {
-  const int64_t all = padded(job.in) / kTileDepth;
+void linear_group(const LinearJob& job, TileGroup& group, Stager<Tiles>& stager, Tiles& tiles) {
+  const int64_t all = job.tiles.num_products;
   const bool blocks = job.block_scales != nullptr;
   const bool in_panel = job.tiles.num_tiles > 2;
   int64_t step = in_panel ? kTilePanelDepth / kTileDepth : all;
@@ -90,18 +98,19 @@ void linear_group(const LinearJob& job, TileGroup& group, Tiles& tiles) {
                             in_panel};
     if (in_panel)
       unroll<kOuts>([&](auto o) {
-        stage_panel<E>(job, group.first + o * kTileOuts, begin, products.end,
-                       group.staged_tile(0, o));
+        stage_panel<E, Tiles>(job, group.first + o * kTileOuts, begin, products.end,
+                              group.staged_tile(0, o));
       });
     for (int64_t tile = 0; tile < job.tiles.num_tiles; tile += 2) {
       if (tile + 1 < job.tiles.num_tiles)
-        multiply<E, kOuts, 2>(job, group, tiles, tile, products);
+        multiply<E, kOuts, 2>(job, group, stager, tiles, tile, products);
       else
-        multiply<E, kOuts, 1>(job, group, tiles, tile, products);
+        multiply<E, kOuts, 1>(job, group, stager, tiles, tile, products);
     }
     if (blocks) add_scaled(job, group, begin);
   }
-  store_group(job, group, kOuts);
+  group.first_pair += all / 2;
+  store_group(job, group, kOuts, E::kFold);
 }
 
 template <typename E, typename Tiles>
@@ -112,11 +121,14 @@ void linear_on_tiles(const LinearJob& job, int64_t begin, int64_t end, float* sc
   group.panel = reinterpret_cast<uint16_t*>(scratch);
   group.sums = scratch + kTileGroup * kTilePanelDepth / 2;
   group.totals = group.sums + (job.tiles.num_tiles + 1) / 2 * 2 * 2 * kTileSums;
+  Stager<Tiles> stager(job, begin, end, group.panel);
+  if (sizeof(typename E::Storage) == 1 && job.tiles.num_tiles <= 2)
+    for (int i = 0; i < 2 * Stager<Tiles>::kQuarters; ++i) stager.quarter();
   for (group.first = begin; group.first < end; group.first += kTileGroup) {
     if (group.first + kTileOuts < end)
-      linear_group<E, 2>(job, group, tiles);
+      linear_group<E, 2>(job, group, stager, tiles);
     else
-      linear_group<E, 1>(job, group, tiles);
+      linear_group<E, 1>(job, group, stager, tiles);
   }
 }
 

@@ -163,7 +163,7 @@ void expect_same_rows(const Context& context, const Tensor& x, const Weight& w,
 }
 
 constexpr std::pair<int64_t, int64_t> kInOut[] = {
-    {72, 197}, {136, 72}, {24, 33}, {520, 40}, {2100, 35}};
+    {72, 197}, {136, 72}, {24, 33}, {520, 40}, {512, 96}, {2100, 35}};
 
 // The promise of ops/context.h, held bit by bit: speculation rests on it.
 TEST_P(LinearTest, ARowHasTheSameBitsHoweverManyRideAlong) {

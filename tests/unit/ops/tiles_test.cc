@@ -1,6 +1,7 @@
 // Linear on matrix tiles against the unit's definition, bit by bit.
 #include <cmath>
 
+#include "ops/cpu/tiles.h"
 #include "ops/linear.h"
 #include "tests/unit/ops/tensors.h"
 
@@ -14,15 +15,25 @@ std::vector<cpu::Isa> tile_isas() {
   return isas;
 }
 
+// The elements of each product, as ops/cpu/tiles.h says: 32 neighbours, or of 64 those whose number
+// has bit 3 clear and then the others.
+std::vector<std::vector<int64_t>> products_of(int64_t in, bool fp8) {
+  std::vector<std::vector<int64_t>> products(
+      static_cast<size_t>(fp8 ? (in + 63) / 64 * 2 : (in + 31) / 32));
+  for (int64_t i = 0; i < in; ++i)
+    products[static_cast<size_t>(fp8 ? i / 64 * 2 + i / 8 % 2 : i / 32)].push_back(i);
+  return products;
+}
+
 // TDPBF16PS once more, from Intel's manual (SDM, volume 2), one element at a time. None of the
 // values of these tests is a denormal number.
 float sum_of_tiles(const Tensor& w, int64_t out, const Tensor& x, int64_t row) {
   float sum = 0.0F;
-  for (int64_t begin = 0; begin < x.cols(); begin += 32) {
+  for (const auto& product : products_of(x.cols(), w.view().dtype == DType::kF8E4M3)) {
     float even = 0.0F;
     float odd = 0.0F;
-    for (int64_t i = begin; i < std::min(begin + 32, x.cols()); ++i) {
-      float& half = (i - begin) % 2 == 0 ? even : odd;
+    for (const int64_t i : product) {
+      float& half = i % 2 == 0 ? even : odd;
       half = std::fma(w.at(out, i), x.at(row, i), half);
     }
     sum += even + odd;
@@ -107,6 +118,27 @@ TEST(Tiles, EveryFp8NumberIsExact) {
           for (int64_t o = 0; o < kOut; ++o)
             ASSERT_EQ(y.at(r, o), w.at(o, first + r)) << cpu::isa_name(isa) << ", n " << n;
       }
+}
+
+// The unit's own way to widen bytes runs where there is no unit, but for its instructions.
+TEST(Tiles, EveryByteIsWidenedExactly) {
+  const auto expect_exact = [](void (*widen)(const uint8_t*, uint16_t*)) {
+    for (int first = 0; first < 256; ++first) {
+      uint8_t bytes[64];
+      uint16_t words[64];
+      for (int i = 0; i < 64; ++i) bytes[i] = static_cast<uint8_t>(first + 5 * i);
+      widen(bytes, words);
+      for (int i = 0; i < 64; ++i) {
+        if (core::e4m3_is_nan(bytes[i])) continue;  // refused when the file is read
+        const uint16_t word = words[i / 8 % 2 * 32 + i / 16 * 8 + i % 8];
+        ASSERT_EQ(core::to_float(core::BFloat16{word}) * 256, core::e4m3_to_float(bytes[i]));
+        ASSERT_EQ(word >> 15, bytes[i] >> 7);  // the sign of zero too
+      }
+    }
+  };
+  if (cpu::has_isa(cpu::Isa::kAmxEmulated)) expect_exact(cpu::avx512::widen_emulated);
+  const bool has_both = __builtin_cpu_supports("gfni") && __builtin_cpu_supports("avx512vbmi");
+  if (cpu::has_isa(cpu::Isa::kAmxEmulated) && has_both) expect_exact(cpu::avx512::widen_amx);
 }
 
 TEST(Isa, NamesAreReadBackAndOthersRefused) {
