@@ -70,12 +70,18 @@ struct Projection {
 };
 constexpr size_t kDemoBytes = size_t{24} << 20;
 constexpr size_t kLargeBytes = size_t{1} << 40;
-constexpr Projection kProjections[] = {
-    {"demo gate", 256, 1024, kDemoBytes},       {"demo down", 1024, 256, kDemoBytes},
-    {"demo q", 256, 256, kDemoBytes},           {"demo head", 256, 4096, kDemoBytes},
-    {"12B gate", 3840, 15360, kLargeBytes},     {"12B down", 15360, 3840, kLargeBytes},
-    {"12B sliding q", 3840, 4096, kLargeBytes}, {"12B sliding o", 4096, 3840, kLargeBytes},
-    {"12B global o", 8192, 3840, kLargeBytes}};
+constexpr Projection kProjections[] = {{"demo gate", 256, 1024, kDemoBytes},
+                                       {"demo down", 1024, 256, kDemoBytes},
+                                       {"demo q", 256, 256, kDemoBytes},
+                                       {"demo head", 256, 4096, kDemoBytes},
+                                       {"12B gate", 3840, 15360, kLargeBytes},
+                                       {"12B down", 15360, 3840, kLargeBytes},
+                                       {"12B sliding q", 3840, 4096, kLargeBytes},
+                                       {"12B sliding o", 4096, 3840, kLargeBytes},
+                                       {"12B global o", 8192, 3840, kLargeBytes},
+                                       {"12B draft gate", 1024, 8192, kLargeBytes},
+                                       {"12B draft down", 8192, 1024, kLargeBytes},
+                                       {"12B draft head", 1024, 262144, kLargeBytes}};
 
 __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t sum_of(const uint64_t* words,
                                                                              int64_t count) {

@@ -55,15 +55,20 @@ TANDEM_INLINE void stage(const LinearJob& job, int64_t out, int64_t product, uin
 // Widens FP8 weights, pair of products by pair, through all groups of outputs of a thread's part,
 // each pair in four quarters: between them stand the unit's operations on earlier pairs, so that
 // both are under way at once. Each row also asks for what lies some lines behind it, or at the
-// beginning of the next group's. No branch for pieces without subnormal numbers: mistaken guesses
-// cost more.
+// beginning of the next group's. Short rows lie in few pages, where the core's own prefetching
+// loses track of 32 of them: the next group is asked for as well, as it lies in memory. No branch
+// for pieces without subnormal numbers: mistaken guesses cost more.
 template <typename Tiles>
 class Stager {
  public:
   static constexpr int kQuarters = 4;
 
   Stager(const LinearJob& job, int64_t begin, int64_t end, uint16_t* places)
-      : job_(job), end_(end), places_(places), out_(begin) {
+      : job_(job),
+        end_(end),
+        places_(places),
+        short_rows_(job.in <= 2048 && job.weight_stride == job.in),
+        out_(begin) {
     look();
   }
 
@@ -77,6 +82,7 @@ class Stager {
     uint16_t* to =
         places_ + (place_ * 4 + row / kTileOuts) * kTileWords + row % kTileOuts * kTileDepth;
     if (whole_) {
+      if (short_rows_ && out_ + 2 * kTileGroup <= end_) fetch_next_group(row);
       const int64_t ahead = ahead_;
       from += (out_ + row) * stride;
       for (int64_t o = 0; o < kRows; ++o, from += stride, to += kTileDepth) {
@@ -99,6 +105,14 @@ class Stager {
     _mm512_store_si512(to + 2 * kTileWords, words.second);
   }
 
+  // A line for each row of this quarter, one behind the other.
+  TANDEM_INLINE void fetch_next_group(int64_t row) const {
+    const auto* const lines = static_cast<const char*>(job_.weight) +
+                              (out_ + kTileGroup) * job_.weight_stride +
+                              (pair_ * kTileGroup + row) * 64;
+    for (int64_t o = 0; o < kTileGroup / kQuarters; ++o) _mm_prefetch(lines + o * 64, _MM_HINT_T1);
+  }
+
   TANDEM_INLINE void next_pair() {
     quarter_ = 0;
     place_ = (place_ + 1) % kStagedPairs;
@@ -110,17 +124,18 @@ class Stager {
   }
 
   TANDEM_INLINE void look() {
-    constexpr int64_t kAhead = 8 * int64_t{64};
+    const int64_t ahead = (short_rows_ ? 2 : 8) * int64_t{64};
     const int64_t column = pair_ * kPairDepth;
     whole_ = out_ + kTileGroup <= job_.out && column + kPairDepth <= job_.in;
     const bool next = out_ + 2 * kTileGroup <= end_;
-    const int64_t to_next = next ? kTileGroup * job_.weight_stride + kAhead - job_.in : 0;
-    ahead_ = column + kAhead < job_.in ? kAhead : to_next;
+    const int64_t to_next = next ? kTileGroup * job_.weight_stride + ahead - job_.in : 0;
+    ahead_ = column + ahead < job_.in ? ahead : to_next;
   }
 
   const LinearJob& job_;
   int64_t end_;       // of the part's outputs
   uint16_t* places_;  // [kStagedPairs, 2 products, 2 output tiles, 16, 32]
+  bool short_rows_;
   // What comes next.
   int64_t out_;  // the group's first
   int64_t pair_ = 0;
