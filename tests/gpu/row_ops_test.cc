@@ -158,12 +158,14 @@ TEST_P(RowOps, StartLayerRoundsTheSumOnce) {
   constexpr float kScale = 1.37F;
   const auto x_device = tests::poisoned(count() * 2);
   NextResults next(rows_, hidden_, GetParam().input_scale, weights(hidden_, 4));
-  ops::cuda::start_layer(
-      {}, {rows_, hidden_, sums_.upload(), kScale, x_device.as<uint16_t>(), next.view()});
+  const ops::cuda::Partials sums = sums_.upload();
+  ops::cuda::start_layer({}, {rows_, hidden_, sums, kScale, x_device.as<uint16_t>(), next.view()});
   tests::synchronize();
   next.read();
   const auto got = tests::to_host<core::BFloat16>(x_device, count());
-  tests::expect_rows("x", sums_.bf16(rows_, 0, hidden_, kScale), got, hidden_,
+  const int groups = ops::cuda::piece_groups(sums, hidden_);
+  EXPECT_EQ(groups, sums.max_pieces > 8 && hidden_ <= 2048 ? 4 : 1);
+  tests::expect_rows("x", sums_.bf16(rows_, 0, hidden_, kScale, groups), got, hidden_,
                      [](size_t) { return 0.0F; });
   next.expect_norm_of(got);
 }

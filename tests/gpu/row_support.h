@@ -63,10 +63,17 @@ class HostSums {
       for (int column = 0; column < columns_; ++column)
         for (int i = 0; i < pieces(column); ++i) piece(row, column, i) = normal(random);
   }
-  // FP32, pieces in order.
-  float at(int row, int column) {
-    float sum = piece(row, column, 0);
-    for (int i = 1; i < pieces(column); ++i) sum += piece(row, column, i);
+  // FP32, pieces in order; with several groups, sums of runs of pieces in order.
+  float at(int row, int column, int groups = 1) {
+    const int count = pieces(column);
+    float sum = 0.0F;
+    for (int group = 0; group < groups; ++group) {
+      const int begin = count * group / groups;
+      const int end = count * (group + 1) / groups;
+      float run = begin < end ? piece(row, column, begin) : 0.0F;
+      for (int i = begin + 1; i < end; ++i) run += piece(row, column, i);
+      sum = group == 0 ? run : sum + run;
+    }
     return sum;
   }
   // Of sums with the same columns and cuts.
@@ -81,11 +88,11 @@ class HostSums {
     layout_.data = device_.as<float>();
     return layout_;
   }
-  Bf16Rows bf16(int num_rows, int begin, int end, float scale) {
+  Bf16Rows bf16(int num_rows, int begin, int end, float scale, int groups = 1) {
     Bf16Rows rows;
     for (int row = 0; row < num_rows; ++row)
       for (int column = begin; column < end; ++column)
-        rows.push_back(core::to_bf16(at(row, column) * scale));
+        rows.push_back(core::to_bf16(at(row, column, groups) * scale));
     return rows;
   }
 

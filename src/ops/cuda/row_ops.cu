@@ -1,6 +1,8 @@
 #include "ops/cuda/row_ops.h"
 
+#include "ops/cuda/cluster.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/ptx.cuh"
 #include "ops/cuda/row_math.cuh"
 
 namespace tandem::ops::cuda {
@@ -38,66 +40,115 @@ RowShape row_shape(int hidden) {
   return {cluster, ((fours + cluster - 1) / cluster + 31) / 32 * 32};
 }
 
+// A short row has sums of many pieces: kPieceGroups threads share those of four columns.
+constexpr int kPieceGroups = 4;
+constexpr int kGroupThreads = kRowThreads / kPieceGroups;
+constexpr int kMaxCluster = 8;
+RowShape shared_row_shape(int hidden) {
+  unsigned cluster = 1;
+  while (static_cast<unsigned>(hidden) / 4 > cluster * kGroupThreads) cluster *= 2;
+  return {cluster, kRowThreads};
+}
+
 struct RowPlace {
   int row;
   int column;  // the first of four
   int cluster;
-  int rank;  // in the cluster
+  int rank;   // in the cluster
+  int group;  // of the threads that share these columns; all but 0 only help to load
 };
+template <int kGroups>
 __device__ RowPlace row_place() {
   int cluster = 0;
   int rank = 0;
   asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(cluster));
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return {static_cast<int>(blockIdx.x) / cluster,
-          (rank * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * 4, cluster, rank};
+  const int threads = static_cast<int>(blockDim.x) / kGroups;
+  const int thread = static_cast<int>(threadIdx.x);
+  return {static_cast<int>(blockIdx.x) / cluster, (rank * threads + thread % threads) * 4, cluster,
+          rank, thread / threads};
 }
 
-// A barrier of all threads of the cluster; what they wrote to each other's shared memory before is
-// there after it.
-__device__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+// load_product() of a row. With several groups each adds a run of the pieces in order, and group 0
+// adds their sums in order; the other groups get zeros. Whole blocks.
+template <int kGroups>
+__device__ Four load_row(const Partials& sums, float scale, const RowPlace& place, int pieces) {
+  if constexpr (kGroups == 1) {
+    return pieces == 0 ? Four{} : load_product(sums, scale, place.row, place.column, pieces);
+  } else {
+    __shared__ float4 parts[kGroups - 1][kRowThreads / kGroups];
+    const int thread = static_cast<int>(threadIdx.x) % (kRowThreads / kGroups);
+    const int first = pieces * place.group / kGroups;
+    const int count = pieces * (place.group + 1) / kGroups - first;
+    Partials run = sums;
+    run.data += static_cast<int64_t>(first) * sums.num_rows * kSetColumns;
+    float4 sum = {0.0F, 0.0F, 0.0F, 0.0F};
+    if (count > 0) sum = load_sum4(run, place.row, place.column, count);
+    if (place.group > 0) parts[place.group - 1][thread] = sum;
+    __syncthreads();
+    if (place.group > 0) return {};
+#pragma unroll
+    for (int i = 0; i < kGroups - 1; ++i) {
+      const float4 part = parts[i][thread];
+      sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
+    }
+    return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
+             round_bf16(sum.w * scale)}};
+  }
 }
 
-__device__ void store_remote(const float* target, int rank, float value) {
-  const auto local = static_cast<uint32_t>(__cvta_generic_to_shared(target));
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "st.shared::cluster.f32 [remote], %2;\n"
-      "}" ::"r"(local),
-      "r"(rank), "f"(value)
-      : "memory");
+// Where the warps of a cluster leave their parts of one sum: each tells every block, and a block
+// that has all of them goes on; no barrier of the cluster is in the way.
+struct RowSum {
+  float parts[kMaxRowWarps];
+  uint64_t arrived;  // counts bytes
+};
+
+// Between this and the first add_up(): cluster_wait(), as all blocks must have come this far.
+template <int kSums>
+__device__ void prepare_sums(RowSum (&sums)[kSums], const RowPlace& place) {
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) {
+      const uint32_t barrier = ptx::shared_address(&sums[i].arrived);
+      ptx::barrier_init(barrier, 1);
+      ptx::barrier_arrive_expect(barrier,
+                                 static_cast<uint32_t>(place.cluster) * blockDim.x / 32 * 4);
+    }
+    ptx::fence_barrier_init_cluster();
+  }
+  __syncthreads();
+  ptx::cluster_arrive();
 }
 
-// The sum over the cluster, the same bits in every thread: every warp tells every block its sum.
-// Each call needs a scratch of its own. Every block must have started.
-__device__ float row_sum(float value, const RowPlace& place, float (&scratch)[kMaxRowWarps]) {
+// The sum over the cluster, the same bits in every thread.
+__device__ float add_up(float value, const RowPlace& place, RowSum& sum) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int num_warps = static_cast<int>(blockDim.x) / 32;
+  const int part = place.rank * num_warps + static_cast<int>(threadIdx.x) / 32;
   value = warp_sum(value);
-  if (lane < place.cluster)
-    store_remote(&scratch[place.rank * num_warps + static_cast<int>(threadIdx.x) / 32], lane,
-                 value);
-  __syncwarp();
-  cluster_arrive();
-  cluster_wait();
+  if (place.cluster == 1) {  // asynchronous stores are for clusters alone
+    if (lane == 0) sum.parts[part] = value;
+    __syncthreads();
+  } else {
+    const uint32_t arrived = ptx::shared_address(&sum.arrived);
+    if (lane < place.cluster)
+      ptx::store_peer_async(ptx::peer_address(ptx::shared_address(&sum.parts[part]), lane), value,
+                            ptx::peer_address(arrived, lane));
+    ptx::barrier_wait_cluster(arrived, 0);
+  }
   const int total = place.cluster * num_warps;
-  const float low = lane < total ? scratch[lane] : 0.0F;
-  const float high = lane + 32 < total ? scratch[lane + 32] : 0.0F;
+  const float low = lane < total ? sum.parts[lane] : 0.0F;
+  const float high = lane + 32 < total ? sum.parts[lane + 32] : 0.0F;
   return warp_sum(low + high);
 }
 
 __device__ float inverse_rms(const Four& x, int hidden, float eps, const RowPlace& place,
-                             float (&scratch)[kMaxRowWarps]) {
+                             RowSum& sum) {
   float squares = 0.0F;
 #pragma unroll
   for (int j = 0; j < 4; ++j) squares += x.v[j] * x.v[j];
-  const float mean = row_sum(squares, place, scratch) / static_cast<float>(hidden);
+  const float mean = add_up(squares, place, sum) / static_cast<float>(hidden);
   return 1.0F / sqrtf(mean + eps);
 }
 
@@ -111,12 +162,11 @@ __device__ Four normalized(const Four& x, float inverse, uint2 weight_bits) {
 
 // Writes the residual and its norm. x is zero beyond the row.
 __device__ void finish_row(const Four& x, const RowPlace& place, int hidden, uint16_t* residual,
-                           const NextNorm& next, uint2 weight_bits,
-                           float (&scratch)[kMaxRowWarps]) {
-  const bool active = place.column < hidden;
+                           const NextNorm& next, uint2 weight_bits, RowSum& sum) {
+  const bool active = place.group == 0 && place.column < hidden;
   const int64_t start = static_cast<int64_t>(place.row) * hidden;
   if (active) store_bits(residual + start + place.column, x);
-  const float inverse = inverse_rms(x, hidden, next.eps, place, scratch);
+  const float inverse = inverse_rms(x, hidden, next.eps, place, sum);
   if (!active) return;
   const Four n = normalized(x, inverse, weight_bits);
   if (next.operand.data != nullptr) store_four(next.operand, place.row, place.column, n);
@@ -134,56 +184,53 @@ __device__ int pieces_at(const Partials& sums, int column, int num_columns) {
 
 __global__ void __launch_bounds__(kRowThreads) embed_norm_kernel(const EmbedNorm op) {
   allow_next();
-  cluster_arrive();
-  __shared__ float scratch[kMaxRowWarps];
-  const RowPlace place = row_place();
+  __shared__ RowSum sums[1];
+  const RowPlace place = row_place<1>();
+  prepare_sums(sums, place);
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
-  cluster_wait();
+  ptx::cluster_wait();
   wait_for_previous();
   Four x;
   if (place.column < op.hidden) x = load_embedding(op.table, op.tokens[place.row], place.column);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, scratch);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, sums[0]);
 }
 
+template <int kGroups>
 __global__ void __launch_bounds__(kRowThreads) start_layer_kernel(const StartLayer op) {
   allow_next();
-  cluster_arrive();
-  __shared__ float scratch[kMaxRowWarps];
-  const RowPlace place = row_place();
+  __shared__ RowSum sums[1];
+  const RowPlace place = row_place<kGroups>();
+  prepare_sums(sums, place);
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
-  cluster_wait();
+  ptx::cluster_wait();
   wait_for_previous();
-  Four x;
-  if (place.column < op.hidden)
-    x = load_product(op.sums, op.scale, place.row, place.column, pieces);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, scratch);
+  const Four x = load_row<kGroups>(op.sums, op.scale, place, pieces);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, sums[0]);
 }
 
+template <int kGroups>
 __global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const ResidualNorm op) {
   allow_next();
-  cluster_arrive();
-  __shared__ float branch_scratch[kMaxRowWarps];
-  __shared__ float scratch[kMaxRowWarps];
-  const RowPlace place = row_place();
+  __shared__ RowSum sums[2];
+  const RowPlace place = row_place<kGroups>();
+  prepare_sums(sums, place);
   const uint2 post_weight = load_weight(op.post_weight, place, op.hidden);
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
-  cluster_wait();
+  ptx::cluster_wait();
   wait_for_previous();
   Four old;
-  Four y;
-  if (place.column < op.hidden) {
+  if (place.group == 0 && place.column < op.hidden)
     old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden + place.column));
-    y = load_product(op.sums, op.scale, place.row, place.column, pieces);
-  }
-  const float inverse = inverse_rms(y, op.hidden, op.eps, place, branch_scratch);
+  const Four y = load_row<kGroups>(op.sums, op.scale, place, pieces);
+  const float inverse = inverse_rms(y, op.hidden, op.eps, place, sums[0]);
   const Four norm = normalized(y, inverse, post_weight);
   Four x;
 #pragma unroll
   for (int j = 0; j < 4; ++j)
     x.v[j] = round_bf16(round_bf16(old.v[j] + norm.v[j]) * op.layer_scalar);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, scratch);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, sums[1]);
 }
 
 __device__ float gelu_tanh(float x) {
@@ -259,8 +306,7 @@ void check_next(const NextNorm& next, int num_rows) {
 }
 
 template <typename Op>
-void launch_rows(const Stream& stream, const Op& op, void (*kernel)(Op)) {
-  const RowShape shape = row_shape(op.hidden);
+void launch_rows(const Stream& stream, const Op& op, const RowShape& shape, void (*kernel)(Op)) {
   launch_clusters(stream, shape.cluster, kernel,
                   dim3(shape.cluster * static_cast<unsigned>(op.num_rows)), dim3(shape.threads), 0,
                   op);
@@ -272,24 +318,36 @@ unsigned element_blocks(int columns) {
 
 }  // namespace
 
+int piece_groups(const Partials& sums, int hidden) {
+  const bool shared =
+      sums.max_pieces > Pieces4::kTogether && hidden <= 4 * kGroupThreads * kMaxCluster;
+  return shared ? kPieceGroups : 1;
+}
+
 void embed_norm(const Stream& stream, const EmbedNorm& op) {
   check_rows(op.num_rows, op.hidden);
   check_next(op.next, op.num_rows);
-  launch_rows(stream, op, embed_norm_kernel);
+  launch_rows(stream, op, row_shape(op.hidden), embed_norm_kernel);
 }
 
 void start_layer(const Stream& stream, const StartLayer& op) {
   check_rows(op.num_rows, op.hidden);
   check_next(op.next, op.num_rows);
   TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
-  launch_rows(stream, op, start_layer_kernel);
+  if (piece_groups(op.sums, op.hidden) > 1)
+    launch_rows(stream, op, shared_row_shape(op.hidden), start_layer_kernel<kPieceGroups>);
+  else
+    launch_rows(stream, op, row_shape(op.hidden), start_layer_kernel<1>);
 }
 
 void residual_norm(const Stream& stream, const ResidualNorm& op) {
   check_rows(op.num_rows, op.hidden);
   check_next(op.next, op.num_rows);
   TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
-  launch_rows(stream, op, residual_norm_kernel);
+  if (piece_groups(op.sums, op.hidden) > 1)
+    launch_rows(stream, op, shared_row_shape(op.hidden), residual_norm_kernel<kPieceGroups>);
+  else
+    launch_rows(stream, op, row_shape(op.hidden), residual_norm_kernel<1>);
 }
 
 void gelu_operand(const Stream& stream, const GeluOperand& op) {

@@ -42,6 +42,10 @@ struct EmbedNorm {
 };
 void embed_norm(const Stream& stream, const EmbedNorm& op);
 
+// In how many runs start_layer and residual_norm add the pieces of a sum: each in order, then their
+// sums in order. More than one where a short row has many pieces.
+int piece_groups(const Partials& sums, int hidden);
+
 // x = bf16(sum * scale), then its norm: the assistant's first layer after pre_projection.
 struct StartLayer {
   int num_rows = 0;
