@@ -111,6 +111,10 @@ base::Status run(const Flags& flags) {
   step.setup.num_draft_tokens = options.num_draft_tokens;
   step.setup.draft_position_offset = options.draft_position_offset;
   step.setup.synthetic = options.synthetic;
+  // "auto" may draft up to the most there is; made-up rates say up to where it can bring anything.
+  if (options.auto_drafts && options.synthetic)
+    step.setup.num_draft_tokens =
+        std::min(options.num_draft_tokens, static_cast<int>(options.synthetic->rates.size()));
   step.setup.max_rows = std::max(step.setup.max_rows, options.num_draft_tokens + 1);
   return options.on_gpu ? run_on_gpu(flags, options, step) : run_on_cpu(flags, options, step);
 }

@@ -17,7 +17,7 @@ ops() {
   done
 }
 
-# Acceptance is made up: a mean length of 2.76 with four drafts.
+# Acceptance is made up: a mean length of 2.76 with four drafts. Loads also run with as many drafts as the engine chooses.
 step() {
   printf '\n== steps, 12B\n'
   "$tandem" bench step "$configs/gemma-4-12B-it-fp8" --device cuda --load-format dummy --history none \
