@@ -23,7 +23,7 @@ step() {
   "$tandem" bench step "$configs/gemma-4-12B-it-fp8" --device cuda --load-format dummy --history none \
     --output-json "$out/step-12B.json" --context 1024 --prefill-tokens 2048 --max-num-batched-tokens 2048 \
     --loads "${LOADS:-1x512,1x8192,8x2048,32x2048,64x2048}" --speculative-config "{
-      \"model\": \"$configs/gemma-4-12B-it-assistant-fp8\", \"num_speculative_tokens\": 4,
+      \"model\": \"$configs/gemma-4-12B-it-assistant-fp8\", \"num_speculative_tokens\": \"auto\",
       \"rejection_sample_method\": \"synthetic\", \"synthetic_acceptance_rates\": [0.74, 0.50, 0.31, 0.21]}" "$@"
 }
 
