@@ -1,21 +1,26 @@
 // Times ops::linear beside the read bandwidth of the same moments. One projection of one model at a
 // time: copies of its weight are used in turn, as many as the model has bytes of weights, so that a
 // weight comes from where it comes from in the model: memory for the 12B, a large cache for the
-// demo pair. Round by round, reading memory and the variants (instruction sets, numbers of rows)
-// take turns of some milliseconds; a variant's share of the bandwidth is the median over the rounds
-// of its own speed over that of the readings just before and after it. So what else the machine
-// does meets both sides of a ratio alike. One thread is timed by its own CPU clock, which a busy
-// machine does not stretch; several threads by the wall clock.
+// demo pair. --places says what kind of memory: large pages, small ones, or a mapped file, as a
+// checkpoint is. Round by round, reading memory and the variants (instruction sets, numbers of
+// rows) take turns of some milliseconds; a variant's share of the bandwidth is the median over the
+// rounds of its own speed over that of the readings just before and after it. So what else the
+// machine does meets both sides of a ratio alike. One thread is timed by its own CPU clock, which a
+// busy machine does not stretch; several threads by the wall clock.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/buffer.h"
@@ -36,6 +41,7 @@ struct Options {
   int threads = 0;
   std::vector<std::string> isas = {"auto"};
   std::vector<std::string> formats = {"bf16", "fp8"};
+  std::vector<std::string> places = {"large-pages"};
   std::vector<int64_t> rows = {1, 5, 16, 64};
   std::string only;
   int rounds = 20;
@@ -93,11 +99,58 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t sum_of(con
   return total;
 }
 
+// Bytes of 0x3c, small finite BF16 and E4M3, in one kind of memory.
+class Place {
+ public:
+  Place(const std::string& name, size_t bytes) : name_(name), bytes_(bytes) {
+    if (name == "file") {
+      map_file();
+    } else if (name == "small-pages") {
+      data_ = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      TANDEM_CHECK(data_ != MAP_FAILED);
+      ::madvise(data_, bytes, MADV_NOHUGEPAGE);
+      std::memset(data_, kByte, bytes);
+    } else {
+      large_ = core::Buffer(DType::kU8, Shape{static_cast<int64_t>(bytes)});
+      large_.fill_bytes(kByte);
+      data_ = large_.data();
+    }
+  }
+  ~Place() {
+    if (large_.empty()) ::munmap(data_, bytes_);
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+  const std::string& name() const { return name_; }
+  size_t size_bytes() const { return bytes_; }
+  void* data() const { return data_; }
+
+ private:
+  static constexpr uint8_t kByte = 0x3c;
+
+  void map_file() {
+    std::FILE* const file = std::tmpfile();
+    TANDEM_CHECK(file != nullptr);
+    const std::vector<char> piece(size_t{1} << 20, static_cast<char>(kByte));
+    for (size_t done = 0; done < bytes_; done += piece.size())
+      TANDEM_CHECK_EQ(std::fwrite(piece.data(), 1, piece.size(), file), piece.size());
+    std::fflush(file);
+    data_ = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, ::fileno(file), 0);
+    TANDEM_CHECK(data_ != MAP_FAILED);
+    std::fclose(file);
+  }
+
+  std::string name_;
+  size_t bytes_;
+  core::Buffer large_;
+  void* data_ = nullptr;
+};
+
 // Reads memory piece by piece, the next one at every call.
 class Reader {
  public:
-  Reader(const ops::Context& context, const core::Buffer& memory)
-      : context_(context), memory_(memory) {}
+  Reader(const ops::Context& context, const Place& memory) : context_(context), memory_(memory) {}
 
   // GB/s of adding up some milliseconds' worth.
   double read() {
@@ -118,7 +171,7 @@ class Reader {
 
  private:
   const ops::Context& context_;
-  const core::Buffer& memory_;
+  const Place& memory_;
   int64_t next_ = 0;
 };
 
@@ -136,28 +189,31 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// One instruction set and number of rows.
+// One instruction set, place of the weights and number of rows.
 class Variant {
  public:
-  Variant(Isa isa, int64_t rows, const Projection& p)
-      : isa_(isa), x_(DType::kBF16, Shape{rows, p.in}), y_(DType::kBF16, Shape{rows, p.out}) {
+  Variant(Isa isa, const Place& place, int64_t rows, const Projection& p)
+      : isa_(isa),
+        place_(place),
+        x_(DType::kBF16, Shape{rows, p.in}),
+        y_(DType::kBF16, Shape{rows, p.out}) {
     for (int64_t i = 0; i < rows * p.in; ++i)
       x_.view().ptr<core::BFloat16>()[i] = core::to_bf16(static_cast<float>(i % 7) - 3.0F);
   }
 
   Isa isa() const { return isa_; }
+  const std::string& place() const { return place_.name(); }
   int64_t rows() const { return x_.view().rows(); }
 
   // The median seconds of some calls, on copies of the weight taken in turn.
-  double time(const ops::Context& context, const Projection& p, bool fp8,
-              const core::Buffer& memory, double wanted_seconds) {
+  double time(const ops::Context& context, const Projection& p, bool fp8, double wanted_seconds) {
     const ops::cpu::ScopedIsa scope(isa_);
     const size_t bytes = static_cast<size_t>(p.in * p.out) * (fp8 ? 1U : 2U);
-    const size_t copies = std::max<size_t>(1, std::min(memory.size_bytes(), p.model_bytes) / bytes);
+    const size_t copies = std::max<size_t>(1, std::min(place_.size_bytes(), p.model_bytes) / bytes);
     std::vector<double> seconds;
     const Watch all(context);
     for (size_t call = 0; call < 2 || all.seconds() < wanted_seconds; ++call, ++next_) {
-      void* const data = static_cast<char*>(memory.data()) + next_ % copies * bytes;
+      void* const data = static_cast<char*>(place_.data()) + next_ % copies * bytes;
       const ops::LinearWeight weights[] = {make_weight(fp8, data, p)};
       const TensorView outputs[] = {y_.view()};
       const Watch watch(context);
@@ -169,6 +225,7 @@ class Variant {
 
  private:
   Isa isa_;
+  const Place& place_;
   core::Buffer x_;  // [rows, in] bf16
   core::Buffer y_;  // [rows, out] bf16
   size_t next_ = 0;
@@ -178,7 +235,7 @@ class Variant {
 struct Times {
   std::vector<double> seconds;
   std::vector<double> shares;         // of the bandwidth of the same moments
-  std::vector<double> times_one_row;  // beside the instruction set's first number of rows
+  std::vector<double> times_one_row;  // beside the first variant of the instruction set
 };
 
 json result_of(const Projection& p, const Variant& variant, const Times& times) {
@@ -186,6 +243,7 @@ json result_of(const Projection& p, const Variant& variant, const Times& times) 
   const double best = *std::min_element(times.seconds.begin(), times.seconds.end());
   const double flops = 2.0 * static_cast<double>(variant.rows() * p.in * p.out);
   return {{"isa", ops::cpu::isa_name(variant.isa())},
+          {"weights", variant.place()},
           {"rows", variant.rows()},
           {"us_median", seconds * 1e6},
           {"us_best", best * 1e6},
@@ -196,29 +254,30 @@ json result_of(const Projection& p, const Variant& variant, const Times& times) 
 
 void print(const json& result) {
   fmt::print(
-      "  {:<12} n = {:<4} {:>10.1f} us (best {:>10.1f}) {:>3.0f} % of read {:>7.1f} "
+      "  {:<12} {:<11} n = {:<4} {:>10.1f} us (best {:>10.1f}) {:>3.0f} % of read {:>7.1f} "
       "GFLOP/s {:>6.2f} x\n",
-      result["isa"].get<std::string>(), result["rows"].get<int64_t>(),
-      result["us_median"].get<double>(), result["us_best"].get<double>(),
-      result["share_of_read_bandwidth"].get<double>() * 100, result["gflop_per_s"].get<double>(),
-      result["times_of_first"].get<double>());
+      result["isa"].get<std::string>(), result["weights"].get<std::string>(),
+      result["rows"].get<int64_t>(), result["us_median"].get<double>(),
+      result["us_best"].get<double>(), result["share_of_read_bandwidth"].get<double>() * 100,
+      result["gflop_per_s"].get<double>(), result["times_of_first"].get<double>());
 }
 
 json measure(const ops::Context& context, const Projection& p, bool fp8, const Options& options,
-             const core::Buffer& memory) {
+             std::span<const std::unique_ptr<Place>> places) {
   std::vector<Variant> variants;
   for (const std::string& name : options.isas)
-    for (const int64_t rows : options.rows)
-      variants.emplace_back(*ops::cpu::parse_isa(name), rows, p);
+    for (const auto& place : places)
+      for (const int64_t rows : options.rows)
+        variants.emplace_back(*ops::cpu::parse_isa(name), *place, rows, p);
   const double gigabytes = static_cast<double>(p.in * p.out) * (fp8 ? 1e-9 : 2e-9);
-  Reader reader(context, memory);
+  Reader reader(context, *places.front());
   std::vector<double> readings;
   std::vector<Times> times(variants.size());
   for (int round = 0; round < options.rounds; ++round) {
     std::map<Isa, double> first;
     readings.push_back(reader.read());
     for (size_t i = 0; i < variants.size(); ++i) {
-      const double seconds = variants[i].time(context, p, fp8, memory, options.seconds);
+      const double seconds = variants[i].time(context, p, fp8, options.seconds);
       const double before = readings.back();
       readings.push_back(reader.read());
       // Seconds per byte are what adds up.
@@ -266,9 +325,10 @@ int run(const Options& options) {
     }
   core::ThreadPool pool(options.threads);
   const ops::Context context{ops::Backend::kCpu, &pool};
-  // More than the last-level cache of most machines. Bytes of 0x3c are small finite BF16 and E4M3.
-  core::Buffer memory(DType::kU8, Shape{static_cast<int64_t>(options.memory_mib << 20)});
-  memory.fill_bytes(0x3c);
+  // More than the last-level cache of most machines.
+  std::vector<std::unique_ptr<Place>> places;
+  for (const std::string& name : options.places)
+    places.push_back(std::make_unique<Place>(name, options.memory_mib << 20));
   const char* const clock = pool.num_threads() == 1 ? "CPU" : "wall";
   fmt::print("{} threads ({} clock), {}\n", pool.num_threads(), clock, options.isas);
   json report = {{"what", "ops::linear, one projection at a time"},
@@ -283,7 +343,7 @@ int run(const Options& options) {
   for (const std::string& format : options.formats)
     for (const Projection& p : kProjections)
       if (std::string_view(p.name).find(options.only) != std::string_view::npos)
-        report["projections"].push_back(measure(context, p, format == "fp8", options, memory));
+        report["projections"].push_back(measure(context, p, format == "fp8", options, places));
   report["load_average_after"] = load_average();
   if (!options.json_file.empty()) std::ofstream(options.json_file) << report.dump(1) << "\n";
   return 0;
@@ -300,6 +360,9 @@ int main(int argc, char** argv) {
   app.add_option("--formats", options.formats)
       ->delimiter(',')
       ->check(CLI::IsMember({"bf16", "fp8"}));
+  app.add_option("--places", options.places, "of the weights; memory is read in the first")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"large-pages", "small-pages", "file"}));
   app.add_option("--rows", options.rows)->delimiter(',')->check(CLI::Range(1, 4096));
   app.add_option("--only", options.only, "projections whose name holds this: 12B, demo, gate, ...");
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 1000));
