@@ -5,8 +5,8 @@ usage: bench/soak/serve_load.py [--device cuda|cpu] [--target DIR --assistant DI
 
 The pair is one of bench/configs with random weights, the demo pair's tokenizer and made-up acceptance, so what is asked
 are token ids. Every load runs twice, in the server and in the engine, and the second one counts: graphs are recorded in the
-first. Closed loop: a client sends the next prompt when it has its answer. Needs the built program alone (TANDEM, or
-build/release/tandem).
+first. A third load of the server samples as Gemma's own defaults do (top-k 64, top-p 0.95). Closed loop: a client sends the
+next prompt when it has its answer. Needs the built program alone (TANDEM, or build/release/tandem).
 """
 
 import argparse
@@ -53,17 +53,24 @@ def load_flags(options, clients):
             str(options.output_len)]
 
 
+GREEDY = ["--temperature", "0"]
+SAMPLED = ["--temperature", "1", "--extra-body", json.dumps({"top_k": 64, "top_p": 0.95})]
+
+
 def over_http(options, target):
     """The reports of the server, by number of clients."""
     reports = {}
     most = max(options.clients)
     with bench.Server(*model_flags(options), "--max-num-seqs", str(most), drafts=0, target=target) as server:
+        def load(clients, sampling):
+            return bench.bench_serve(server.port, *load_flags(options, clients), "--ignore-eos", *sampling,
+                                     "--max-concurrency", str(clients), "--metric-percentiles", "50,90,99")
+
         ready = server.ready_seconds
         for clients in options.clients:
-            for _ in range(2):
-                reports[clients] = bench.bench_serve(
-                    server.port, *load_flags(options, clients), "--ignore-eos", "--temperature", "0", "--max-concurrency",
-                    str(clients), "--metric-percentiles", "50,90,99")
+            load(clients, GREEDY)
+            reports[clients] = load(clients, GREEDY)
+            reports[clients]["sampled"] = load(clients, SAMPLED)
     return ready, reports
 
 
@@ -92,10 +99,12 @@ def measure(options):
             cost = 1 - http["output_throughput"] / alone["output_tokens_per_second"]
             report["loads"].append({"clients": clients, "engine_tokens_per_s": alone["output_tokens_per_second"],
                                     "engine_mean_step_ms": alone["mean_step_ms"], "cost_of_http": round(cost, 4),
+                                    "sampled_tokens_per_s": http["sampled"]["output_throughput"],
                                     **{key: http[key] for key in FIGURES if key in http}})
-            print("{:3} clients: {:8.1f} tokens/s, engine alone {:8.1f}, HTTP costs {:5.1f} %; TTFT median {:.1f} p99 {:.1f} "
-                  "ms; ITL median {:.2f} p99 {:.2f} ms".format(
-                      clients, http["output_throughput"], alone["output_tokens_per_second"], 100 * cost, http["median_ttft_ms"],
+            print("{:3} clients: {:8.1f} tokens/s, sampled {:8.1f}, engine alone {:8.1f}, HTTP costs {:5.1f} %; TTFT median "
+                  "{:.1f} p99 {:.1f} ms; ITL median {:.2f} p99 {:.2f} ms".format(
+                      clients, http["output_throughput"], http["sampled"]["output_throughput"],
+                      alone["output_tokens_per_second"], 100 * cost, http["median_ttft_ms"],
                       http["p99_ttft_ms"], http["median_itl_ms"], http["p99_itl_ms"]), flush=True)
             if http["failed"] or not http["completed"]:
                 faults.append(f"{clients} clients: {http['failed']} requests failed: {http.get('errors')}")

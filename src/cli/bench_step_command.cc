@@ -1,4 +1,5 @@
 // tandem bench step: the parts of a round, each beside its roofline.
+#include <algorithm>
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>

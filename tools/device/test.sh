@@ -25,7 +25,7 @@ if [[ ${1:-} == --sanitize ]]; then
   [[ $# -gt 0 ]] || set -- memcheck racecheck initcheck synccheck
   kernels=('*GpuAttention*/2_over_1_of_32' '*GpuAttention*/3_over_1_of_512' '*HeadPrep*/4_and_*' '*HeadPrep*/3_and_*'
     '*HeadPrep*/16_and_0_of_512*' '*RowOps*/32*' 'AssistantInput.*' 'GeluOperand.*' 'Head.RandomRows' 'Head.SpecialRows'
-    'Head.HandsDraftsOver' 'FullLogits.*' 'AcceptDrafts.*' 'NextDraftToken.*' '*ProductTest*/fp8_32_to_32'
+    'Head.HandsDraftsOver' 'FullLogits.*' 'AcceptDrafts.*' 'NextDraftToken.*' 'KeepStates.*' '*ProductTest*/fp8_32_to_32'
     '*ProductTest*/fp8_256_to_256' '*ProductTest*/bf16_512_to_128' '*WideProduct*/32_to_32' '*WideProduct*/160_to_384'
     '*WideRows*/32_rows_3' '*WideRows*/256_rows_41' '*WideHeads*/0' '*WideHeads*/4' '*WideAttention*/8_over_2_of_32'
     '*WideAttention*/3_over_1_of_512' '*WideGeluProduct*/192' 'WideOperandTest.*' 'GatherRows.*')
