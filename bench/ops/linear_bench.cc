@@ -117,26 +117,32 @@ class Place {
     }
   }
   ~Place() {
-    if (large_.empty()) ::munmap(data_, bytes_);
+    if (large_.empty()) ::munmap(data_, offset_ + bytes_);
   }
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
 
   const std::string& name() const { return name_; }
   size_t size_bytes() const { return bytes_; }
-  void* data() const { return data_; }
+  char* data() const { return static_cast<char*>(data_) + offset_; }
 
  private:
   static constexpr uint8_t kByte = 0x3c;
 
+  // The tensors of a checkpoint begin at any multiple of eight bytes.
   void map_file() {
+    constexpr size_t kHeader = 40;
+    bytes_ -= kHeader;
+    offset_ = kHeader;
+
     std::FILE* const file = std::tmpfile();
     TANDEM_CHECK(file != nullptr);
     const std::vector<char> piece(size_t{1} << 20, static_cast<char>(kByte));
-    for (size_t done = 0; done < bytes_; done += piece.size())
+    for (size_t done = 0; done < offset_ + bytes_; done += piece.size())
       TANDEM_CHECK_EQ(std::fwrite(piece.data(), 1, piece.size(), file), piece.size());
     std::fflush(file);
-    data_ = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, ::fileno(file), 0);
+    data_ =
+        ::mmap(nullptr, offset_ + bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, ::fileno(file), 0);
     TANDEM_CHECK(data_ != MAP_FAILED);
     std::fclose(file);
   }
@@ -145,6 +151,7 @@ class Place {
   size_t bytes_;
   core::Buffer large_;
   void* data_ = nullptr;
+  size_t offset_ = 0;
 };
 
 // Reads memory piece by piece, the next one at every call.
@@ -159,7 +166,7 @@ class Reader {
     if ((next_ + kTurn) * static_cast<int64_t>(sizeof(uint64_t)) >
         static_cast<int64_t>(memory_.size_bytes()))
       next_ = 0;
-    const uint64_t* const words = static_cast<const uint64_t*>(memory_.data()) + next_;
+    const uint64_t* const words = reinterpret_cast<const uint64_t*>(memory_.data()) + next_;
     next_ += kTurn;
     const Watch watch(context_);
     ops::parallel_for(context_, kTurn / kPiece, 1, [&](int64_t begin, int64_t end) {
@@ -213,7 +220,7 @@ class Variant {
     std::vector<double> seconds;
     const Watch all(context);
     for (size_t call = 0; call < 2 || all.seconds() < wanted_seconds; ++call, ++next_) {
-      void* const data = static_cast<char*>(place_.data()) + next_ % copies * bytes;
+      void* const data = place_.data() + next_ % copies * bytes;
       const ops::LinearWeight weights[] = {make_weight(fp8, data, p)};
       const TensorView outputs[] = {y_.view()};
       const Watch watch(context);
