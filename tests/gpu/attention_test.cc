@@ -27,6 +27,7 @@ struct Options {
   int extra_segments = 0;
   float input_scale = 0.0F;
   bool dependent = true;
+  bool early_plan = false;
 };
 
 int segments_needed(const Cache& cache, const Batch& batch) {
@@ -75,6 +76,7 @@ std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs,
   rows.num_rows = batch.num_rows();
   rows.last_keys = last_keys.as<int32_t>();
   rows.sequences = sequences.as<int32_t>();
+  rows.early_plan = options.early_plan;
   const cuda::QueryTiles tiles{static_cast<int>(batch.first_rows.size()), first_rows.as<int32_t>(),
                                tile_rows.as<int32_t>()};
   cuda::Attention job;
@@ -263,6 +265,9 @@ TEST_P(GpuAttention, BitsOfARowDoNotDependOnItsCompany) {
     Options ordered;
     ordered.dependent = false;
     compare(run(cache, rows, q, ordered), 0, 64, "no dependent launch");
+    Options early;
+    early.early_plan = true;
+    compare(run(cache, rows, q, early), 0, 64, "early plan");
     for (const size_t r : {0, 3, 4, 7, 8, 25, 55, 56, 63}) {
       Tensor one(DType::kBF16, {1, GetParam().num_heads, GetParam().head_dim});
       std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
@@ -290,7 +295,7 @@ TEST_P(GpuAttention, QuantizedOperand) {
   }
 }
 
-// The 12B's window of 1,024 keys in a ring, at its real size: 17 or 18 segments.
+// The 12B's window of 1,024 keys in a ring, at its real size: 9 or 10 segments.
 TEST(GpuAttentionLong, SlidingWindowOf1024) {
   Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500}});
   cache.write_random(12);
@@ -314,6 +319,46 @@ TEST(GpuAttentionLong, BitsInABatchAreThoseAlone) {
     for (size_t i = 0; i < columns; ++i)
       ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
   }
+}
+
+// Rows 1 to 8 of a sequence, more segments than thread blocks: each block takes several, of
+// different numbers of rows.
+TEST(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
+  const std::vector<int> lengths = {2100, 1300, 2600, 700, 1900, 1500, 1024, 1281};
+  Cache cache({16, 4, 512}, {32, 0, 0, lengths});
+  cache.write_random(16);
+  std::vector<RowSpec> rows;
+  for (int s = 0; s < 8; ++s)
+    for (const RowSpec& row : consecutive(s, lengths[static_cast<size_t>(s)] - s - 1, s + 1))
+      rows.push_back(row);
+  const Tensor q = random_queries(cache.heads(), rows.size(), 17);
+  const auto all = run(cache, rows, q);
+  expect_near(all, cache, rows, q);
+  Options early;
+  early.early_plan = true;
+  EXPECT_TRUE(run(cache, rows, q, early) == all) << "early plan";
+  const auto columns = static_cast<size_t>(q.cols());
+  for (const size_t r : {2, 12, 35}) {
+    Tensor one(DType::kBF16, {1, 16, 512});
+    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
+    early.early_plan = r != 12;
+    const auto alone = run(cache, {rows[r]}, one, early);
+    for (size_t i = 0; i < columns; ++i)
+      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
+  }
+}
+
+// As many rows as a pass can have, of as many sequences.
+TEST(GpuAttentionLong, OneRowOfEachOf128Sequences) {
+  std::vector<int> lengths;
+  std::vector<RowSpec> rows;
+  for (int s = 0; s < 128; ++s) {
+    lengths.push_back(1 + s * 5);
+    rows.push_back({s, s * 5});
+  }
+  Cache cache({4, 2, 64}, {16, 0, 0, lengths});
+  cache.write_random(18);
+  expect_like_reference(cache, rows);
 }
 
 TEST(GpuAttentionLong, FullLayerOverManySegments) {

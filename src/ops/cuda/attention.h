@@ -14,7 +14,7 @@ namespace tandem::ops::cuda {
 // Keys are cut at multiples of this: where depends on positions alone, so a row's sums, which are
 // taken over its segments in order, are the same whatever runs beside it.
 constexpr int attention_segment_keys(int head_dim) {
-  return head_dim == 512 ? 256 : 64;
+  return head_dim == 512 ? 256 : 128;
 }
 
 // Segments that `num_keys` neighbouring positions can touch. A tile sees as many keys as its last

@@ -1,0 +1,172 @@
+// The second kernel of attention: a row's segments, weighted, are added up.
+#include "ops/cuda/attention_job.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+using Job = AttentionJob;
+
+constexpr int kSlabColumns = 128;  // of a head, that a warp takes
+constexpr int kBatch = 4;          // segments whose sums a warp fetches together
+constexpr int kChains = 8;         // segment i of a row is added to sum i % kChains
+
+// kWarps: that share a slab's segments, 1 to 8; how many changes no sum.
+template <int kHeadDim, int kWarps>
+struct Plan {
+  static constexpr int kSlab = kHeadDim < kSlabColumns ? kHeadDim : kSlabColumns;
+  static constexpr int kSlabs = kHeadDim / kSlab;
+  static constexpr int kOwn = kChains / kWarps;  // chains of a warp
+  static constexpr int kThreads = kSlabs * kWarps * 32;
+  static_assert(kBatch % kOwn == 0);
+};
+
+struct RowSegments {
+  int first_slot;
+  int count;
+  int max_segments;
+  __device__ int slot(int i) const {
+    const int at = first_slot + i;
+    return at >= max_segments ? at - max_segments : at;
+  }
+};
+
+// The largest maximum of all segments, in every lane.
+__device__ float largest_of(const RowSegments& segments, const float2* totals, int lane) {
+  float largest = -INFINITY;
+  for (int i = lane; i < segments.count; i += 32)
+    largest = fmaxf(largest, totals[segments.slot(i)].x);
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
+  return largest;
+}
+
+// One of a row's sums in four columns, and its total.
+struct Chain {
+  float4 sum = {};
+  float total = 0.0F;
+
+  __device__ void add(const float4& value, const float2& segment, float largest) {
+    const float scale = weight_of(segment.x, largest);
+    total = fmaf(segment.y, scale, total);
+    sum.x = fmaf(value.x, scale, sum.x);
+    sum.y = fmaf(value.y, scale, sum.y);
+    sum.z = fmaf(value.z, scale, sum.z);
+    sum.w = fmaf(value.w, scale, sum.w);
+  }
+};
+
+// Chains warp, warp + kWarps, ...
+template <int kHeadDim, int kWarps>
+__device__ void add_segments(const RowSegments& segments, const float2* totals, const float* sums,
+                             int warp, int lane, Chain (&chains)[Plan<kHeadDim, kWarps>::kOwn]) {
+  using P = Plan<kHeadDim, kWarps>;
+  float4 values[kBatch];
+  float2 scales[kBatch];
+  const auto fetch = [&](int begin) {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = begin + b * kWarps;
+      if (i >= segments.count) continue;
+      const int slot = segments.slot(i);
+      scales[b] = totals[slot];
+      values[b] = *reinterpret_cast<const float4*>(sums + static_cast<int64_t>(slot) * kHeadDim);
+    }
+  };
+  fetch(warp);
+  const float largest = largest_of(segments, totals, lane);
+  for (int begin = warp; begin < segments.count; begin += kBatch * kWarps) {
+    if (begin != warp) fetch(begin);
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b)
+      if (begin + b * kWarps < segments.count)
+        chains[b % P::kOwn].add(values[b], scales[b], largest);
+  }
+}
+
+// grid (head, row)
+template <int kHeadDim, int kWarps>
+__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kernel(const Job job) {
+  using P = Plan<kHeadDim, kWarps>;
+  __shared__ float4 chain_sums[P::kSlabs][kChains][P::kSlab / 4];
+  __shared__ float chain_totals[kChains];
+  allow_next();
+  if (!job.rows.early_plan) wait_for_previous();
+  const Attention& attention = job.attention;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int head = static_cast<int>(blockIdx.x);
+  const int row = static_cast<int>(blockIdx.y);
+  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
+  if (job.rows.early_plan) wait_for_previous();
+  const int column = head * kHeadDim;
+  if (last_key < 0) {
+    for (int c = thread * 2; c < kHeadDim; c += P::kThreads * 2)
+      store_operand(attention.out, row, column + c, 0.0F, 0.0F);
+    return;
+  }
+
+  constexpr int kKeys = attention_segment_keys(kHeadDim);
+  const int first = first_key_of(attention.window, last_key) / kKeys;
+  const RowSegments segments{first % attention.max_segments, last_key / kKeys - first + 1,
+                             attention.max_segments};
+  const int64_t base =
+      (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
+  const int slab = thread / 32 % P::kSlabs;
+  const int warp = thread / 32 / P::kSlabs;
+  const int lane = thread % 32;
+  Chain chains[P::kOwn];
+  // Where a slab has fewer columns than a warp, the last lanes take the last ones once more.
+  const int own = min(lane, P::kSlab / 4 - 1);
+  add_segments<kHeadDim, kWarps>(segments, job.totals + base,
+                                 attention.workspace + base * kHeadDim + slab * P::kSlab + own * 4,
+                                 warp, lane, chains);
+#pragma unroll
+  for (int i = 0; i < P::kOwn; ++i) {
+    if (lane == own) chain_sums[slab][warp + i * kWarps][lane] = chains[i].sum;
+    if (lane == 0 && slab == 0) chain_totals[warp + i * kWarps] = chains[i].total;
+  }
+  __syncthreads();
+  for (int c = thread * 2; c < kHeadDim; c += P::kThreads * 2) {
+    float2 value = {};
+    float total = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kChains; ++i) {
+      const float2 part =
+          reinterpret_cast<const float2*>(chain_sums[c / P::kSlab][i])[c % P::kSlab / 2];
+      value.x += part.x;
+      value.y += part.y;
+      total += chain_totals[i];
+    }
+    store_operand(attention.out, row, column + c, round_bf16(__fdiv_rn(value.x, total)),
+                  round_bf16(__fdiv_rn(value.y, total)));
+  }
+}
+
+template <int kHeadDim, int kWarps>
+void launch_combine(const Stream& stream, const Job& job) {
+  launch(stream, combine_kernel<kHeadDim, kWarps>,
+         dim3(static_cast<unsigned>(job.attention.num_heads),
+              static_cast<unsigned>(job.rows.num_rows)),
+         dim3(Plan<kHeadDim, kWarps>::kThreads), 0, job);
+}
+
+}  // namespace
+
+void combine_attention(const Stream& stream, const Job& job) {
+  switch (job.attention.head_dim) {
+    case 32:
+      return launch_combine<32, 8>(stream, job);
+    case 64:
+      return launch_combine<64, 8>(stream, job);
+    case 128:
+      return launch_combine<128, 8>(stream, job);
+    case 256:
+      return launch_combine<256, 4>(stream, job);
+    default:
+      // As many threads as find room beside the first kernel, unless there is much to read.
+      if (job.attention.max_segments <= 20) return launch_combine<512, 2>(stream, job);
+      return launch_combine<512, 8>(stream, job);
+  }
+}
+
+}  // namespace tandem::ops::cuda

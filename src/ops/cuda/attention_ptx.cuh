@@ -1,0 +1,54 @@
+// Products of a warpgroup for attention of few rows: 64 keys, or 64 columns of the values, by as
+// many pairs of row and head as there are (PTX ISA 9.0).
+#pragma once
+
+#include <cstdint>
+
+namespace tandem::ops::cuda::ptx {
+
+#define TANDEM_D8(d, i)                                                                       \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+#define TANDEM_D24(d) TANDEM_D8(d, 0), TANDEM_D8(d, 8), TANDEM_D8(d, 16)
+#define TANDEM_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define TANDEM_NAMES24 \
+  TANDEM_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
+
+// d = a b, or d += a b with `add`: BF16, 64 x 16 by 16 x (2 * registers). b has the summed
+// dimension contiguous, a with kRows the other one.
+#define TANDEM_WGMMA_PAIRS(count, n, names, outputs, a_at, b_at, add_at, rows_at)                \
+  template <int kRows>                                                                           \
+  __device__ inline void wgmma_pairs(float(&d)[count], uint64_t a, uint64_t b, int add) {        \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_at                                      \
+                 ", 0;\n"                                                                        \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, " a_at    \
+                 ", " b_at ", p, 1, 1, " rows_at ", 0;\n}"                                       \
+                 : outputs                                                                       \
+                 : "l"(a), "l"(b), "r"(add), "n"(kRows)                                          \
+                 : "memory");                                                                    \
+  }                                                                                              \
+  /* Every row of d: the sums of b's columns, or added to them. */                               \
+  __device__ inline void wgmma_ones(float(&d)[count], uint64_t b, int add) {                     \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " b_at                                        \
+                 ", 0;\n"                                                                        \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, {" add_at \
+                 ", " add_at ", " add_at ", " add_at "}, " a_at ", p, 1, 1, 0;\n}"               \
+                 : outputs                                                                       \
+                 : "l"(b), "r"(add), "r"(0x3f803f80)                                             \
+                 : "memory");                                                                    \
+  }
+TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11")
+TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27")
+
+#undef TANDEM_WGMMA_PAIRS
+#undef TANDEM_NAMES24
+#undef TANDEM_NAMES8
+#undef TANDEM_D24
+#undef TANDEM_D8
+
+// Fetches the 128 bytes around an address into L2.
+__device__ inline void prefetch(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
+}  // namespace tandem::ops::cuda::ptx
