@@ -1,8 +1,8 @@
 """Makes tests/golden: small random pairs, token ids, and what transformers and the numpy model compute on them.
 
-    python tools/golden/make_goldens.py tests/golden
+    python tools/golden/make_goldens.py tests/golden [--only aligned]
 
-Needs torch and transformers 5.17 (CPU). It refuses to write anything unless both sources of truth agree to
+--only makes one pair's folder and cases again and leaves the others as they are. Needs torch and transformers 5.17 (CPU). It refuses to write anything unless both sources of truth agree to
 1e-5, and prints by how much they differ.
 """
 
@@ -26,6 +26,11 @@ CLASSIC = pairs.PairSpec(
     head_dim=20, global_head_dim=28, assistant_hidden=36, assistant_intermediate=60, per_layer_config=True, seed=11,
 )  # fmt: skip
 TEXT_ONLY = pairs.PairSpec(hidden=40, intermediate=76, vocab=149, layers="ssf", head_dim=12, global_head_dim=20, seed=23)
+# Sizes that GPU kernels take: multiples of 32 and powers of two.
+ALIGNED = pairs.PairSpec(
+    hidden=128, intermediate=192, vocab=260, layers="ssf", head_dim=32, global_head_dim=64, window=32, assistant_hidden=64,
+    assistant_intermediate=128, seed=31,
+)  # fmt: skip
 CALIBRATION_SEEDS = range(9000, 9006)
 MIN_GAP = 0.12  # of the row's standard deviation, between the two best logits wherever an argmax decides
 NOISE = 3e-7  # of a row's RMS: what summing in FP32 in another order does, with room
@@ -140,14 +145,28 @@ class Maker:
         pairs.write_pair(self.out / name, spec, shards)
         return f"{name}/target", f"{name}/assistant"
 
-    def exact(self):
+    def unified(self):
         pair = self.pair("unified", UNIFIED)
         self.exact_case("unified/long", UNIFIED, *pair, 91, 5, 100)
         self.exact_case("unified/window_edge", UNIFIED, *pair, 17, 8, 200)
         self.exact_case("unified/one_token", UNIFIED, *pair, 1, 2, 300)
+        plain, both = self.quantized("unified", UNIFIED)
+        self.fp8_case("unified/fp8_strict", UNIFIED, *both, 18, 4, 1000, True, plain)
+        self.fp8_case("unified/fp8_long", UNIFIED, *both, 91, 4, 2000, False, plain)
+        mixed = (("fp8_target_only", "target-fp8", "assistant"), ("fp8_assistant_only", "target", "assistant-fp8"))
+        for name, target, assistant in mixed:
+            pair = (f"unified/{target}", f"unified/{assistant}")
+            self.fp8_case(f"unified/{name}", UNIFIED, *pair, 18, 3, 3000, True, plain)
+
+    def classic(self):
         pair = self.pair("classic", CLASSIC, shards=2)
         self.exact_case("classic/long", CLASSIC, *pair, 83, 3, 100)
         self.exact_case("classic/two_windows", CLASSIC, *pair, 33, 8, 200)
+        plain, both = self.quantized("classic", CLASSIC, with_kv_scales=True)
+        self.fp8_case("classic/fp8_strict", CLASSIC, *both, 18, 4, 1000, True, plain)
+        self.fp8_case("classic/fp8_long", CLASSIC, *both, 91, 4, 2000, False, plain)
+
+    def text_only(self):
         pairs.write_text_only(self.out / "text_only/plain", TEXT_ONLY)
         self.exact_case("text_only/long", TEXT_ONLY, "text_only/plain", None, 70, 0, 100)
         prefixed = "text_only/prefixed"
@@ -155,31 +174,33 @@ class Maker:
         more = {"bf16_errors": self.cases[-1]["bf16_errors"]}
         self.add("text_only/prefixed", prefixed, None, 0, "exact", "text_only/long", self.cases[-1]["expected"], **more)
 
-    def fp8(self):
-        for name, spec, kv in (("unified", UNIFIED, False), ("classic", CLASSIC, True)):
-            calibration = [pairs.random_ids(spec, 80, seed) for seed in CALIBRATION_SEEDS]
-            quantize_pair.quantize_folder(self.out / name, self.out / name, calibration, with_kv_scales=kv)
-            plain = (f"{name}/target", f"{name}/assistant")
-            both = (f"{name}/target-fp8", f"{name}/assistant-fp8")
-            self.fp8_case(f"{name}/fp8_strict", spec, *both, 18, 4, 1000, True, plain)
-            self.fp8_case(f"{name}/fp8_long", spec, *both, 91, 4, 2000, False, plain)
-        mixed = (("fp8_target_only", "target-fp8", "assistant"), ("fp8_assistant_only", "target", "assistant-fp8"))
-        for name, target, assistant in mixed:
-            pair = (f"unified/{target}", f"unified/{assistant}")
-            plain = ("unified/target", "unified/assistant")
-            self.fp8_case(f"unified/{name}", UNIFIED, *pair, 18, 3, 3000, True, plain)
+    def aligned(self):
+        pair = self.pair("aligned", ALIGNED)
+        self.exact_case("aligned/long", ALIGNED, *pair, 150, 5, 100)
+        plain, both = self.quantized("aligned", ALIGNED)
+        self.fp8_case("aligned/fp8_long", ALIGNED, *both, 150, 4, 2000, False, plain)
+
+    def quantized(self, name, spec, with_kv_scales=False):
+        """Writes FP8 folders beside the plain ones; the names of both."""
+        calibration = [pairs.random_ids(spec, 80, seed) for seed in CALIBRATION_SEEDS]
+        quantize_pair.quantize_folder(self.out / name, self.out / name, calibration, with_kv_scales=with_kv_scales)
+        return [(f"{name}/target{end}", f"{name}/assistant{end}") for end in ("", "-fp8")]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out")
+    folders = ("unified", "classic", "text_only", "aligned")
+    parser.add_argument("--only", choices=folders)
     args = parser.parse_args()
-    for folder in ("unified", "classic", "text_only"):
-        shutil.rmtree(pathlib.Path(args.out) / folder, ignore_errors=True)
     maker = Maker(args.out)
-    maker.exact()
-    maker.fp8()
-    tf.write_json(maker.out / "cases.json", maker.cases)
+    path = maker.out / "cases.json"
+    kept = json.loads(path.read_text()) if args.only else []
+    for folder in [args.only] if args.only else folders:
+        shutil.rmtree(maker.out / folder, ignore_errors=True)
+        getattr(maker, folder)()
+        kept = [case for case in kept if not case["name"].startswith(f"{folder}/")]
+    tf.write_json(path, kept + maker.cases)
 
 
 if __name__ == "__main__":
