@@ -111,6 +111,12 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
                   "bytes; auto: fp8 on a CPU")
       ->check(CLI::IsMember({"auto", "checkpoint", "fp8"}))
       ->capture_default_str();
+  command
+      .add_option("--cpu-weights", flags.cpu_weights,
+                  "on a CPU, mapped: weights are read where their file is mapped; copied: from a "
+                  "copy in large pages, faster for as much memory as they take")
+      ->check(CLI::IsMember({"mapped", "copied"}))
+      ->capture_default_str();
   command.add_option("--device", flags.device, "cpu or cuda; auto: a GPU if there is one")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
@@ -170,6 +176,7 @@ base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
       (flags.draft_head == "auto" && !options.on_gpu && flags.compute != "float32");
   options.pair.model.draft_head =
       fp8_head ? model::DraftHeadFormat::kFp8 : model::DraftHeadFormat::kCheckpoint;
+  options.pair.copy_weights = flags.cpu_weights == "copied" && !options.on_gpu;
   // Beyond any card: what it has left decides.
   constexpr double kNoLimitGib = 1e6;
   options.kv_bytes = static_cast<int64_t>(
@@ -191,6 +198,9 @@ base::Result<std::unique_ptr<engine::Runtime>> open_runtime(engine::RuntimeOptio
   };
   const int64_t kv_bytes = options.kv_bytes;
   TANDEM_ASSIGN_OR_RETURN(auto runtime, engine::Runtime::open(std::move(options)));
+  if (const int64_t bytes = runtime->pair().copied_bytes; bytes > 0)
+    base::log_info("--cpu-weights copied: the weights take {} of memory",
+                   describe_bytes(static_cast<double>(bytes)));
   warn_of_few_rings(runtime->kv_plan(), kv_bytes);
   return runtime;
 }

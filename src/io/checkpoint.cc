@@ -207,6 +207,16 @@ void Checkpoint::replace_linear(std::string_view canonical_module, const LinearW
   found->second = weights;
 }
 
+int64_t Checkpoint::copy_into_memory() {
+  const int64_t bytes = impl_->table.copy_into_memory();
+  for (auto& [module, weights] : impl_->weights) {
+    const StoredTensor* const tensor = impl_->table.find(module + ".weight");
+    TANDEM_CHECK_MSG(tensor != nullptr, "tensor {}.weight", module);
+    weights.weight.data = tensor->view.data;
+  }
+  return bytes;
+}
+
 void Checkpoint::release_pages(const void* bytes, size_t count) const {
   for (const SafetensorsFile& file : impl_->table.files()) file.release_pages(bytes, count);
 }

@@ -75,6 +75,11 @@ class Checkpoint {
   // it is written. Call it before models are made; the views must outlive the checkpoint.
   void replace_linear(std::string_view canonical_module, const LinearWeights& weights);
 
+  // Weights leave the mapped files for memory of this process, in large pages where the system has
+  // them, aligned: faster to read. Returns how many bytes that takes; dummy weights are there
+  // already. Call it before models are made: earlier views are no longer right.
+  int64_t copy_into_memory();
+
   // For passes over all weights: bytes of a tensor that are not needed soon leave this process's
   // memory. They are read from the file again when they are.
   void release_pages(const void* bytes, size_t count) const;

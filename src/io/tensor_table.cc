@@ -1,7 +1,9 @@
 #include "io/tensor_table.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "core/thread_pool.h"
 #include "io/tensor_names.h"
 
 namespace tandem::io {
@@ -81,6 +83,45 @@ const Checkpoint::StoredTensor* TensorTable::first_unused() const {
   for (size_t i = 0; i < stored_.size(); ++i)
     if (!used_[i] && !stored_[i].canonical_name.empty()) return &stored_[i];
   return nullptr;
+}
+
+int64_t TensorTable::copy_into_memory() {
+  constexpr size_t kAlignment = 64;  // a cache line
+  constexpr size_t kPiece = size_t{16} << 20;
+  struct Piece {
+    const char* from;
+    size_t to, size;
+  };
+  if (files_.empty()) return 0;
+  std::vector<Piece> pieces;
+  std::vector<size_t> places(stored_.size());
+  size_t total = 0;
+  for (size_t i = 0; i < stored_.size(); ++i) {
+    const core::TensorView& view = stored_[i].view;
+    if (stored_[i].canonical_name.empty()) continue;
+    const size_t size =
+        static_cast<size_t>(view.shape.num_elements()) * core::dtype_bytes(view.dtype);
+    for (size_t at = 0; at < size; at += kPiece)
+      pieces.push_back(
+          {static_cast<const char*>(view.data) + at, total + at, std::min(kPiece, size - at)});
+    places[i] = total;
+    total += (size + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  core::Buffer area(core::DType::kU8, core::Shape{static_cast<int64_t>(total)});
+  auto* const bytes = static_cast<char*>(area.data());
+  core::ThreadPool pool(0);
+  pool.parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Piece& piece = pieces[static_cast<size_t>(i)];
+      std::memcpy(bytes + piece.to, piece.from, piece.size);
+      for (const SafetensorsFile& file : files_) file.release_pages(piece.from, piece.size);
+    }
+  });
+  for (size_t i = 0; i < stored_.size(); ++i)
+    if (!stored_[i].canonical_name.empty()) stored_[i].view.data = bytes + places[i];
+  owned_.clear();
+  owned_.push_back(std::move(area));
+  return static_cast<int64_t>(total);
 }
 
 std::string TensorTable::where(std::string_view canonical_name) const {

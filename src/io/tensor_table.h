@@ -39,6 +39,10 @@ class TensorTable {
   // The first tensor in file order that nobody took, or nullptr.
   const Checkpoint::StoredTensor* first_unused() const;
 
+  // Copies the named tensors of the files into one area of memory and lets their pages in the files
+  // go. Returns its bytes: 0 where there are no files.
+  int64_t copy_into_memory();
+
   // `FILE: tensor NAME` for messages; with the file's spelling also when the tensor is missing.
   std::string where(std::string_view canonical_name) const;
 

@@ -14,13 +14,15 @@ base::Status check_kinds(const io::ModelConfig& target, const PairOptions& optio
 
 base::Result<std::shared_ptr<const io::Checkpoint>> open(const std::filesystem::path& dir,
                                                          const io::LoadOptions& load,
-                                                         const PairOptions& options) {
+                                                         const PairOptions& options,
+                                                         int64_t& copied_bytes) {
   TANDEM_ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::open(dir, load));
   const auto progress = [&](int64_t done_bytes, int64_t total_bytes) {
     if (options.progress) options.progress(dir, done_bytes, total_bytes);
   };
   if (options.check_values && !load.dummy)
     TANDEM_RETURN_IF_ERROR(checkpoint.check_values(progress));
+  if (options.copy_weights) copied_bytes += checkpoint.copy_into_memory();
   return std::make_shared<const io::Checkpoint>(std::move(checkpoint));
 }
 
@@ -31,11 +33,13 @@ base::Result<Pair> load_pair(const PairOptions& options) {
                           io::read_model_config(options.target, options.load.hf_overrides));
   TANDEM_RETURN_IF_ERROR(check_kinds(config, options));
   Pair pair;
-  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint, open(options.target, options.load, options));
+  TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint,
+                          open(options.target, options.load, options, pair.copied_bytes));
   if (options.assistant) {
     io::LoadOptions load = options.load;
     load.hf_overrides.clear();
-    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint, open(*options.assistant, load, options));
+    TANDEM_ASSIGN_OR_RETURN(pair.assistant_checkpoint,
+                            open(*options.assistant, load, options, pair.copied_bytes));
   }
   pair.target = std::make_unique<TargetModel>(pair.target_checkpoint, options.model);
   if (options.assistant)

@@ -18,7 +18,8 @@ struct PairOptions {
   std::optional<std::filesystem::path> assistant;
   io::LoadOptions load;  // hf_overrides are for the target alone
   ModelOptions model;
-  bool check_values = true;  // read every weight once and refuse NaN and infinity by name
+  bool check_values = true;   // read every weight once and refuse NaN and infinity by name
+  bool copy_weights = false;  // out of the mapped files, into memory that is faster to read
   // Called now and then while weights are read, and at the end of each folder.
   std::function<void(const std::filesystem::path& dir, int64_t done_bytes, int64_t total_bytes)>
       progress = {};
@@ -29,6 +30,7 @@ struct Pair {
   std::shared_ptr<const io::Checkpoint> assistant_checkpoint;  // null without an assistant
   std::unique_ptr<TargetModel> target;
   std::unique_ptr<AssistantModel> assistant;  // null without one
+  int64_t copied_bytes = 0;                   // what copy_weights took
 };
 
 // Refuses, before any weight is read: an assistant given as target, a target given as assistant,

@@ -45,6 +45,8 @@ def same_text_golden(checks, folder):
             plain = ids_of(*common, *sampling, "--max-num-seqs", 1, "--threads", 1)
             checks.check(f"{target.name}: three answers of 40 ids",
                          isinstance(plain, list) and [len(ids) for ids in plain] == [40] * 3, plain)
+            copied = ids_of(*common, *sampling, *speculative(assistant, 2), "--cpu-weights", "copied")
+            checks.equal(f"{target} {sampling} copied weights", copied, plain)
             for drafts, batch, threads in ((0, 3, 2), (1, 1, 1), (4, 3, 2), (8, 1, 2)):
                 got = ids_of(*common, *sampling, *speculative(assistant, drafts), "--max-num-seqs", batch,
                              "--threads", threads)

@@ -52,6 +52,28 @@ TEST(CheckpointTest, Bf16TargetKnowsItsTensors) {
   EXPECT_EQ(checkpoint.generation_config().eos_token_ids, (std::vector<int32_t>{1, 50, 60}));
 }
 
+TEST(CheckpointTest, CopiedWeightsAreTheSameAndAligned) {
+  for (const int num_shards : {1, 3}) {
+    const TempFolder folder;
+    Checkpoint checkpoint = open_target({.target_format = TinyFormat::kFp8}, folder, num_shards);
+    const Checkpoint mapped = open_or_fail(folder.path());
+    int64_t bytes = 0;
+    for (const Checkpoint::StoredTensor& tensor : mapped.stored_tensors())
+      bytes += static_cast<int64_t>(bytes_of(tensor.view).size());
+    EXPECT_GE(checkpoint.copy_into_memory(), bytes);
+    for (const Checkpoint::StoredTensor& tensor : mapped.stored_tensors()) {
+      const core::TensorView copy = checkpoint.tensor(tensor.canonical_name);
+      EXPECT_EQ(bytes_of(copy), bytes_of(tensor.view)) << tensor.stored_name;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(copy.data) % 64, 0U) << tensor.stored_name;
+    }
+    for (const std::string& module : checkpoint.linear_modules()) {
+      EXPECT_EQ(checkpoint.linear(module).weight.data, checkpoint.tensor(module + ".weight").data);
+      EXPECT_EQ(checkpoint.linear(module).weight_scale, mapped.linear(module).weight_scale);
+    }
+    EXPECT_TRUE(checkpoint.check_values());
+  }
+}
+
 TEST(CheckpointTest, AssistantHasProjectionsAndNoKv) {
   const TempFolder folder;
   test_support::make_tiny_assistant().write(folder.path());
