@@ -98,6 +98,9 @@ base::Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
     return base::make_error(base::ErrorCode::kResourceExhausted,
                             fmt::format("{}: expected to map {} bytes, got: {}", path.string(),
                                         opened.size, std::strerror(errno)));
+  // Where kernel and file system can, what is read from the disk from now on lies in large pages:
+  // cores find weights faster. Not an error elsewhere.
+  ::madvise(data, opened.size, MADV_HUGEPAGE);
   MappedFile file;
   file.path_ = path;
   file.descriptor_ = opened.descriptor.release();
