@@ -2,6 +2,7 @@
 
 #include "core/bf16.h"
 #include "ops/cuda/attention.h"
+#include "ops/cuda/gelu_product.h"
 #include "ops/cuda/head_prep.h"
 #include "ops/cuda/row_ops.h"
 #include "ops/rope.h"
@@ -69,6 +70,29 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
   ops::cuda::attention(stream, pass.rows, pass.tiles, job);
 }
 
+// Gate, up and the activation; leaves the operand of down.
+void multiply_gated(const Stream& stream, const LayerWeights& layer, int num_rows,
+                    Workspace& workspace) {
+  const ops::cuda::PackedLinear& weight = layer.gate_up.weight;
+  const ops::cuda::Operand inner = workspace.inner_operand_for(num_rows, layer.down.input_scale);
+  if (ops::cuda::takes_gelu_product(weight)) {
+    ops::cuda::gelu_product(stream, weight, workspace.operand.data(), num_rows / 8,
+                            {.gate_scale = layer.gate_up.scales[0],
+                             .up_scale = layer.gate_up.scales[1],
+                             .out = inner,
+                             .exchange = workspace.exchange.data()});
+    return;
+  }
+  auto* partials = workspace.partials.as<float>();
+  ops::cuda::product(stream, weight, workspace.operand.data(), num_rows / 8, partials);
+  ops::cuda::gelu_operand(stream, {.num_rows = num_rows,
+                                   .intermediate = weight.out_features / 2,
+                                   .sums = weight.partials(partials, num_rows),
+                                   .gate_scale = layer.gate_up.scales[0],
+                                   .up_scale = layer.gate_up.scales[1],
+                                   .operand = inner});
+}
+
 // The end of a sub-block: what the product left joins the residual, and the next norm follows.
 void join_residual(const Stream& stream, const Projection& projection,
                    const ops::cuda::DeviceBuffer& post_norm, float eps, float layer_scalar,
@@ -105,8 +129,9 @@ base::Result<LayerWeights> load_layer(WeightUploader& uploader, const io::Checkp
   }
   TANDEM_ASSIGN_OR_RETURN(layer.qkv, uploader.projection(checkpoint, qkv));
   TANDEM_ASSIGN_OR_RETURN(layer.o, uploader.projection(checkpoint, {prefix + "self_attn.o_proj"}));
-  TANDEM_ASSIGN_OR_RETURN(layer.gate_up, uploader.projection(checkpoint, {prefix + "mlp.gate_proj",
-                                                                          prefix + "mlp.up_proj"}));
+  TANDEM_ASSIGN_OR_RETURN(
+      layer.gate_up,
+      uploader.gated_projection(checkpoint, prefix + "mlp.gate_proj", prefix + "mlp.up_proj"));
   TANDEM_ASSIGN_OR_RETURN(layer.down, uploader.projection(checkpoint, {prefix + "mlp.down_proj"}));
   const auto norm = [&](const char* name) {
     return uploader.vector(checkpoint.tensor(prefix + name + ".weight"));
@@ -137,14 +162,8 @@ void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const
                            .input_scale = layer.gate_up.input_scale},
                           eps, n, workspace),
                 workspace);
-  ops::cuda::product(stream, layer.gate_up.weight, operand, n / 8, partials);
-  ops::cuda::gelu_operand(stream, {.num_rows = n,
-                                   .intermediate = layer.gate_up.weight.out_features / 2,
-                                   .sums = layer.gate_up.weight.partials(partials, n),
-                                   .gate_scale = layer.gate_up.scales[0],
-                                   .up_scale = layer.gate_up.scales[1],
-                                   .operand = workspace.operand_for(n, layer.down.input_scale)});
-  ops::cuda::product(stream, layer.down.weight, operand, n / 8, partials);
+  multiply_gated(stream, layer, n, workspace);
+  ops::cuda::product(stream, layer.down.weight, workspace.inner.data(), n / 8, partials);
   join_residual(stream, layer.down, layer.post_feedforward_norm, eps, layer.layer_scalar, n,
                 next_norm(next, eps, n, workspace), workspace);
 }

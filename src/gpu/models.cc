@@ -5,6 +5,7 @@
 
 #include "core/bf16.h"
 #include "ops/cuda/attention.h"
+#include "ops/cuda/gelu_product.h"
 
 namespace tandem::gpu {
 namespace {
@@ -20,8 +21,13 @@ WorkspaceSizes sizes_of(const std::vector<LayerWeights>& layers,
   };
   for (const Projection* projection : others) cover(*projection);
   for (const LayerWeights& layer : layers) {
-    for (const Projection* projection : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
-      cover(*projection);
+    for (const Projection* projection : {&layer.qkv, &layer.o, &layer.down}) cover(*projection);
+    if (ops::cuda::takes_gelu_product(layer.gate_up.weight))
+      sizes.cover({.operand_width = layer.gate_up.weight.in_features,
+                   .exchange_bytes = static_cast<int64_t>(
+                       ops::cuda::gelu_exchange_bytes(layer.gate_up.weight, kMaxPassRows))});
+    else
+      cover(layer.gate_up);
     const auto head_dim = static_cast<int>(layer.config.head_dim);
     const int64_t keys =
         layer.window > 0 ? std::min<int64_t>(max_model_len, layer.window + ops::cuda::kTileRows - 1)
@@ -30,7 +36,8 @@ WorkspaceSizes sizes_of(const std::vector<LayerWeights>& layers,
                  .q_dim = layer.num_heads * layer.config.head_dim,
                  .attention_bytes = static_cast<int64_t>(ops::cuda::attention_workspace_bytes(
                      kMaxPassRows, layer.num_heads, head_dim,
-                     ops::cuda::attention_max_segments(head_dim, keys)))});
+                     ops::cuda::attention_max_segments(head_dim, keys))),
+                 .inner_width = layer.down.weight.in_features});
   }
   return sizes;
 }

@@ -28,6 +28,28 @@ base::Status check_module(const std::string& module, const io::LinearWeights& we
   return {};
 }
 
+PackedType packed_type(const io::LinearWeights& weights) {
+  return weights.format == io::WeightFormat::kFp8PerTensor ? PackedType::kFp8 : PackedType::kBF16;
+}
+
+// The weights of one product.
+base::Result<std::vector<io::LinearWeights>> checked_parts(
+    const io::Checkpoint& checkpoint, const std::vector<std::string>& modules) {
+  std::vector<io::LinearWeights> parts;
+  for (const std::string& module : modules) {
+    parts.push_back(checkpoint.linear(module));
+    TANDEM_RETURN_IF_ERROR(check_module(module, parts.back()));
+    const io::LinearWeights& first = parts.front();
+    if (parts.back().format != first.format ||
+        (first.format != io::WeightFormat::kBF16 && parts.back().input_scale != first.input_scale))
+      return base::unsupported(
+          "{} and {}: expected one precision and one input scale, since a GPU runs them as one "
+          "product; quantize them alike, or run it with --device cpu",
+          modules.front(), module);
+  }
+  return parts;
+}
+
 }  // namespace
 
 WeightUploader::WeightUploader(int num_multiprocessors)
@@ -50,25 +72,32 @@ WeightUploader::~WeightUploader() {
 
 base::Result<Projection> WeightUploader::projection(const io::Checkpoint& checkpoint,
                                                     const std::vector<std::string>& modules) {
-  std::vector<io::LinearWeights> parts;
+  TANDEM_ASSIGN_OR_RETURN(const auto parts, checked_parts(checkpoint, modules));
   int64_t out_features = 0;
-  for (const std::string& module : modules) {
-    parts.push_back(checkpoint.linear(module));
-    TANDEM_RETURN_IF_ERROR(check_module(module, parts.back()));
-    const io::LinearWeights& first = parts.front();
-    if (parts.back().format != first.format ||
-        (first.format != io::WeightFormat::kBF16 && parts.back().input_scale != first.input_scale))
-      return base::unsupported(
-          "{} and {}: expected one precision and one input scale, since a GPU runs them as one "
-          "product; quantize them alike, or run it with --device cpu",
-          modules.front(), module);
-    out_features += parts.back().weight.shape[0];
-  }
-  const bool fp8 = parts.front().format == io::WeightFormat::kFp8PerTensor;
+  for (const io::LinearWeights& part : parts) out_features += part.weight.shape[0];
   Projection projection;
   projection.weight = ops::cuda::make_packed_linear(
-      fp8 ? PackedType::kFp8 : PackedType::kBF16, static_cast<int>(out_features),
+      packed_type(parts.front()), static_cast<int>(out_features),
       static_cast<int>(parts.front().weight.shape[1]), num_multiprocessors_);
+  pack_parts(parts, projection);
+  return projection;
+}
+
+base::Result<Projection> WeightUploader::gated_projection(const io::Checkpoint& checkpoint,
+                                                          const std::string& gate,
+                                                          const std::string& up) {
+  TANDEM_ASSIGN_OR_RETURN(const auto parts, checked_parts(checkpoint, {gate, up}));
+  Projection projection;
+  projection.weight = ops::cuda::make_gated_linear(
+      packed_type(parts.front()), static_cast<int>(parts.front().weight.shape[0]),
+      static_cast<int>(parts.front().weight.shape[1]), num_multiprocessors_);
+  pack_parts(parts, projection);
+  return projection;
+}
+
+void WeightUploader::pack_parts(const std::vector<io::LinearWeights>& parts,
+                                Projection& projection) {
+  const bool fp8 = projection.weight.type == PackedType::kFp8;
   if (fp8) projection.input_scale = parts.front().input_scale;
   int first_feature = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -76,7 +105,6 @@ base::Result<Projection> WeightUploader::projection(const io::Checkpoint& checkp
     first_feature += static_cast<int>(parts[i].weight.shape[0]);
     if (fp8) projection.scales[i] = parts[i].input_scale * parts[i].weight_scale;
   }
-  return projection;
 }
 
 base::Result<Projection> WeightUploader::matrix(const core::TensorView& weight,

@@ -33,6 +33,9 @@ class WeightUploader {
   // formats other than BF16 and per-tensor static FP8, parts of different precision or input scale.
   base::Result<Projection> projection(const io::Checkpoint& checkpoint,
                                       const std::vector<std::string>& modules);
+  // Gate and up, in the order in which one kernel multiplies and joins them.
+  base::Result<Projection> gated_projection(const io::Checkpoint& checkpoint,
+                                            const std::string& gate, const std::string& up);
   // A BF16 matrix as a projection: the embedding and head.
   base::Result<Projection> matrix(const core::TensorView& weight, const std::string& name);
   // A BF16 or F32 vector as it is, e.g. a norm's weight.
@@ -41,6 +44,7 @@ class WeightUploader {
   void finish();
 
  private:
+  void pack_parts(const std::vector<io::LinearWeights>& parts, Projection& projection);
   void pack(const ops::cuda::PackedLinear& weight, const core::TensorView& rows, int first_feature);
 
   int num_multiprocessors_;

@@ -10,16 +10,21 @@ void WorkspaceSizes::cover(const WorkspaceSizes& other) {
   operand_width = std::max(operand_width, other.operand_width);
   partial_bytes = std::max(partial_bytes, other.partial_bytes);
   attention_bytes = std::max(attention_bytes, other.attention_bytes);
+  inner_width = std::max(inner_width, other.inner_width);
+  exchange_bytes = std::max(exchange_bytes, other.exchange_bytes);
 }
 
 Workspace::Workspace(const WorkspaceSizes& sizes)
     : x(static_cast<size_t>(kMaxPassRows * sizes.hidden * 2)),
       q(static_cast<size_t>(kMaxPassRows * sizes.q_dim * 2)),
       operand(static_cast<size_t>(kMaxPassRows * sizes.operand_width * 2)),
+      inner(static_cast<size_t>(kMaxPassRows * sizes.inner_width * 2)),
       partials(static_cast<size_t>(sizes.partial_bytes)),
-      attention(static_cast<size_t>(sizes.attention_bytes)) {
+      attention(static_cast<size_t>(sizes.attention_bytes)),
+      exchange(static_cast<size_t>(sizes.exchange_bytes)) {
   // Padding rows are computed like others: their values must be finite, whatever they are.
-  for (const auto* buffer : {&x, &q, &operand})
+  // Flags of the exchange begin at zero.
+  for (const auto* buffer : {&x, &q, &operand, &inner, &exchange})
     TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
 }
 

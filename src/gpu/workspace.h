@@ -18,6 +18,8 @@ struct WorkspaceSizes {
   int64_t operand_width = 0;  // in_features of any product
   int64_t partial_bytes = 0;  // of any product at kMaxPassRows
   int64_t attention_bytes = 0;
+  int64_t inner_width = 0;     // intermediate size of any layer
+  int64_t exchange_bytes = 0;  // of any gelu_product() at kMaxPassRows
 
   void cover(const WorkspaceSizes& other);
 };
@@ -28,11 +30,16 @@ struct Workspace {
   ops::cuda::DeviceBuffer x;          // [kMaxPassRows, hidden] BF16, the residual
   ops::cuda::DeviceBuffer q;          // [kMaxPassRows, q_dim] BF16
   ops::cuda::DeviceBuffer operand;    // of the next product
+  ops::cuda::DeviceBuffer inner;      // operand of down: gate and up are read while it is written
   ops::cuda::DeviceBuffer partials;   // of the last product
   ops::cuda::DeviceBuffer attention;  // partial results of one attention
+  ops::cuda::DeviceBuffer exchange;   // of gelu_product()
 
   ops::cuda::Operand operand_for(int num_rows, float input_scale) const {
-    return {operand.as<uint16_t>(), num_rows / 8, input_scale};
+    return {operand.data(), num_rows / 8, input_scale};
+  }
+  ops::cuda::Operand inner_operand_for(int num_rows, float input_scale) const {
+    return {inner.data(), num_rows / 8, input_scale};
   }
 };
 

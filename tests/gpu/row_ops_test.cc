@@ -333,12 +333,13 @@ TEST(GeluOperand, IsThatOfTheReference) {
   for (const GeluCase& c : {GeluCase{32, 8, 4, 0.0F}, GeluCase{96, 5, 40, 0.013F},
                             GeluCase{1536, 64, 8, 0.0F}, GeluCase{15360, 8, 120, 0.013F}}) {
     SCOPED_TRACE(c.intermediate);
-    HostSums sums((c.num_rows + 7) / 8 * 8, 2 * c.intermediate, c.set_blocks, 132);
+    const int columns = (c.intermediate + 63) / 64 * 128;
+    HostSums sums((c.num_rows + 7) / 8 * 8, columns, c.set_blocks, 132);
     sums.fill_normal(8, 0.5F, c.num_rows);
     const float extremes[] = {0.0F, -0.0F, 200.0F, -200.0F, 1e30F, -1e30F, -6.0F, -3.0F};
     for (int k = 0; k < 8; ++k) {
       sums.set(1, k, extremes[k]);
-      sums.set(1, c.intermediate + k, 0.5F);
+      sums.set(1, 64 + k, 0.5F);
     }
     TestOperand operand(c.num_rows, c.intermediate, c.input_scale);
     ops::cuda::gelu_operand(
@@ -346,8 +347,16 @@ TEST(GeluOperand, IsThatOfTheReference) {
     tests::synchronize();
     operand.read();
     EXPECT_TRUE(operand.guard_intact());
-    Bf16Rows gate = sums.bf16(c.num_rows, 0, c.intermediate, kGateScale);
-    Bf16Rows up = sums.bf16(c.num_rows, c.intermediate, 2 * c.intermediate, kUpScale);
+    // A set has 64 features of gate, then the same 64 of up.
+    const Bf16Rows gate_sums = sums.bf16(c.num_rows, 0, columns, kGateScale);
+    const Bf16Rows up_sums = sums.bf16(c.num_rows, 0, columns, kUpScale);
+    Bf16Rows gate, up;
+    for (int row = 0; row < c.num_rows; ++row)
+      for (int k = 0; k < c.intermediate; ++k) {
+        const auto at = static_cast<size_t>(row * columns + k / 64 * 128 + k % 64);
+        gate.push_back(gate_sums[at]);
+        up.push_back(up_sums[at + 64]);
+      }
     Bf16Rows out(gate.size());
     ops::gelu_mul(kReference, tests::matrix(gate, c.intermediate),
                   tests::matrix(up, c.intermediate), tests::matrix(out, c.intermediate));

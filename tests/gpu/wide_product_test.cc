@@ -20,10 +20,11 @@ using tests::WideTestOperand;
 constexpr float kInputScale = 0.037F;
 
 struct Weight {
-  Weight(int out_features, int in_features)
+  Weight(int out_features, int in_features, bool gated = false)
       : out(out_features),
         in(in_features),
-        packed(make_packed_linear(PackedType::kFp8, out_features, in_features, 132)) {
+        packed(gated ? make_gated_linear(PackedType::kFp8, out_features / 2, in_features, 132)
+                     : make_packed_linear(PackedType::kFp8, out_features, in_features, 132)) {
     std::vector<uint8_t> bytes(static_cast<size_t>(out) * static_cast<size_t>(in));
     std::mt19937 random(7);
     for (uint8_t& byte : bytes) {
@@ -163,6 +164,7 @@ TEST_P(WideGeluProduct, IsTheProductThenGelu) {
   constexpr int kRows = 141;
   constexpr float kOutScale = 0.013F;
   const Weight weight(2 * intermediate, 288);
+  const Weight gated(2 * intermediate, 288, true);
   const Rows x = random_bf16(static_cast<size_t>(kRows * weight.in), 21, 0.04F);
   const Rows gate = multiply(weight, x, 64, 0.125F);
   const Rows up = multiply(weight, x, 64, 0.5F);
@@ -170,7 +172,7 @@ TEST_P(WideGeluProduct, IsTheProductThenGelu) {
   for (const int tile : {64, 128, 256}) {
     SCOPED_TRACE(testing::Message() << "tiles of " << tile);
     WideTestOperand out(kRows, intermediate, kOutScale);
-    wide_gelu_product({}, weight.packed, operand.view(), kRows,
+    wide_gelu_product({}, gated.packed, operand.view(), kRows,
                       {.gate_scale = 0.125F, .up_scale = 0.5F, .out = out.view()},
                       {.tile_rows = tile});
     out.read();

@@ -8,6 +8,7 @@
 
 #include "bench/gpu/graph_timer.h"
 #include "bench/ops_bench.h"
+#include "ops/cuda/gelu_product.h"
 
 namespace tandem::bench {
 namespace {
@@ -23,8 +24,12 @@ constexpr int kMaxRows = ops::cuda::kMaxProductRows;
 
 PackedLinear random_weight(const LinearShape& shape, PackedType type, int num_multiprocessors,
                            uint64_t seed) {
-  PackedLinear weight = ops::cuda::make_packed_linear(
-      type, static_cast<int>(shape.out()), static_cast<int>(shape.in), num_multiprocessors);
+  const auto in = static_cast<int>(shape.in);
+  const auto out = static_cast<int>(shape.out());
+  // Gate and up run as one kernel with the activation behind them.
+  PackedLinear weight = shape.name.ends_with("gate_up")
+                            ? ops::cuda::make_gated_linear(type, out / 2, in, num_multiprocessors)
+                            : ops::cuda::make_packed_linear(type, out, in, num_multiprocessors);
   ops::cuda::fill_random({}, weight, seed);
   return weight;
 }
@@ -48,24 +53,35 @@ struct Buffers {
   explicit Buffers(std::span<const PackedLinear> weights) {
     size_t operand_bytes = 0;
     size_t partial_bytes = 0;
+    size_t exchange_bytes = 1;
     for (const PackedLinear& weight : weights) {
+      if (ops::cuda::takes_gelu_product(weight))
+        exchange_bytes = std::max(exchange_bytes, ops::cuda::gelu_exchange_bytes(weight, kMaxRows));
       operand_bytes =
           std::max(operand_bytes, size_t{kMaxRows} * 2 * static_cast<size_t>(weight.in_features));
       partial_bytes = std::max(partial_bytes, static_cast<size_t>(weight.partial_bytes(kMaxRows)));
     }
     operand = filled(operand_bytes);
     partials = DeviceBuffer(partial_bytes);
+    exchange = DeviceBuffer(exchange_bytes);
+    TANDEM_CUDA_CHECK(cudaMemset(exchange.data(), 0, exchange_bytes));
   }
   // More rows than a product takes at once go through it again.
   void multiply(const Stream& stream, const PackedLinear& weight, int64_t rows) const {
-    for (int64_t begin = 0; begin < rows; begin += kMaxRows)
-      ops::cuda::product(stream, weight, operand.data(),
-                         num_tiles(std::min<int64_t>(rows - begin, kMaxRows)),
-                         partials.as<float>());
+    for (int64_t begin = 0; begin < rows; begin += kMaxRows) {
+      const int tiles = num_tiles(std::min<int64_t>(rows - begin, kMaxRows));
+      // The partial sums of other products are more than enough for an operand.
+      if (ops::cuda::takes_gelu_product(weight))
+        ops::cuda::gelu_product(stream, weight, operand.data(), tiles,
+                                {0.01F, 0.01F, {partials.data(), tiles, 0.03F}, exchange.data()});
+      else
+        ops::cuda::product(stream, weight, operand.data(), tiles, partials.as<float>());
+    }
   }
 
   DeviceBuffer operand;
   DeviceBuffer partials;
+  DeviceBuffer exchange;
 };
 
 double library_us(const GpuFacts& facts, const PackedLinear& first, int64_t rows,
@@ -161,6 +177,7 @@ ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape, Pack
     const double us = time(false);
     ordered_json one = op_line(shape, count, us * 1e-6, facts.read_bandwidth);
     one["us_dependent"] = time(true);
+    if (ops::cuda::takes_gelu_product(copies[0])) one["with_gelu"] = true;
     if (count == 1) one_row = us;
     if (one_row > 0) one["times_one_row"] = us / one_row;
     if (facts.library != nullptr)

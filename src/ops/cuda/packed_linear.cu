@@ -13,10 +13,10 @@ constexpr int kThreads = 256;
 constexpr int kMinShareBlocks = 4;
 
 // One thread packs the 16 bytes of one lane. A unit is (group of 16 features, block, half, lane);
-// FP8 has one half, BF16 two.
+// FP8 has one half, BF16 two. first_up_group: -1 if the weight is not gated.
 template <bool kFp8>
-__global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group, int num_rows,
-                            int in_features, int set_blocks, int64_t num_units) {
+__global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group, int first_up_group,
+                            int num_rows, int in_features, int set_blocks, int64_t num_units) {
   constexpr int kHalves = kFp8 ? 1 : 2;
   constexpr int kBytes = kFp8 ? 1 : 2;
   const int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -43,7 +43,11 @@ __global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group,
       }
     }
   }
-  const int group = first_group + local_group;
+  int group = first_group + local_group;
+  if (first_up_group >= 0) {
+    const bool up = group >= first_up_group;
+    group = gated_feature((up ? group - first_up_group : group) * 16, up) / 16;
+  }
   const int64_t target =
       (((static_cast<int64_t>(group / 8) * set_blocks + block) * 8 + group % 8) * kHalves + half) *
           32 +
@@ -92,26 +96,47 @@ unsigned blocks_for(int64_t items) {
   return static_cast<unsigned>((items + kThreads - 1) / kThreads);
 }
 
-}  // namespace
-
-PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
-                                int num_multiprocessors) {
-  TANDEM_GPU_CHECK(out_features > 0 && in_features > 0 && in_features % 32 == 0);
-  PackedLinear weight;
-  weight.type = type;
-  weight.out_features = out_features;
-  weight.in_features = in_features;
-  weight.num_sets = (out_features + kSetColumns - 1) / kSetColumns;
-  weight.set_blocks = in_features / 32;
+void finish_linear(PackedLinear& weight, int most_shares) {
+  TANDEM_GPU_CHECK(weight.num_sets > 0 && weight.in_features > 0 && weight.in_features % 32 == 0);
+  weight.set_blocks = weight.in_features / 32;
   weight.num_shares = static_cast<int>(
-      std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, num_multiprocessors));
+      std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, most_shares));
   TANDEM_GPU_CHECK(weight.total_blocks() * (weight.num_shares + 1) < (int64_t{1} << 32));
   const Partials plan = weight.partials(nullptr, 8);
   for (int set = 0; set < weight.num_sets; ++set)
     weight.max_pieces = std::max(weight.max_pieces, plan.num_pieces(set));
   weight.data = DeviceBuffer(static_cast<size_t>(weight.size_bytes()));
-  if (out_features % kSetColumns != 0)
+  if (weight.out_features != weight.num_sets * kSetColumns)
     TANDEM_CUDA_CHECK(cudaMemset(weight.data.data(), 0, weight.data.size_bytes()));
+}
+
+}  // namespace
+
+PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
+                                int num_multiprocessors) {
+  PackedLinear weight;
+  weight.type = type;
+  weight.out_features = out_features;
+  weight.in_features = in_features;
+  weight.num_sets = (out_features + kSetColumns - 1) / kSetColumns;
+  finish_linear(weight, num_multiprocessors);
+  return weight;
+}
+
+PackedLinear make_gated_linear(PackedType type, int intermediate, int in_features,
+                               int num_multiprocessors) {
+  TANDEM_GPU_CHECK(intermediate % 16 == 0);
+  constexpr int kHalf = kSetColumns / 2;
+  PackedLinear weight;
+  weight.type = type;
+  weight.gated = true;
+  weight.out_features = 2 * intermediate;
+  weight.in_features = in_features;
+  weight.num_sets = (intermediate + kHalf - 1) / kHalf;
+  // With nearly as many sets as multiprocessors, whole sets are worth some idle ones:
+  // gelu_product() takes sets of two pieces at most.
+  const int shares = std::min(num_multiprocessors, weight.num_sets);
+  finish_linear(weight, shares * 10 >= num_multiprocessors * 9 ? shares : num_multiprocessors);
   return weight;
 }
 
@@ -123,8 +148,9 @@ void pack_rows(const Stream& stream, const PackedLinear& weight, const void* row
       static_cast<int64_t>((num_rows + 15) / 16) * weight.set_blocks * halves * 32;
   const auto kernel = weight.type == PackedType::kFp8 ? pack_kernel<true> : pack_kernel<false>;
   kernel<<<blocks_for(num_units), kThreads, 0, stream.handle>>>(
-      weight.data.as<uint8_t>(), static_cast<const uint8_t*>(rows), first_feature / 16, num_rows,
-      weight.in_features, weight.set_blocks, num_units);
+      weight.data.as<uint8_t>(), static_cast<const uint8_t*>(rows), first_feature / 16,
+      weight.gated ? weight.out_features / 32 : -1, num_rows, weight.in_features, weight.set_blocks,
+      num_units);
   TANDEM_CUDA_CHECK(cudaGetLastError());
 }
 

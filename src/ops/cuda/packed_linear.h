@@ -22,9 +22,10 @@ inline constexpr int kMaxProductRows = 128;
 
 struct PackedLinear {
   PackedType type = PackedType::kFp8;
+  bool gated = false;  // gate and up, in the order of gated_feature()
   int out_features = 0;
   int in_features = 0;  // a multiple of 32
-  int num_sets = 0;     // out_features / 128, rounded up; what is beyond out_features is zero
+  int num_sets = 0;     // out_features / 128, rounded up; what no feature fills is zero
   int set_blocks = 0;   // in_features / 32
   int num_shares = 0;   // thread blocks of the product
   int max_pieces = 1;   // most shares that have a part of one set
@@ -46,9 +47,13 @@ struct PackedLinear {
 // Sizes and the division into shares; takes device memory for the weights.
 PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
                                 int num_multiprocessors);
+// For gate and up of a feed-forward block, `intermediate` features each, a multiple of 16.
+PackedLinear make_gated_linear(PackedType type, int intermediate, int in_features,
+                               int num_multiprocessors);
 
 // Packs `num_rows` rows of a row-major weight [*, in_features] that lie in device memory as
-// features first_feature, first_feature + 1, ... first_feature is a multiple of 16.
+// features first_feature, first_feature + 1, ... first_feature is a multiple of 16. Features of up
+// follow those of gate.
 void pack_rows(const Stream& stream, const PackedLinear& weight, const void* rows,
                int first_feature, int num_rows);
 

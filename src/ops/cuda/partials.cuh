@@ -10,6 +10,13 @@ namespace tandem::ops::cuda {
 
 inline constexpr int kSetColumns = 128;  // output features that one thread block works on at a time
 
+// Where feature `column` of gate, or of up, lies in a product of both: a set has 64 features of
+// gate and the same 64 of up.
+__host__ __device__ constexpr int gated_feature(int column, bool up) {
+  constexpr int kHalf = kSetColumns / 2;
+  return column / kHalf * kSetColumns + (up ? kHalf : 0) + column % kHalf;
+}
+
 // partial sums [num_sets][max_pieces][num_rows][kSetColumns] FP32. A set's sum over `in` was cut
 // where one thread block's share of the weights ended and the next one's began; the cuts depend on
 // the weight's shape and the number of thread blocks alone.

@@ -16,6 +16,29 @@ __device__ inline uint64_t rows_of(uint32_t address, uint32_t group_bytes) {
          ((address & 0x3ffffU) >> 4);
 }
 
+__device__ inline void store_shared(uint32_t address, const uint2& value) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y)
+               : "memory");
+}
+__device__ inline uint2 load_shared2(uint32_t address) {
+  uint2 value;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "r"(address)
+               : "memory");
+  return value;
+}
+
+// A counter in global memory: what was written before the addition is there for who reads it.
+__device__ inline void add_release(uint32_t* counter, uint32_t value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");
+}
+__device__ inline uint32_t load_acquire(const uint32_t* counter) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+
 // Operands of asm: 4, 8, 16, 32 and 64 accumulators.
 #define TANDEM_ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define TANDEM_ACC8(d, i) TANDEM_ACC4(d, i), TANDEM_ACC4(d, i + 4)

@@ -233,25 +233,18 @@ __global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const Residu
   finish_row(x, place, op.hidden, op.x, op.next, weight, sums[1]);
 }
 
-__device__ float gelu_tanh(float x) {
-  constexpr float kSqrtTwoOverPi = 0.7978845608028654F;
-  const float inner = kSqrtTwoOverPi * (x + 0.044715F * (x * x * x));
-  return 0.5F * x * (1.0F + tanhf(inner));
-}
-
 // A block has a tile of eight rows and 128 columns: it writes whole runs of the operand.
 __global__ void __launch_bounds__(kElementThreads) gelu_operand_kernel(const GeluOperand op) {
   allow_next();
   const int row = static_cast<int>(blockIdx.y * 8 + threadIdx.x / 32);
   const int column = static_cast<int>(blockIdx.x * kSetColumns + threadIdx.x % 32 * 4);
   const bool active = row < op.num_rows && column < op.intermediate;
-  const int up_column = op.intermediate + column;
-  const int gate_pieces = active ? pieces_at(op.sums, column, up_column) : 0;
-  const int up_pieces = active ? pieces_at(op.sums, up_column, 2 * op.intermediate) : 0;
+  const int gate_column = gated_feature(column, false);
+  const int pieces = active ? op.sums.num_pieces(gate_column / kSetColumns) : 0;
   wait_for_previous();
   if (!active) return;
-  const Four gate = load_product(op.sums, op.gate_scale, row, column, gate_pieces);
-  const Four up = load_product(op.sums, op.up_scale, row, up_column, up_pieces);
+  const Four gate = load_product(op.sums, op.gate_scale, row, gate_column, pieces);
+  const Four up = load_product(op.sums, op.up_scale, row, gated_feature(column, true), pieces);
   Four out;
 #pragma unroll
   for (int j = 0; j < 4; ++j) out.v[j] = round_bf16(round_bf16(gelu_tanh(gate.v[j])) * up.v[j]);

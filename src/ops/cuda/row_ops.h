@@ -73,7 +73,7 @@ struct ResidualNorm {
 void residual_norm(const Stream& stream, const ResidualNorm& op);
 
 // g = bf16(gate sum * gate_scale), u likewise; the operand of down is bf16(bf16(gelu_tanh(g)) * u).
-// sums: of 2 * intermediate features, gate first. intermediate is a multiple of 32.
+// sums: of gate and up features in the order of gated_feature(). intermediate is a multiple of 32.
 struct GeluOperand {
   int num_rows = 0;
   int intermediate = 0;

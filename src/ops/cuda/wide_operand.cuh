@@ -35,10 +35,10 @@ __device__ inline int64_t wide_word(int capacity, int row, int column, int t) {
 }
 
 // x / scale, rounded to nearest, for `inverse` = 1 / scale rounded to nearest: one correction of
-// the quotient makes it exact. Far beyond E4M3 it is only large, and never inf - inf.
+// the quotient makes it exact. Far beyond E4M3 it is only large, and never inf - inf. -0 stays -0.
 __device__ inline float divide_by(float x, float scale, float inverse) {
   const float quotient = fminf(fmaxf(x * inverse, -4096.0F), 4096.0F);
-  return fmaf(fmaf(-quotient, scale, x), inverse, quotient);
+  return copysignf(fmaf(fmaf(-quotient, scale, x), inverse, quotient), x);
 }
 
 __device__ inline uint32_t e4m3x2(float x0, float x1, float scale, float inverse) {

@@ -11,7 +11,7 @@
 
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/ptx.cuh"
-#include "ops/cuda/wide_math.cuh"
+#include "ops/cuda/row_math.cuh"
 #include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda {
@@ -43,10 +43,9 @@ struct Job {
   int capacity;
   int num_rows;
   int num_row_tiles;
-  int num_units;  // of 128 features; gated: of 64 of gate and the same 64 of up
+  int num_units;  // of 128 features: a set of the packed weights
   int set_blocks;
   int out_features;
-  int first_up_group;  // gated: of 16 features
   WideParts parts;
   uint16_t* out;
   WideGelu gelu;
@@ -66,27 +65,7 @@ struct Walk {
   __device__ int row_tile() const { return item % num_row_tiles; }
 };
 
-// Starts copying `count` blocks of a unit's weights, 8 groups of 16 features each.
-template <bool kGated>
-__device__ void copy_weights(const Job& job, int unit, int block, int count, uint32_t target,
-                             uint32_t barrier) {
-  if constexpr (!kGated) {
-    const int64_t first = static_cast<int64_t>(unit) * job.set_blocks + block;
-    ptx::bulk_copy(target, job.weights + first * kBlockBytes, count * kBlockBytes, barrier);
-  } else {
-    for (int half = 0; half < 2; ++half) {
-      const int group = unit * 4 + half * job.first_up_group;
-      const uint8_t* const source =
-          job.weights + (static_cast<int64_t>(group / 8) * job.set_blocks + block) * kBlockBytes +
-          group % 8 * 512;
-      for (int i = 0; i < count; ++i)
-        ptx::bulk_copy(target + i * kBlockBytes + half * (kBlockBytes / 2),
-                       source + i * kBlockBytes, kBlockBytes / 2, barrier);
-    }
-  }
-}
-
-template <int kRows, bool kGated>
+template <int kRows>
 __device__ void copy_tiles(const Job& job, uint32_t ring, int rank) {
   using T = Tile<kRows>;
   const uint32_t full = ring + T::kStages * T::kStageBytes + kStagingBytes;
@@ -102,7 +81,8 @@ __device__ void copy_tiles(const Job& job, uint32_t ring, int rank) {
       const uint32_t barrier = full + place.stage * 8;
       ptx::barrier_wait(empty + place.stage * 8, place.parity ^ 1);
       ptx::barrier_arrive_expect(barrier, count * kBlockBytes + T::kRowBytes);
-      copy_weights<kGated>(job, unit, block, count, stage, barrier);
+      const int64_t first_block = static_cast<int64_t>(unit) * job.set_blocks + block;
+      ptx::bulk_copy(stage, job.weights + first_block * kBlockBytes, count * kBlockBytes, barrier);
       const int64_t line = block / kStageBlocks * static_cast<int64_t>(job.capacity) + first_row;
       ptx::bulk_copy_to_all(stage + kWeightBytes + rank * kShare,
                             job.rows + line * 128 + rank * kShare, kShare, barrier,
@@ -184,11 +164,12 @@ __device__ void store_rows(const Job& job,
 }
 
 // Joins gate and up of half of the rows: those of tiles kFirst on in this warpgroup's own sums and
-// in what the other one left in `received`.
+// in what the other one has handed over.
 template <int kRows, bool kIsGate>
 __device__ void join(const Job& job, float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
-                     uint32_t received, int column, int first_row) {
+                     uint32_t staging, int column, int first_row) {
   constexpr int kTiles = kRows / 16;  // of 8 rows, in half of the rows
+  const uint32_t received = staging + (kIsGate ? kStagingBytes / 2 : 0) + threadIdx.x % 128 * 16;
   constexpr int kFirst = kIsGate ? 0 : kTiles;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const float own_scale = kIsGate ? job.gelu.gate_scale : job.gelu.up_scale;
@@ -207,8 +188,7 @@ __device__ void join(const Job& job, float (&sums)[Tile<kRows>::kParts][Tile<kRo
                                      sum_at<kRows>(sums, kFirst + j + i, half * 2 + 1) * own_scale);
         const uint32_t gate = kIsGate ? ours : theirs[i * 2 + half];
         const uint32_t up = kIsGate ? theirs[i * 2 + half] : ours;
-        const uint32_t active =
-            bf16x2(gelu_tanh_approx(low_bf16(gate)), gelu_tanh_approx(high_bf16(gate)));
+        const uint32_t active = bf16x2(gelu_tanh(low_bf16(gate)), gelu_tanh(high_bf16(gate)));
         turned[half] = ptx::transpose8x8(
             bf16x2(low_bf16(active) * low_bf16(up), high_bf16(active) * high_bf16(up)));
       }
@@ -224,18 +204,16 @@ __device__ void join(const Job& job, float (&sums)[Tile<kRows>::kParts][Tile<kRo
   }
 }
 
-// Hands the half of the rows that the other warpgroup joins to it, and joins the own half.
+// Hands the half of the rows that the other warpgroup joins to it.
 template <int kRows, bool kIsGate>
-__device__ void exchange_and_join(const Job& job,
-                                  float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
-                                  uint32_t staging, int column, int first_row) {
+__device__ void hand_over(const Job& job,
+                          float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
+                          uint32_t staging) {
   constexpr int kTiles = kRows / 16;
   constexpr int kGiven = kIsGate ? kTiles : 0;
   const uint32_t thread = threadIdx.x % 128 * 16;
   const uint32_t sent = staging + (kIsGate ? 0 : kStagingBytes / 2) + thread;
-  const uint32_t received = staging + (kIsGate ? kStagingBytes / 2 : 0) + thread;
   const float scale = kIsGate ? job.gelu.gate_scale : job.gelu.up_scale;
-  ptx::named_barrier(1, kConsumers * 128);  // what was sent for the tile before has been read
 #pragma unroll
   for (int j = 0; j < kTiles; j += 2) {
     uint32_t words[4];
@@ -245,8 +223,6 @@ __device__ void exchange_and_join(const Job& job,
                         sum_at<kRows>(sums, kGiven + j + i / 2, i % 2 * 2 + 1) * scale);
     ptx::store_shared(sent + j / 2 * 2048, make_uint4(words[0], words[1], words[2], words[3]));
   }
-  ptx::named_barrier(1, kConsumers * 128);
-  join<kRows, kIsGate>(job, sums, received, column, first_row);
 }
 
 template <int kRows, bool kGated>
@@ -285,10 +261,16 @@ __device__ void multiply_tiles(const Job& job, uint32_t ring, int rank) {
       const int column = unit * 64 + warp % 4 * 16;
       // A unit too many joins rows that do not exist.
       const int row = unit < job.num_units ? first_row : job.num_rows;
+      ptx::named_barrier(1, kConsumers * 128);  // what was handed over before has been read
       if (warp < 4)
-        exchange_and_join<kRows, true>(job, sums, staging, column, row);
+        hand_over<kRows, true>(job, sums, staging);
       else
-        exchange_and_join<kRows, false>(job, sums, staging, column, row);
+        hand_over<kRows, false>(job, sums, staging);
+      ptx::named_barrier(1, kConsumers * 128);
+      if (warp < 4)
+        join<kRows, true>(job, sums, staging, column, row);
+      else
+        join<kRows, false>(job, sums, staging, column, row);
     } else {
       store_rows<kRows>(job, sums, unit * kSetColumns + warp * 16, first_row,
                         staging + warp * 2048);
@@ -317,7 +299,7 @@ __global__ void __launch_bounds__(kThreads, 1) wide_product_kernel(const Job job
     ptx::lower_registers<40>();
     if (threadIdx.x == kConsumers * 128) {
       ptx::fence_async_global();
-      copy_tiles<kRows, kGated>(job, ring, rank);
+      copy_tiles<kRows>(job, ring, rank);
     }
     __syncwarp();
   } else {
@@ -382,6 +364,7 @@ Job job_of(const PackedLinear& weight, const WideOperand& operand, int num_rows)
   job.rows = operand.data;
   job.capacity = operand.capacity;
   job.num_rows = num_rows;
+  job.num_units = weight.num_sets;
   job.set_blocks = weight.set_blocks;
   job.out_features = weight.out_features;
   return job;
@@ -391,10 +374,9 @@ Job job_of(const PackedLinear& weight, const WideOperand& operand, int num_rows)
 
 void wide_product(const Stream& stream, const PackedLinear& weight, const WideOperand& operand,
                   int num_rows, const WideParts& parts, uint16_t* out, const WideTiling& tiling) {
-  TANDEM_GPU_CHECK(weight.out_features % 16 == 0);
+  TANDEM_GPU_CHECK(!weight.gated && weight.out_features % 16 == 0);
   TANDEM_GPU_CHECK(parts.ends[0] % 16 == 0 && parts.ends[1] % 16 == 0);
   Job job = job_of(weight, operand, num_rows);
-  job.num_units = weight.num_sets;
   job.parts = parts;
   job.out = out;
   launch_product<false>(stream, job, tiling);
@@ -402,12 +384,9 @@ void wide_product(const Stream& stream, const PackedLinear& weight, const WideOp
 
 void wide_gelu_product(const Stream& stream, const PackedLinear& weight, const WideOperand& operand,
                        int num_rows, const WideGelu& gelu, const WideTiling& tiling) {
-  TANDEM_GPU_CHECK(weight.out_features % 128 == 0);
+  TANDEM_GPU_CHECK(weight.gated && weight.out_features % 128 == 0);
   TANDEM_GPU_CHECK(num_rows <= gelu.out.capacity && gelu.out.data != nullptr);
   Job job = job_of(weight, operand, num_rows);
-  const int intermediate = weight.out_features / 2;
-  job.num_units = intermediate / 64;
-  job.first_up_group = intermediate / 16;
   job.gelu = gelu;
   launch_product<true>(stream, job, tiling);
 }

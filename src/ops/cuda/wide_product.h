@@ -37,9 +37,9 @@ void wide_product(const Stream& stream, const PackedLinear& weight, const WideOp
                   int num_rows, const WideParts& parts, uint16_t* out,
                   const WideTiling& tiling = {});
 
-// The two products of the feed-forward block and what joins them: weight has 2 * intermediate
-// features, gate first; intermediate is a multiple of 64. g = bf16(gate sum * gate_scale), u
-// likewise; out is the operand of bf16(bf16(gelu_tanh(g)) * u).
+// The two products of the feed-forward block and what joins them: the weight is gated, its
+// intermediate size a multiple of 64. g = bf16(gate sum * gate_scale), u likewise; out is the
+// operand of bf16(bf16(gelu_tanh(g)) * u).
 struct WideGelu {
   float gate_scale = 1.0F;
   float up_scale = 1.0F;
