@@ -162,8 +162,8 @@ void expect_same_rows(const Context& context, const Tensor& x, const Weight& w,
   for (int64_t r = 0; r < n; ++r) ASSERT_TRUE(same_bits(y, r, expected, first + r)) << n;
 }
 
-constexpr std::pair<int64_t, int64_t> kInOut[] = {
-    {72, 197}, {136, 72}, {24, 33}, {520, 40}, {512, 96}, {2100, 35}};
+constexpr std::pair<int64_t, int64_t> kInOut[] = {{72, 197}, {136, 72}, {24, 33},
+                                                  {520, 40}, {512, 96}, {2100, 35}};
 
 // The promise of ops/context.h, held bit by bit: speculation rests on it.
 TEST_P(LinearTest, ARowHasTheSameBitsHoweverManyRideAlong) {
