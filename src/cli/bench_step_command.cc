@@ -1,6 +1,6 @@
 // tandem bench step: the parts of a round, each beside its roofline.
-#include <algorithm>
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
