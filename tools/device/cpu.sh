@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the CPU path on two quiet cores: kernels against their definition, projections alone, a slice of the 12B pair
 # and the whole of it, with random weights, beside the read bandwidth of the same run.
-# usage: tools/device/cpu.sh [--programs FOLDER] [--out FOLDER] [PART...]; parts: tests linear slice whole; default: all
+# usage: tools/device/cpu.sh [--programs FOLDER] [--out FOLDER] [PART...]; parts: tests linear places slice whole; default: all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -12,11 +12,11 @@ while (($#)); do
   case $1 in
     --programs) programs=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
-    tests | linear | slice | whole) parts+=("$1"); shift ;;
-    *) echo "cpu.sh: expected --programs, --out, tests, linear, slice or whole, got $1" >&2; exit 2 ;;
+    tests | linear | places | slice | whole) parts+=("$1"); shift ;;
+    *) echo "cpu.sh: expected --programs, --out, tests, linear, places, slice or whole, got $1" >&2; exit 2 ;;
   esac
 done
-((${#parts[@]})) || parts=(tests linear slice whole)
+((${#parts[@]})) || parts=(tests linear places slice whole)
 mkdir -p "$out"
 
 # Two cores of the machine, not two threads of one core.
@@ -49,6 +49,12 @@ part_linear() {
   printf '\n== projections\n'
   "${on_two_cores[@]}" "$programs/bench_linear" --threads 2 --isas amx --rows 1,5,16,128 --only 12B \
     --json "$out/cpu-linear-amx-2.json"
+}
+
+part_places() {
+  printf '\n== projections from small pages and from a file\n'
+  "${on_two_cores[@]}" "$programs/bench_linear" --threads 2 --isas amx --rows 1 --only '12B sliding' --rounds 8 \
+    --memory-mib 768 --places large-pages,small-pages,file --json "$out/cpu-places-amx.json"
 }
 
 part_slice() {
