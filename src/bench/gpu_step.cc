@@ -20,6 +20,8 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kUncountedRounds = 5;  // graphs are recorded in the first ones
+// Where the engine chooses K it tries several in the first 16, and then records their graphs.
+constexpr int kLearningRounds = 64;
 constexpr int64_t kMaxLoad = int64_t{1} << 24;
 
 // Words of the middle of the vocabulary, others for every sequence.
@@ -186,7 +188,7 @@ GpuStep::Rounds GpuStep::run_rounds(const Timing& timing, const StepLoad& load,
   rounds.prefill_seconds = start_requests(engine, std::move(requests));
   const base::Stopwatch all;
   bool ended = false;
-  for (int i = -kUncountedRounds; !ended; ++i) {
+  for (int i = num_draft_tokens ? -kUncountedRounds : -kLearningRounds; !ended; ++i) {
     const base::Stopwatch clock;
     const auto events = engine.step();
     const double seconds = clock.seconds();

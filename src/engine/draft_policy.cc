@@ -22,13 +22,6 @@ constexpr std::array<int, 8> kTries = {4, 0, kMostDrafts, 0, 2, 0, 1, 0};
 constexpr int64_t kStepsPerTry = 64;
 constexpr int64_t kRoundsPerProbe = 32;
 
-int64_t bucket_of(int64_t num_rows) {
-  if (num_rows <= kExactRows) return num_rows;
-  int64_t step = 1;
-  while (num_rows / step > kExactRows) step *= 2;
-  return num_rows / step * step;
-}
-
 std::vector<int> same_for_all(std::span<const DraftCandidate> candidates, int count) {
   std::vector<int> counts;
   for (const DraftCandidate& candidate : candidates)
@@ -71,6 +64,23 @@ double draft_seconds(const StepTimes& draft, std::span<const int64_t> rows_of_st
 
 }  // namespace
 
+int64_t rows_paid(int64_t num_rows, int64_t pass_rows) {
+  if (pass_rows <= 0) return num_rows;
+  const int64_t rest = num_rows % pass_rows;
+  if (rest == 0) return num_rows;
+  int64_t padded = 8;
+  while (padded < rest) padded *= 2;
+  return num_rows - rest + std::min(padded, pass_rows);
+}
+
+int64_t StepTimes::bucket_of(int64_t num_rows) const {
+  if (pass_rows_ > 0) return rows_paid(num_rows, pass_rows_);
+  if (num_rows <= kExactRows) return num_rows;
+  int64_t step = 1;
+  while (num_rows / step > kExactRows) step *= 2;
+  return num_rows / step * step;
+}
+
 void StepTimes::add(speculation::StepTime time) {
   if (time.num_rows <= 0 || !(time.seconds > 0)) return;
   Samples& samples = by_rows_[bucket_of(time.num_rows)];
@@ -83,6 +93,7 @@ void StepTimes::add(speculation::StepTime time) {
 
 std::optional<double> StepTimes::at(int64_t num_rows) const {
   if (by_rows_.empty()) return std::nullopt;
+  if (pass_rows_ > 0) num_rows = bucket_of(num_rows);
   const auto above = by_rows_.lower_bound(num_rows);
   if (above != by_rows_.end() && (above->first == num_rows || above == by_rows_.begin()))
     return above->second.typical;
@@ -156,10 +167,22 @@ std::vector<int> DraftPolicy::choose(std::span<const DraftCandidate> candidates)
   for (int place = 0; place < kMostDrafts; ++place)
     prior[static_cast<size_t>(place)] = all_.conditional(place, kUnknownChance, kAllPrior);
   std::vector<int> counts = best_draft_counts(verify_, draft_, prior, candidates);
-  for (size_t i = 0; i < counts.size(); ++i)
-    if (candidates[i].acceptance->num_rounds % kRoundsPerProbe == kRoundsPerProbe - 1)
-      counts[i] = std::min(counts[i] + 1, candidates[i].max_draft_tokens);
+  add_probes(candidates, counts);
   return counts;
+}
+
+void DraftPolicy::add_probes(std::span<const DraftCandidate> candidates,
+                             std::vector<int>& counts) const {
+  auto num_rows = static_cast<int64_t>(counts.size());
+  for (const int count : counts) num_rows += count;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    if (candidates[i].acceptance->num_rounds % kRoundsPerProbe != kRoundsPerProbe - 1) continue;
+    if (counts[i] >= candidates[i].max_draft_tokens) continue;
+    if (pass_rows_ > 0 && rows_paid(num_rows + 1, pass_rows_) > rows_paid(num_rows, pass_rows_))
+      return;
+    ++counts[i];
+    ++num_rows;
+  }
 }
 
 void DraftPolicy::add_step(const speculation::SpecResult& result, bool decodes_only) {

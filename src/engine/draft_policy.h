@@ -14,10 +14,15 @@
 
 namespace tandem::engine {
 
+// What `num_rows` rows of a step cost as many as: a device that takes passes of `pass_rows` rows
+// pads each to a power of two, 8 at least. pass_rows 0: every row has its price.
+int64_t rows_paid(int64_t num_rows, int64_t pass_rows);
+
 // Seconds of a step by its number of rows; each a low one of the last few measurements, as what
 // disturbs a step only makes it longer.
 class StepTimes {
  public:
+  explicit StepTimes(int64_t pass_rows = 0) : pass_rows_(pass_rows) {}
   void add(speculation::StepTime time);
   // On the line between the measured row counts around it. Nothing before the first measurement.
   std::optional<double> at(int64_t num_rows) const;
@@ -29,6 +34,9 @@ class StepTimes {
     size_t num_added = 0;
     double typical = 0;
   };
+  int64_t bucket_of(int64_t num_rows) const;
+
+  int64_t pass_rows_;
   std::map<int64_t, Samples> by_rows_;
 };
 
@@ -59,6 +67,9 @@ std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& dra
 
 class DraftPolicy {
  public:
+  explicit DraftPolicy(int64_t pass_rows = 0)
+      : pass_rows_(pass_rows), verify_(pass_rows), draft_(pass_rows) {}
+
   // K of each candidate. Now and then another one than the best, so that times and chances that
   // have become better are noticed.
   std::vector<int> choose(std::span<const DraftCandidate> candidates);
@@ -67,6 +78,10 @@ class DraftPolicy {
   void add_round(AcceptanceEstimate& sequence, int num_drafted, int num_accepted);
 
  private:
+  // Lets sequences look one place further where that costs no padded rows.
+  void add_probes(std::span<const DraftCandidate> candidates, std::vector<int>& counts) const;
+
+  int64_t pass_rows_;
   StepTimes verify_;
   StepTimes draft_;
   AcceptanceEstimate all_;

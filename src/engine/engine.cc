@@ -43,7 +43,8 @@ Engine::Engine(EngineOptions options, StepFunction run_step)
           options_.limits.block_size,
           blocks_for(options_.sliding_window - 1, options_.limits.block_size), pages_,
           BlockPool(options_.num_snapshot_blocks, static_cast<int32_t>(options_.num_ring_blocks)),
-          options_.prefix_hash) {
+          options_.prefix_hash),
+      drafts_(options_.pass_rows) {
   const base::Status status = validate(options_);
   TANDEM_CHECK_MSG(status.has_value(), "{}", status.error().message);
   totals_.num_pages = options_.limits.num_page_blocks;

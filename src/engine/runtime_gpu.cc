@@ -4,6 +4,7 @@
 
 #include "engine/runtime.h"
 #include "engine/runtime_parts.h"
+#include "gpu/step_plan.h"
 
 namespace tandem::engine {
 namespace {
@@ -60,6 +61,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
   TANDEM_RETURN_IF_ERROR(Engine::validate(engine));
   engine.eos_token_ids = eos_token_ids(*pair.target);
   engine.suppress_tokens = suppressed_ids(pair.target->checkpoint());
+  engine.pass_rows = gpu::kPassRows;
   const gpu::DeviceStepOptions step{
       .kv = {.block_size = options.block_size,
              .num_ring_blocks = plan.num_ring_blocks + plan.num_snapshot_blocks,

@@ -1,5 +1,4 @@
-// What the kernels around the KV cache share: where a position lies, asynchronous copies, and the
-// exchange between the thread blocks of a cluster.
+// What the kernels around the KV cache share: where a position lies, and asynchronous copies.
 #pragma once
 
 #include <cstdint>
@@ -64,42 +63,6 @@ __device__ __forceinline__ void copy_wait(int pending) {
     default:
       asm volatile("cp.async.wait_group 7;" ::: "memory");
   }
-}
-
-// Four 8 x 8 matrices of 16-bit values, transposed: lane i gives the address of row i % 8 of matrix
-// i / 8 and gets, of each, elements 2t and 2t + 1 of column g (lane = 4 g + t).
-__device__ inline uint4 load_matrices_transposed(uint32_t address) {
-  uint4 m;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(m.x), "=r"(m.y), "=r"(m.z), "=r"(m.w)
-               : "r"(address)
-               : "memory");
-  return m;
-}
-
-// All threads of the cluster: arrive, and later wait for the others' arrival and earlier writes.
-// Whole warps at a time, as .aligned asks.
-__device__ inline void cluster_arrive() {
-  __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ inline void cluster_wait() {
-  __syncwarp();
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// The same place in the shared memory of another thread block of the cluster.
-__device__ inline uint32_t peer_address(uint32_t address, int rank) {
-  uint32_t peer;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(peer) : "r"(address), "r"(rank));
-  return peer;
-}
-__device__ inline void store_peer(uint32_t address, float value) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
-}
-__device__ inline void store_peer(uint32_t address, uint2 value) {
-  asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x),
-               "r"(value.y)
-               : "memory");
 }
 
 __device__ inline float exp2_approx(float x) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -47,6 +48,28 @@ TEST(StepTimesTest, LowOnesOfTheLastFewAndLinesBetween) {
   measured.add({0, 1.0});
   measured.add({4, 0.0});
   EXPECT_DOUBLE_EQ(*measured.at(4), 2.75);
+}
+
+TEST(RowsPaid, ArePowersOfTwoAndWholePasses) {
+  for (int64_t n = 0; n <= 40; ++n) EXPECT_EQ(rows_paid(n, 0), n);
+  EXPECT_EQ(rows_paid(0, 128), 0);
+  EXPECT_EQ(rows_paid(1, 128), 8);
+  EXPECT_EQ(rows_paid(9, 128), 16);
+  EXPECT_EQ(rows_paid(65, 128), 128);
+  EXPECT_EQ(rows_paid(128, 128), 128);
+  EXPECT_EQ(rows_paid(129, 128), 136);
+  EXPECT_EQ(rows_paid(320, 128), 320);
+  EXPECT_EQ(rows_paid(130, 64), 136);
+}
+
+TEST(StepTimesTest, PaddedRowsShareAPrice) {
+  StepTimes measured(128);
+  measured.add({128, 14.0});
+  measured.add({70, 12.0});
+  EXPECT_DOUBLE_EQ(*measured.at(100), 12.0);  // the low one of 128 padded rows
+  measured.add({130, 22.0});
+  EXPECT_DOUBLE_EQ(*measured.at(128), 12.0);
+  EXPECT_DOUBLE_EQ(*measured.at(129), 22.0);
 }
 
 TEST(DraftCounts, AreTheBestOfAll) {
@@ -109,7 +132,7 @@ TEST(DraftCounts, FollowCostAndChance) {
   EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, both), (std::vector<int>{8, 8}));
   EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, {both.begin() + 1, 1}), (std::vector<int>{1}));
   EXPECT_EQ(best_draft_counts(linear, cheap, kPrior, both), (std::vector<int>{0, 0}));
-  EXPECT_EQ(best_draft_counts({}, {}, kPrior, both), (std::vector<int>{4, 4}));
+  EXPECT_EQ(best_draft_counts(StepTimes(), StepTimes(), kPrior, both), (std::vector<int>{4, 4}));
   const std::vector<DraftCandidate> ending = {{&good, 1}, {&good, 0}};
   EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, ending), (std::vector<int>{1, 0}));
 }
@@ -178,6 +201,46 @@ TEST(DraftPolicyTest, IsNearlyAsFastAsTheBestFixedK) {
       for (int k = 0; k <= 8; ++k) best = std::max(best, machine.fixed_rate(k, chance));
       EXPECT_GT(run.tokens / run.seconds, 0.9 * best) << "machine " << m << " chance " << chance;
     }
+}
+
+// One draft of each of 64 sequences fills a pass of 128 rows; one row more costs another pass.
+TEST(DraftPolicyTest, StaysWithinAPass) {
+  constexpr int64_t kSequences = 64;
+  const auto verify = [](int64_t rows) {
+    return 8.0 + 6.0 * static_cast<double>((rows_paid(rows, 128) + 127) / 128);
+  };
+  constexpr double kDraft = 0.3;
+  constexpr double kChance = 0.74;
+  DraftPolicy policy(128);
+  std::vector<AcceptanceEstimate> estimates(kSequences);
+  // They began at different times, so that one or another always looks further.
+  for (size_t i = 0; i < estimates.size(); ++i) estimates[i].num_rounds = static_cast<int64_t>(i);
+  std::vector<DraftCandidate> candidates;
+  for (const AcceptanceEstimate& estimate : estimates) candidates.push_back({&estimate, 8});
+  std::mt19937_64 random(5);
+  double tokens = 0, seconds = 0;
+  for (int step = 0; step < 1000; ++step) {
+    const std::vector<int> counts = policy.choose(candidates);
+    int64_t rows = kSequences;
+    for (const int k : counts) rows += k;
+    const int deepest = *std::max_element(counts.begin(), counts.end());
+    speculation::SpecResult measured;
+    measured.verify_time = {rows, verify(rows)};
+    measured.draft_times.assign(static_cast<size_t>(deepest), {kSequences, kDraft});
+    policy.add_step(measured, true);
+    for (size_t i = 0; i < estimates.size(); ++i) {
+      int accepted = 0;
+      // Only the first draft is likely to hold.
+      while (accepted < counts[i] &&
+             static_cast<double>(random() % 10000) < 10000 * (accepted == 0 ? kChance : 0.2))
+        ++accepted;
+      policy.add_round(estimates[i], counts[i], accepted);
+      if (step >= 200) tokens += 1 + accepted;
+    }
+    if (step >= 200) seconds += verify(rows) + kDraft * deepest;
+  }
+  const double one_draft = (1 + kChance) * kSequences / (verify(128) + kDraft);
+  EXPECT_GT(tokens / seconds, 0.95 * one_draft);
 }
 
 TEST(DraftPolicyTest, GivesUpAndComesBack) {
