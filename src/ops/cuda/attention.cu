@@ -329,8 +329,8 @@ __device__ void store_totals(const Job& job, const typename P::Control& control,
 template <typename P, int kPairs>
 __device__ void add_at_once(const Job& job, const typename P::Control& control, const Lane& lane,
                             const Item& item, const int* maxima, uint32_t shared, Ring& ring) {
-  constexpr int kOwn = (P::kColumns + 1) / 2;
-  float sums[kOwn][2][kPairs / 2] = {};
+  constexpr int kOwnColumns = (P::kColumns + 1) / 2;
+  float sums[kOwnColumns][2][kPairs / 2] = {};
   float totals[kPairs / 2] = {};
   ptx::pin(totals);
 #pragma unroll
@@ -351,7 +351,7 @@ __device__ void add_at_once(const Job& job, const typename P::Control& control, 
   Ring next = own_ring;
   // With 64 columns both warpgroups multiply them, and one uses the result.
 #pragma unroll
-  for (int own = 0; own < kOwn; ++own) {
+  for (int own = 0; own < kOwnColumns; ++own) {
     multiply_values<P, kPairs>(shared, next, 0, sums[own]);
     next.advance();
     next.advance();
@@ -364,7 +364,7 @@ __device__ void add_at_once(const Job& job, const typename P::Control& control, 
 #pragma unroll
     for (auto& sum : own) ptx::pin(sum);
 #pragma unroll
-  for (int own = 0; own < kOwn; ++own) {
+  for (int own = 0; own < kOwnColumns; ++own) {
     own_ring.give_back();
     own_ring.advance();
     own_ring.advance();
@@ -372,7 +372,7 @@ __device__ void add_at_once(const Job& job, const typename P::Control& control, 
   if (lane.warpgroup == 1)
     store_totals<P, kPairs>(job, control, lane, item.segment, maxima, totals);
 #pragma unroll
-  for (int own = 0; own < kOwn; ++own) {
+  for (int own = 0; own < kOwnColumns; ++own) {
     const int c = own * 2 + lane.warpgroup;
     if (c >= P::kColumns) continue;
     float sum[kPairs / 2];

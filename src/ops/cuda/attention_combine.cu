@@ -15,9 +15,9 @@ template <int kHeadDim, int kWarps>
 struct Plan {
   static constexpr int kSlab = kHeadDim < kSlabColumns ? kHeadDim : kSlabColumns;
   static constexpr int kSlabs = kHeadDim / kSlab;
-  static constexpr int kOwn = kChains / kWarps;  // chains of a warp
+  static constexpr int kOwnChains = kChains / kWarps;  // chains of a warp
   static constexpr int kThreads = kSlabs * kWarps * 32;
-  static_assert(kBatch % kOwn == 0);
+  static_assert(kBatch % kOwnChains == 0);
 };
 
 struct RowSegments {
@@ -59,7 +59,8 @@ struct Chain {
 // Chains warp, warp + kWarps, ...
 template <int kHeadDim, int kWarps>
 __device__ void add_segments(const RowSegments& segments, const float2* totals, const float* sums,
-                             int warp, int lane, Chain (&chains)[Plan<kHeadDim, kWarps>::kOwn]) {
+                             int warp, int lane,
+                             Chain (&chains)[Plan<kHeadDim, kWarps>::kOwnChains]) {
   using P = Plan<kHeadDim, kWarps>;
   float4 values[kBatch];
   float2 scales[kBatch];
@@ -80,7 +81,7 @@ __device__ void add_segments(const RowSegments& segments, const float2* totals, 
 #pragma unroll
     for (int b = 0; b < kBatch; ++b)
       if (begin + b * kWarps < segments.count)
-        chains[b % P::kOwn].add(values[b], scales[b], largest);
+        chains[b % P::kOwnChains].add(values[b], scales[b], largest);
   }
 }
 
@@ -114,14 +115,14 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kern
   const int slab = thread / 32 % P::kSlabs;
   const int warp = thread / 32 / P::kSlabs;
   const int lane = thread % 32;
-  Chain chains[P::kOwn];
+  Chain chains[P::kOwnChains];
   // Where a slab has fewer columns than a warp, the last lanes take the last ones once more.
   const int own = min(lane, P::kSlab / 4 - 1);
   add_segments<kHeadDim, kWarps>(segments, job.totals + base,
                                  attention.workspace + base * kHeadDim + slab * P::kSlab + own * 4,
                                  warp, lane, chains);
 #pragma unroll
-  for (int i = 0; i < P::kOwn; ++i) {
+  for (int i = 0; i < P::kOwnChains; ++i) {
     if (lane == own) chain_sums[slab][warp + i * kWarps][lane] = chains[i].sum;
     if (lane == 0 && slab == 0) chain_totals[warp + i * kWarps] = chains[i].total;
   }

@@ -19,8 +19,8 @@ namespace {
 constexpr int kWarps = 8;  // two warpgroups that multiply; one more warp copies
 constexpr int kThreads = (kWarps + 1) * 32;
 // A thread block's weights from which on a ring of all shared memory is worth its price: nothing
-// fits beside it. The 12B's q, k, v (238 KB) are faster with a short one, 10.0 against 11.5 us, in a
-// chain of products as fast, and leave attention room to fetch old keys meanwhile.
+// fits beside it. The 12B's q, k, v (238 KB) are faster with a short one, 10.0 against 11.5 us, in
+// a chain of products as fast, and leave attention room to fetch old keys meanwhile.
 constexpr int64_t kLongShare = 320 * 1024;
 // Flags in the exchange, whatever the weight: none of them is another weight's sums.
 constexpr int kMaxShares = 1024;
