@@ -91,12 +91,9 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
   host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
   host_moments_ = ops::cuda::PinnedBuffer(3 * sizeof(uint64_t));
   host_kept_ = ops::cuda::PinnedBuffer(entries * sizeof(ops::cuda::KeptState));
-  if (target_.runs_wide()) {
-    int num_multiprocessors = 0;
-    TANDEM_CUDA_CHECK(
-        cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, 0));
-    wide_.emplace(wide_sizes(target_.config()), options.max_step_rows, num_multiprocessors);
-  }
+  if (target_.runs_wide())
+    wide_.emplace(wide_sizes(target_.config()), options.max_step_rows,
+                  ops::cuda::num_multiprocessors());
   suppressed_ = upload(options.suppress_tokens);
   draft_suppressed_ = upload(draft_suppress_tokens);
   num_draft_suppressed_ = static_cast<int>(draft_suppress_tokens.size());

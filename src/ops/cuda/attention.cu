@@ -532,17 +532,6 @@ __global__ void __launch_bounds__(kMostPairs == 16 ? 512 : kThreads, 1)
   attend_all<P, kDim>(job, begin, end, shared, control);
 }
 
-int num_multiprocessors() {
-  static const int count = [] {
-    int device = 0;
-    int value = 0;
-    TANDEM_CUDA_CHECK(cudaGetDevice(&device));
-    TANDEM_CUDA_CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
-    return value;
-  }();
-  return count;
-}
-
 template <int kDim, int kMostPairs>
 void launch_segments(const Stream& stream, Job job) {
   using P = Plan<kDim, kMostPairs>;
@@ -560,7 +549,7 @@ void launch_segments(const Stream& stream, Job job) {
                              job.attention.num_kv_heads * job.tiles.num_tiles *
                              ((kTileRows * job.group + kMostPairs - 1) / kMostPairs);
   const int64_t items = P::kMaxColumnParts > 1 ? most_items * P::kMaxColumnParts : tile_items;
-  const int blocks = num_multiprocessors();
+  static const int blocks = num_multiprocessors();
   const int grid = items < blocks ? static_cast<int>(items) : blocks;
   job.most_rows = kMostPairs / job.group < kTileRows ? kMostPairs / job.group : kTileRows;
   job.least_rows = 16 / job.group < kTileRows ? 16 / job.group : kTileRows;

@@ -8,6 +8,8 @@
 
 namespace tandem::ops::cuda {
 
+inline constexpr float kLog2E = 1.4426950408889634F;
+
 // The first key that a row sees whose last one is `last_key`; window 0: from the beginning.
 __device__ inline int first_key_of(int window, int last_key) {
   return window == 0 ? 0 : max(0, last_key - window + 1);
@@ -63,12 +65,6 @@ __device__ __forceinline__ void copy_wait(int pending) {
     default:
       asm volatile("cp.async.wait_group 7;" ::: "memory");
   }
-}
-
-__device__ inline float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 }  // namespace ptx

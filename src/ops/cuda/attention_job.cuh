@@ -7,8 +7,6 @@
 
 namespace tandem::ops::cuda {
 
-inline constexpr float kLog2E = 1.4426950408889634F;
-
 struct AttentionJob {
   Attention attention;
   Rows rows;

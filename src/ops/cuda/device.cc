@@ -16,6 +16,14 @@ void check_condition(bool holds, const char* what) {
   TANDEM_CHECK_MSG(holds, "GPU: expected {}", what);
 }
 
+int num_multiprocessors() {
+  int device = 0;
+  int count = 0;
+  TANDEM_CUDA_CHECK(cudaGetDevice(&device));
+  TANDEM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
 DeviceBuffer::DeviceBuffer(size_t size_bytes) : size_bytes_(size_bytes) {
   if (size_bytes > 0) TANDEM_CUDA_CHECK(cudaMalloc(&data_, size_bytes));
 }

@@ -18,6 +18,9 @@ void check_condition(bool holds, const char* what);
 #define TANDEM_CUDA_CHECK(call) ::tandem::ops::cuda::check_cuda((call), #call)
 #define TANDEM_GPU_CHECK(condition) ::tandem::ops::cuda::check_condition((condition), #condition)
 
+// Of the current device.
+int num_multiprocessors();
+
 // Owned device memory. Contents are whatever was there.
 class DeviceBuffer {
  public:

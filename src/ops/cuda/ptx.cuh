@@ -93,4 +93,10 @@ __device__ inline uint4 load_shared(uint32_t address) {
   return value;
 }
 
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 }  // namespace tandem::ops::cuda::ptx

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/cuda/packed_linear.cuh"
+#include "ops/cuda/ptx.cuh"
 #include "ops/cuda/row_ops.h"
 
 namespace tandem::ops::cuda {
@@ -42,10 +43,8 @@ __device__ inline Four load_embedding(const EmbedTable& table, int token, int co
 __device__ inline float gelu_tanh(float x) {
   constexpr float kTwoSqrtTwoOverPiLog2E = 2.0F * 0.7978845608028654F * 1.4426950408889634F;
   const float inner = kTwoSqrtTwoOverPiLog2E * fmaf(0.044715F * x * x, x, x);
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-inner));
   float share;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(share) : "f"(1.0F + power));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(share) : "f"(1.0F + ptx::exp2_approx(-inner)));
   return x * share;
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kRowThreads = 256;
 constexpr int kMaxRowWarps = kMaxHidden / 4 / 32;
-static_assert(kMaxRowWarps == 64);                 // row_sum() reads two for each lane
+static_assert(kMaxRowWarps == 64);                 // add_up() reads two for each lane
 static_assert(kMaxHidden == 4 * 8 * kRowThreads);  // a cluster has at most 8 blocks
 constexpr int kElementThreads = 256;
 
@@ -20,34 +20,31 @@ __device__ void store_four(const Operand& operand, int row, int column, const Fo
 }
 
 // bf16(sum * scale): what a product with BF16 output gives.
-__device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
-  const float4 sum = load_sum4(sums, row, column, pieces);
+__device__ Four scaled(const float4& sum, float scale) {
   return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
            round_bf16(sum.w * scale)}};
+}
+__device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
+  return scaled(load_sum4(sums, row, column, pieces), scale);
 }
 
 // A row belongs to a cluster of blocks, four columns of it to a thread: one multiprocessor alone
 // would need longer to fetch the row's partial sums than all the rest takes. How the columns are
-// cut depends on `hidden` alone, so the order of a row's sums does too.
+// cut depends on `hidden` and piece_groups() alone, so the order of a row's sums does too.
 struct RowShape {
   unsigned cluster;
   unsigned threads;
 };
-RowShape row_shape(int hidden) {
-  const unsigned fours = static_cast<unsigned>(hidden) / 4;
-  unsigned cluster = 1;
-  while (fours > cluster * kRowThreads) cluster *= 2;
-  return {cluster, ((fours + cluster - 1) / cluster + 31) / 32 * 32};
-}
-
 // A short row has sums of many pieces: kPieceGroups threads share those of four columns.
 constexpr int kPieceGroups = 4;
-constexpr int kGroupThreads = kRowThreads / kPieceGroups;
 constexpr int kMaxCluster = 8;
-RowShape shared_row_shape(int hidden) {
+RowShape row_shape(int hidden, int groups) {
+  const unsigned fours = static_cast<unsigned>(hidden) / 4;
+  const unsigned most_fours = kRowThreads / static_cast<unsigned>(groups);  // of a block
   unsigned cluster = 1;
-  while (static_cast<unsigned>(hidden) / 4 > cluster * kGroupThreads) cluster *= 2;
-  return {cluster, kRowThreads};
+  while (fours > cluster * most_fours) cluster *= 2;
+  if (groups > 1) return {cluster, kRowThreads};
+  return {cluster, ((fours + cluster - 1) / cluster + 31) / 32 * 32};
 }
 
 struct RowPlace {
@@ -92,8 +89,7 @@ __device__ Four load_row(const Partials& sums, float scale, const RowPlace& plac
       const float4 part = parts[i][thread];
       sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
     }
-    return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
-             round_bf16(sum.w * scale)}};
+    return scaled(sum, scale);
   }
 }
 
@@ -299,7 +295,8 @@ void check_next(const NextNorm& next, int num_rows) {
 }
 
 template <typename Op>
-void launch_rows(const Stream& stream, const Op& op, const RowShape& shape, void (*kernel)(Op)) {
+void launch_rows(const Stream& stream, const Op& op, int groups, void (*kernel)(Op)) {
+  const RowShape shape = row_shape(op.hidden, groups);
   launch_clusters(stream, shape.cluster, kernel,
                   dim3(shape.cluster * static_cast<unsigned>(op.num_rows)), dim3(shape.threads), 0,
                   op);
@@ -312,35 +309,33 @@ unsigned element_blocks(int columns) {
 }  // namespace
 
 int piece_groups(const Partials& sums, int hidden) {
-  const bool shared =
-      sums.max_pieces > Pieces4::kTogether && hidden <= 4 * kGroupThreads * kMaxCluster;
+  const bool shared = sums.max_pieces > Pieces4::kTogether &&
+                      hidden <= 4 * (kRowThreads / kPieceGroups) * kMaxCluster;
   return shared ? kPieceGroups : 1;
 }
 
 void embed_norm(const Stream& stream, const EmbedNorm& op) {
   check_rows(op.num_rows, op.hidden);
   check_next(op.next, op.num_rows);
-  launch_rows(stream, op, row_shape(op.hidden), embed_norm_kernel);
+  launch_rows(stream, op, 1, embed_norm_kernel);
 }
 
 void start_layer(const Stream& stream, const StartLayer& op) {
   check_rows(op.num_rows, op.hidden);
   check_next(op.next, op.num_rows);
   TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
-  if (piece_groups(op.sums, op.hidden) > 1)
-    launch_rows(stream, op, shared_row_shape(op.hidden), start_layer_kernel<kPieceGroups>);
-  else
-    launch_rows(stream, op, row_shape(op.hidden), start_layer_kernel<1>);
+  const int groups = piece_groups(op.sums, op.hidden);
+  launch_rows(stream, op, groups,
+              groups > 1 ? start_layer_kernel<kPieceGroups> : start_layer_kernel<1>);
 }
 
 void residual_norm(const Stream& stream, const ResidualNorm& op) {
   check_rows(op.num_rows, op.hidden);
   check_next(op.next, op.num_rows);
   TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
-  if (piece_groups(op.sums, op.hidden) > 1)
-    launch_rows(stream, op, shared_row_shape(op.hidden), residual_norm_kernel<kPieceGroups>);
-  else
-    launch_rows(stream, op, row_shape(op.hidden), residual_norm_kernel<1>);
+  const int groups = piece_groups(op.sums, op.hidden);
+  launch_rows(stream, op, groups,
+              groups > 1 ? residual_norm_kernel<kPieceGroups> : residual_norm_kernel<1>);
 }
 
 void gelu_operand(const Stream& stream, const GeluOperand& op) {

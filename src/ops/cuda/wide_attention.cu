@@ -25,7 +25,6 @@ constexpr int kThreads = 384;    // two warpgroups that compute, one that copies
 constexpr int kKeys = 64;        // of a step
 constexpr int kPairs = 64;       // of a warpgroup
 constexpr int kTurnBarrier = 2;  // and 3: whose turn it is
-constexpr float kLog2E = 1.4426950408889634F;
 
 template <int kDim>  // head_dim, rounded up to 64
 struct Plan {
