@@ -35,7 +35,7 @@ __global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group,
       const uint8_t* source =
           rows + (static_cast<int64_t>(row + 8 * upper) * in_features + column) * kBytes;
       if constexpr (kFp8) {
-        words[upper * 4 + pair] = inside ? *reinterpret_cast<const uint16_t*>(source) : 0;
+        words[pair / 2 * 4 + upper * 2 + pair % 2] = inside ? *reinterpret_cast<const uint16_t*>(source) : 0;
       } else {
         const uint32_t two = inside ? *reinterpret_cast<const uint32_t*>(source) : 0;
         words[(i * 2 + upper) * 2] = static_cast<uint16_t>(two);

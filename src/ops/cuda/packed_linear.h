@@ -4,6 +4,7 @@
 // other, inputs first, and each is in the order in which the tensor cores take its values, so that
 // any share of the weights is one run of bytes:
 //   data[num_sets][in / 32][8 groups of 16 features][32 lanes][16 E4M3 | 16 BF16]
+// A lane's bytes are its registers of wgmma's left operand in their order.
 // Which thread block works on which run depends on the shape and the number of multiprocessors
 // alone, never on the rows: a row's result is the same whatever rides with it.
 #pragma once

@@ -2,188 +2,52 @@
 //
 // Weights are the tensor cores' left operand, from registers: 64 output features of a warpgroup by
 // all rows, which lie in shared memory. One thread copies a share of the packed weights, one run of
-// bytes, into a ring there, and it begins before the kernels in front have finished: only the
-// activations depend on them. Two warpgroups take 64 output features each and add over the inputs
-// in index order. What they leave is partial sums, or gate and up joined (gelu_product.h).
-#include "ops/cuda/gelu_product.h"
-#include "ops/cuda/launch.cuh"
-#include "ops/cuda/packed_linear.h"
-#include "ops/cuda/product_ptx.cuh"
-#include "ops/cuda/ptx.cuh"
+// bytes, into a ring there (product_copies.cuh), and it begins before the kernels in front have
+// finished: only the activations depend on them. Two warpgroups take 64 output features each and
+// add over the inputs in index order. What they leave is partial sums, or gate and up joined
+// (gelu_product.h).
+#include "ops/cuda/product_copies.cuh"
 #include "ops/cuda/row_math.cuh"
 #include "ops/cuda/wide_operand.cuh"
 
 namespace tandem::ops::cuda {
+namespace few {
 namespace {
 
-constexpr int kWarps = 8;  // two warpgroups that multiply; one more warp copies
-constexpr int kThreads = (kWarps + 1) * 32;
 // A thread block's weights from which on a ring of all shared memory is worth its price: nothing
-// fits beside it. The 12B's q, k, v (238 KB) are faster with a short one, 10.0 against 11.5 us, in
-// a chain of products as fast, and leave attention room to fetch old keys meanwhile.
-constexpr int64_t kLongShare = 320 * 1024;
-// Flags in the exchange, whatever the weight: none of them is another weight's sums.
-constexpr int kMaxShares = 1024;
-constexpr int64_t kFlagBytes = kMaxShares * 4;
-constexpr int kTileSumBytes = 8 * kSetColumns * 4;  // of a set and 8 rows
+// fits beside it.
+constexpr int64_t kLongShare = 200 * 1024;
+// Where a block has this much to read, no two of them may share a multiprocessor: the first that
+// falls free would take two, and others none. So many bytes fit once.
+constexpr int64_t kOwnShare = 96 * 1024;
+constexpr int kOwnBytes = 115 * 1024;
 
-// The product of kTiles * 8 rows. With a short ring two thread blocks fit on a multiprocessor, so
-// that the next product fills its ring while this one ends; a long one keeps more bytes in flight.
-// The registers of 128 rows, and of 64 that are joined, leave room for one thread block alone.
-template <int kTilesIn, bool kFp8In, bool kGeluIn, bool kLongIn>
-struct Shape {
-  static constexpr int kTiles = kTilesIn;
-  static constexpr bool kFp8 = kFp8In;
-  static constexpr bool kGelu = kGeluIn;
-  static constexpr bool kLong = kLongIn;
-
-  static constexpr int kBlockBytes = kFp8 ? 4096 : 8192;
-  static constexpr int kTileBytes = kFp8 ? 256 : 512;    // operand of 8 rows in a block
-  static constexpr int kRowBytes = kTiles * kTileBytes;  // of all rows
-  static constexpr int kStageBlocks = kFp8 ? 4 : 2;      // of one stage of the ring
-  static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
-  static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time
-  static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
-  static constexpr int kStages = ((kLong ? 216 : 108) * 1024 - kStagingBytes) / kStageBytes;
-  static constexpr int kBytes = kStages * kStageBytes + 2 * kStages * 8 + kStagingBytes;
-  // Of how many tiles the sums fit into a stage.
-  static constexpr int stage_tiles() { return kStageBytes / kTileSumBytes; }
-};
-
-struct Job {
-  const uint8_t* weights;
-  const uint8_t* operand;
-  Partials plan;
-  float* partials;
-  int intermediate;
-  GeluProduct gelu;
-};
-
-// Walks over the blocks [begin, end) of a share, a stage at a time: up to a multiple of
-// kStageBlocks within the set, so that a stage is one run of weights and one run of the operand.
-// Sets come from the last to the first, a set's blocks in order. Where E4M3 sums go to FP32
-// registers follows from it: it depends on the share alone.
-template <int kStageBlocks>
-struct Walk {
-  int set;
-  int within;  // the stage's first block in its set
-  int count;   // blocks of the stage
-  int left;    // blocks of the share's piece of the set, from the stage on
-  int begin;
-  int set_blocks;
-
-  __device__ Walk(int begin_in, int end, int set_blocks_in)
-      : set((end - 1) / set_blocks_in), begin(begin_in), set_blocks(set_blocks_in) {
-    start(end);
-  }
-  __device__ bool done() const { return left <= 0; }
-  __device__ int block() const { return set * set_blocks + within; }
-  __device__ bool ends_piece() const { return count == left; }
-  __device__ bool begins_set() const { return set * set_blocks >= begin; }
-  __device__ bool ends_set() const { return within + count == set_blocks; }
-  __device__ void advance() {
-    within += count;
-    left -= count;
-    if (left > 0) {
-      measure();
-    } else {
-      --set;
-      start((set + 1) * set_blocks);
-    }
-  }
-
- private:
-  // The piece of the set before `end`.
-  __device__ void start(int end) {
-    within = max(begin - set * set_blocks, 0);
-    left = end - block();
-    measure();
-  }
-  __device__ void measure() { count = min(kStageBlocks - within % kStageBlocks, left); }
-};
-
-template <typename S>
-struct Ring {
-  uint32_t base;
-  __device__ uint32_t weights(int stage) const { return base + stage * S::kStageBytes; }
-  __device__ uint32_t rows(int stage) const {
-    return weights(stage) + S::kStageBlocks * S::kBlockBytes;
-  }
-  __device__ uint32_t full(int stage) const {
-    return base + S::kStages * S::kStageBytes + stage * 8;
-  }
-  __device__ uint32_t empty(int stage) const { return full(S::kStages + stage); }
-  __device__ uint32_t staging() const { return full(2 * S::kStages); }
-};
-
-// A piece of a set's sums in the exchange, as its threads hold them: [kTiles][256 threads][4].
-template <typename S>
-__device__ inline uint8_t* published(const Job& job, int share) {
-  return static_cast<uint8_t*>(job.gelu.exchange) + kFlagBytes +
-         static_cast<int64_t>(share) * S::kTiles * kTileSumBytes;
-}
-// How many warps of each share have left theirs.
-__device__ inline uint32_t* flags_of(const Job& job) {
-  return static_cast<uint32_t*>(job.gelu.exchange);
-}
-
-// What the block before this one has of the share's first set, which comes last.
-template <typename S>
-__device__ void copy_published(const Job& job, Ring<S> ring, RingPlace<S::kStages> place) {
-  const int share = static_cast<int>(blockIdx.x) - 1;
-  uint32_t* const flag = flags_of(job) + share;
-  while (ptx::load_acquire(flag) != kWarps) __nanosleep(20);
-  *flag = 0;
-  ptx::fence_async_global();
-  for (int tile = 0; tile < S::kTiles; tile += S::stage_tiles(), place.advance()) {
-    const uint32_t bytes = min(S::stage_tiles(), S::kTiles - tile) * kTileSumBytes;
-    ptx::barrier_wait(ring.empty(place.stage), place.parity ^ 1);
-    ptx::barrier_arrive_expect(ring.full(place.stage), bytes);
-    ptx::bulk_copy(ring.weights(place.stage), published<S>(job, share) + tile * kTileSumBytes,
-                   bytes, ring.full(place.stage));
-  }
-}
-
-template <typename S>
-__device__ void copy_share(const Job& job, int begin, int end, Ring<S> ring) {
-  const uint64_t policy = ptx::evict_first_policy();
-  using ShareWalk = Walk<S::kStageBlocks>;
-  const auto copy_weights = [&](int stage, const ShareWalk& walk) {
-    ptx::barrier_arrive_expect(ring.full(stage), walk.count * (S::kBlockBytes + S::kRowBytes));
-    ptx::bulk_copy(ring.weights(stage),
-                   job.weights + static_cast<int64_t>(walk.block()) * S::kBlockBytes,
-                   walk.count * S::kBlockBytes, ring.full(stage), policy);
-  };
-  const auto copy_rows = [&](int stage, const ShareWalk& walk) {
-    ptx::bulk_copy(ring.rows(stage), job.operand + static_cast<int64_t>(walk.within) * S::kRowBytes,
-                   walk.count * S::kRowBytes, ring.full(stage));
-  };
-  ShareWalk walk(begin, end, job.plan.set_blocks);
-  ShareWalk rows = walk;
-  RingPlace<S::kStages> place;
-  int filled = 0;
-  for (; filled < S::kStages && !walk.done(); ++filled, walk.advance(), place.advance())
-    copy_weights(filled, walk);
-  wait_for_previous();
-  ptx::fence_async_global();
-  for (int stage = 0; stage < filled; ++stage, rows.advance()) copy_rows(stage, rows);
-  for (; !walk.done(); walk.advance(), place.advance()) {
-    ptx::barrier_wait(ring.empty(place.stage), place.parity ^ 1);
-    copy_weights(place.stage, walk);
-    copy_rows(place.stage, walk);
-  }
-  if constexpr (S::kGelu)
-    if (begin % job.plan.set_blocks != 0) copy_published<S>(job, ring, place);
-}
-
-// sums += the products of `kCount` blocks of a stage.
+// Consecutive blocks of a stage, 128 inputs at most of E4M3, as a lane multiplies them.
 template <typename S, int kCount>
-__device__ inline void add_blocks(float (&sums)[S::kTiles * 4], uint32_t weights, uint32_t rows) {
-  constexpr int kHalves = S::kFp8 ? 1 : 2;  // products of a block
+struct Blocks {
+  static constexpr int kHalves = S::kFp8 ? 1 : 2;  // products of a block
   uint4 a[kCount * kHalves];
+  uint64_t rows;  // descriptor
+
+  __device__ Blocks(uint32_t own_weights, uint32_t rows_address)
+      : rows(ptx::rows_of(rows_address, S::kTileBytes)) {
 #pragma unroll
-  for (int i = 0; i < kCount * kHalves; ++i)
-    a[i] = ptx::load_shared(weights + i / kHalves * S::kBlockBytes + i % kHalves * 512);
+    for (int i = 0; i < kCount * kHalves; ++i)
+      a[i] = ptx::load_shared(own_weights + i / kHalves * S::kBlockBytes + i % kHalves * 512);
+  }
+  __device__ uint64_t rows_at(int byte) const { return rows + static_cast<uint32_t>(byte >> 4); }
+  // Starts d = the products, or d += them.
+  template <int kRegisters>
+  __device__ void multiply_e4m3(float (&d)[kRegisters], int i, int first_tile) const {
+    ptx::wgmma_e4m3(d, a[i], rows_at(first_tile * S::kTileBytes + i * S::kRowBytes), i);
+  }
+  __device__ void multiply_bf16(float (&d)[S::kTiles * 4], int i) const {
+    ptx::wgmma_bf16_inputs(d, a[i], rows_at(i / 2 * S::kRowBytes + i % 2 * 256));
+  }
+};
+
+template <typename S, int kCount>
+__device__ inline void add_blocks(float (&sums)[S::kTiles * 4], const Blocks<S, kCount>& blocks) {
   if constexpr (S::kFp8) {
     // 128 rows in two halves: one is added up while the products of the other run.
     constexpr int kHalfTiles = S::kTiles == 16 ? 8 : S::kTiles;
@@ -193,11 +57,8 @@ __device__ inline void add_blocks(float (&sums)[S::kTiles * 4], uint32_t weights
     ptx::warpgroup_fence();
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      const uint32_t part_rows = rows + part * kHalfTiles * S::kTileBytes;
 #pragma unroll
-      for (int i = 0; i < kCount; ++i)
-        ptx::wgmma_e4m3(stage[part], a[i],
-                        ptx::rows_of(part_rows + i * S::kRowBytes, S::kTileBytes), i);
+      for (int i = 0; i < kCount; ++i) blocks.multiply_e4m3(stage[part], i, part * kHalfTiles);
       ptx::warpgroup_commit();
     }
 #pragma unroll
@@ -214,9 +75,42 @@ __device__ inline void add_blocks(float (&sums)[S::kTiles * 4], uint32_t weights
     ptx::pin(sums);
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int i = 0; i < kCount * 2; ++i)
-      ptx::wgmma_bf16_inputs(
-          sums, a[i], ptx::rows_of(rows + i / 2 * S::kRowBytes + i % 2 * 256, S::kTileBytes));
+    for (int i = 0; i < kCount * 2; ++i) blocks.multiply_bf16(sums, i);
+    ptx::warpgroup_commit();
+    ptx::warpgroup_wait<0>();
+    ptx::pin(sums);
+  }
+}
+
+// Two stages at once, with the same sums as one after the other.
+template <typename S>
+__device__ inline void add_two(float (&sums)[S::kTiles * 4],
+                               const Blocks<S, S::kStageBlocks>& first,
+                               const Blocks<S, S::kStageBlocks>& second) {
+  if constexpr (S::kFp8) {
+    float stage[2][S::kTiles * 4];
+    for (auto& part : stage) ptx::pin(part);
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int i = 0; i < S::kStageBlocks; ++i) {
+      first.multiply_e4m3(stage[0], i, 0);
+      second.multiply_e4m3(stage[1], i, 0);
+    }
+    ptx::warpgroup_commit();
+    ptx::warpgroup_wait<0>();
+#pragma unroll
+    for (auto& part : stage) {
+      ptx::pin(part);
+#pragma unroll
+      for (int i = 0; i < S::kTiles * 4; ++i) sums[i] += part[i];
+    }
+  } else {
+    ptx::pin(sums);
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int i = 0; i < S::kStageBlocks * 2; ++i) first.multiply_bf16(sums, i);
+#pragma unroll
+    for (int i = 0; i < S::kStageBlocks * 2; ++i) second.multiply_bf16(sums, i);
     ptx::warpgroup_commit();
     ptx::warpgroup_wait<0>();
     ptx::pin(sums);
@@ -249,14 +143,14 @@ __device__ inline void publish(const Job& job, const float (&sums)[S::kTiles * 4
   if (threadIdx.x % 32 == 0) ptx::add_release(flags_of(job) + blockIdx.x, 1);
 }
 
-// sums = what the block before this one has of the same set, the next stages of the ring, + sums.
+// sums = what the block before this one has of the same set, the stages from `place` on, + sums.
 template <typename S>
 __device__ inline void add_published(float (&sums)[S::kTiles * 4], Ring<S> ring,
                                      RingPlace<S::kStages> place) {
 #pragma unroll
   for (int i = 0; i < S::kTiles; ++i) {
     if (i % S::stage_tiles() == 0) {
-      place.advance();
+      if (i > 0) place.advance();
       ptx::barrier_wait(ring.full(place.stage), place.parity);
     }
     const uint4 first = ptx::load_shared(ring.weights(place.stage) +
@@ -331,50 +225,105 @@ __device__ void join(const Job& job, const float (&sums)[S::kTiles * 4], int set
 // The share's piece of a set is complete.
 template <typename S>
 __device__ inline void finish_piece(const Job& job, float (&sums)[S::kTiles * 4],
-                                    const Walk<S::kStageBlocks>& walk, Ring<S> ring,
+                                    const Piece& piece, Ring<S> ring,
                                     const RingPlace<S::kStages>& place) {
   if constexpr (!S::kGelu) {
     const int slot =
-        static_cast<int>(blockIdx.x) - job.plan.share_of(walk.set * job.plan.set_blocks);
-    const int64_t piece = static_cast<int64_t>(walk.set) * job.plan.max_pieces + slot;
-    store_piece<S::kTiles>(sums, job.partials + piece * (S::kTiles * 8 * kSetColumns));
+        static_cast<int>(blockIdx.x) - job.plan.share_of(piece.set * job.plan.set_blocks);
+    const int64_t index = static_cast<int64_t>(piece.set) * job.plan.max_pieces + slot;
+    store_piece<S::kTiles>(sums, job.partials + index * (S::kTiles * 8 * kSetColumns));
   } else {
-    if (!walk.ends_set()) return publish<S>(job, sums);
-    if (!walk.begins_set()) add_published<S>(sums, ring, place);
-    join<S>(job, sums, walk.set, ring.staging());
+    if (piece.end != job.plan.set_blocks) return publish<S>(job, sums);
+    if (piece.begin != 0) add_published<S>(sums, ring, place);
+    join<S>(job, sums, piece.set, ring.staging());
   }
 }
 
+// The stages of a piece, in order. What a stage costs beside its products counts: a warp's
+// instructions, and the waits for barriers, shared memory and tensor cores one after the other.
+template <typename S>
+struct Multiplier {
+  static constexpr int kStage = S::kStageBlocks;
+
+  Ring<S> ring;
+  uint32_t own_weights;  // of the first stage
+  RingPlace<S::kStages> place = {};
+
+  __device__ explicit Multiplier(Ring<S> ring_in)
+      : ring(ring_in),
+        own_weights(ring_in.weights(0) + threadIdx.x / 32 * (S::kBlockBytes / kWarps) +
+                    threadIdx.x % 32 * 16) {}
+  __device__ uint32_t weights(int stage) const {
+    return own_weights + stage * (kStage * S::kBlockBytes);
+  }
+  __device__ void give_back(int stage) const {
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.empty(stage));
+  }
+
+  __device__ void two_stages(float (&sums)[S::kTiles * 4]) {
+    RingPlace<S::kStages> next = place;
+    next.advance();
+    ptx::barrier_wait(ring.full(place.stage), place.parity);
+    const Blocks<S, kStage> first(weights(place.stage), ring.rows(place.stage, 0));
+    ptx::barrier_wait(ring.full(next.stage), next.parity);
+    const Blocks<S, kStage> second(weights(next.stage), ring.rows(next.stage, 0));
+    add_two<S>(sums, first, second);
+    __syncwarp();
+    give_back(place.stage);
+    give_back(next.stage);
+    place = next;
+    place.advance();
+  }
+  template <int kCount>
+  __device__ void add(float (&sums)[S::kTiles * 4], int within) {
+    add_blocks<S, kCount>(sums,
+                          Blocks<S, kCount>(weights(place.stage), ring.rows(place.stage, within)));
+  }
+  // `count` blocks, from block `within` of the set on.
+  __device__ void one_stage(float (&sums)[S::kTiles * 4], int within, int count) {
+    ptx::barrier_wait(ring.full(place.stage), place.parity);
+    if (count == kStage)
+      add<kStage>(sums, within);
+    else if (kStage == 2 || count == 1)
+      add<1>(sums, within);
+    else if (count == 2)
+      add<2>(sums, within);
+    else
+      add<3>(sums, within);
+    __syncwarp();
+    give_back(place.stage);
+    place.advance();
+  }
+  __device__ void piece(float (&sums)[S::kTiles * 4], int begin, int end) {
+    while (begin < end) {
+      if (S::kTwoStages && begin % kStage == 0) {
+#pragma unroll 1
+        for (; end - begin >= 2 * kStage; begin += 2 * kStage) two_stages(sums);
+        if (begin == end) break;
+      }
+      const int count = min(kStage - begin % kStage, end - begin);
+      one_stage(sums, begin, count);
+      begin += count;
+    }
+  }
+};
+
 template <typename S>
 __device__ void compute_share(const Job& job, int begin, int end, Ring<S> ring) {
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const uint32_t own = static_cast<uint32_t>(warp * (S::kBlockBytes / kWarps) + lane * 16);
   float sums[S::kTiles * 4] = {};
-  RingPlace<S::kStages> place;
-  for (Walk<S::kStageBlocks> walk(begin, end, job.plan.set_blocks); !walk.done();
-       walk.advance(), place.advance()) {
-    const uint32_t weights = ring.weights(place.stage) + own;
-    const uint32_t rows = ring.rows(place.stage);
-    ptx::barrier_wait(ring.full(place.stage), place.parity);
-    if (walk.count == S::kStageBlocks) {
-      add_blocks<S, S::kStageBlocks>(sums, weights, rows);
-    } else {
-#pragma unroll 1
-      for (int i = 0; i < walk.count; ++i)
-        add_blocks<S, 1>(sums, weights + i * S::kBlockBytes, rows + i * S::kRowBytes);
-    }
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(ring.empty(place.stage));
-    if (!walk.ends_piece()) continue;
-    finish_piece<S>(job, sums, walk, ring, place);
+  Multiplier<S> multiplier(ring);
+  ptx::barrier_wait(ring.first_rows(), 0);
+  for (Piece piece(begin, end, job.plan.set_blocks); piece.exists();
+       piece = piece.before(begin, job.plan.set_blocks)) {
+    multiplier.piece(sums, piece.begin, piece.end);
+    finish_piece<S>(job, sums, piece, ring, multiplier.place);
 #pragma unroll
     for (float& sum : sums) sum = 0.0F;
   }
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads, S::kLong ? 1 : 2) product_kernel(const Job job) {
+__global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   const Ring<S> ring{ptx::shared_address(shared)};
@@ -383,6 +332,8 @@ __global__ void __launch_bounds__(kThreads, S::kLong ? 1 : 2) product_kernel(con
       ptx::barrier_init(ring.full(stage), 1);
       ptx::barrier_init(ring.empty(stage), kWarps);
     }
+    ptx::barrier_init(ring.first_rows(), 1);
+    ptx::store_shared1(ring.turn(), 0);
     ptx::fence_barrier_init();
   }
   __syncthreads();
@@ -393,21 +344,24 @@ __global__ void __launch_bounds__(kThreads, S::kLong ? 1 : 2) product_kernel(con
     return;
   }
   wait_for_previous();  // what the last product left has been read
+  if (threadIdx.x == 0) ptx::store_shared1(ring.turn(), 1);
   compute_share<S>(job, begin, end, ring);
 }
 
 template <typename S>
 void launch_product(const Stream& stream, const PackedLinear& weight, Job job) {
+  constexpr int kMostBytes = S::kBytes > kOwnBytes ? S::kBytes : kOwnBytes;
   static const bool configured = [] {
-    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(product_kernel<S>,
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes));
+    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(
+        product_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes));
     return true;
   }();
   (void)configured;
   job.weights = weight.data.as<uint8_t>();
   job.plan = weight.partials(nullptr, S::kTiles * 8);
+  const bool alone = weight.size_bytes() / weight.num_shares >= kOwnShare;
   launch(stream, product_kernel<S>, dim3(static_cast<unsigned>(weight.num_shares)), dim3(kThreads),
-         S::kBytes, job);
+         alone ? kMostBytes : S::kBytes, job);
 }
 
 template <bool kFp8, bool kGelu, bool kLong>
@@ -441,13 +395,14 @@ void launch_for_weight(const Stream& stream, const PackedLinear& weight, int num
 }
 
 }  // namespace
+}  // namespace few
 
 void product(const Stream& stream, const PackedLinear& weight, const void* operand, int num_tiles,
              float* partials) {
-  Job job{};
+  few::Job job{};
   job.operand = static_cast<const uint8_t*>(operand);
   job.partials = partials;
-  launch_for_weight<false>(stream, weight, num_tiles, job);
+  few::launch_for_weight<false>(stream, weight, num_tiles, job);
 }
 
 bool takes_gelu_product(const PackedLinear& weight) {
@@ -456,19 +411,19 @@ bool takes_gelu_product(const PackedLinear& weight) {
 
 size_t gelu_exchange_bytes(const PackedLinear& weight, int num_rows) {
   const auto piece = static_cast<size_t>(num_rows) * kSetColumns * sizeof(float);
-  return kFlagBytes + static_cast<size_t>(weight.num_shares) * piece;
+  return few::kFlagBytes + static_cast<size_t>(weight.num_shares) * piece;
 }
 
 void gelu_product(const Stream& stream, const PackedLinear& weight, const void* operand,
                   int num_tiles, const GeluProduct& gelu) {
   TANDEM_GPU_CHECK(takes_gelu_product(weight) && gelu.out.data != operand);
   TANDEM_GPU_CHECK(gelu.out.num_tiles == num_tiles && gelu.exchange != nullptr);
-  TANDEM_GPU_CHECK(weight.num_shares <= kMaxShares);
-  Job job{};
+  TANDEM_GPU_CHECK(weight.num_shares <= few::kMaxShares);
+  few::Job job{};
   job.operand = static_cast<const uint8_t*>(operand);
   job.intermediate = weight.out_features / 2;
   job.gelu = gelu;
-  launch_for_weight<true>(stream, weight, num_tiles, job);
+  few::launch_for_weight<true>(stream, weight, num_tiles, job);
 }
 
 }  // namespace tandem::ops::cuda

@@ -20,6 +20,14 @@ __device__ inline void store_shared(uint32_t address, const uint2& value) {
   asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y)
                : "memory");
 }
+__device__ inline void store_shared1(uint32_t address, uint32_t value) {
+  asm volatile("st.volatile.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+__device__ inline uint32_t load_shared1(uint32_t address) {
+  uint32_t value;
+  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+  return value;
+}
 __device__ inline uint2 load_shared2(uint32_t address) {
   uint2 value;
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
@@ -58,7 +66,7 @@ __device__ inline void wgmma_e4m3(float (&d)[4], const uint4& a, uint64_t b, int
       "}, {%4, %5, %6, %7}, %8, p, 1, 1;\n"
       "}"
       : TANDEM_ACC4(d, 0)
-      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
 __device__ inline void wgmma_e4m3(float (&d)[8], const uint4& a, uint64_t b, int add) {
@@ -71,7 +79,7 @@ __device__ inline void wgmma_e4m3(float (&d)[8], const uint4& a, uint64_t b, int
       "}, {%8, %9, %10, %11}, %12, p, 1, 1;\n"
       "}"
       : TANDEM_ACC8(d, 0)
-      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
 __device__ inline void wgmma_e4m3(float (&d)[16], const uint4& a, uint64_t b, int add) {
@@ -84,7 +92,7 @@ __device__ inline void wgmma_e4m3(float (&d)[16], const uint4& a, uint64_t b, in
       "}, {%16, %17, %18, %19}, %20, p, 1, 1;\n"
       "}"
       : TANDEM_ACC16(d, 0)
-      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
 

@@ -63,7 +63,7 @@ __device__ inline void wgmma_e4m3(float (&d)[64], const uint4& a, uint64_t b, in
       "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n"
       "}"
       : TANDEM_ACC64(d)
-      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
 __device__ inline void wgmma_e4m3(float (&d)[32], const uint4& a, uint64_t b, int add) {
@@ -77,7 +77,7 @@ __device__ inline void wgmma_e4m3(float (&d)[32], const uint4& a, uint64_t b, in
       "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n"
       "}"
       : TANDEM_ACC32(d, 0)
-      : "r"(a.x), "r"(a.z), "r"(a.y), "r"(a.w), "l"(b), "r"(add)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
 

@@ -1,0 +1,140 @@
+// How the product of few rows (product.cu) divides its work and its shared memory.
+#pragma once
+
+#include "ops/cuda/gelu_product.h"
+#include "ops/cuda/packed_linear.h"
+#include "ops/cuda/ptx.cuh"
+
+namespace tandem::ops::cuda::few {
+
+inline constexpr int kWarps = 8;  // two warpgroups that multiply; one more warp copies
+inline constexpr int kThreads = (kWarps + 1) * 32;
+inline constexpr int kTileSumBytes = 8 * kSetColumns * 4;  // of a set and 8 rows
+// Flags in the exchange, whatever the weight: none of them is another weight's sums.
+inline constexpr int kMaxShares = 1024;
+inline constexpr int64_t kFlagBytes = kMaxShares * 4;
+
+// The product of kTiles * 8 rows. With a short ring there is room for a neighbour on the
+// multiprocessor; a long one is filled while the small kernel in front of the product runs.
+template <int kTilesIn, bool kFp8In, bool kGeluIn, bool kLongIn>
+struct Shape {
+  static constexpr int kTiles = kTilesIn;
+  static constexpr bool kFp8 = kFp8In;
+  static constexpr bool kGelu = kGeluIn;
+  static constexpr bool kLong = kLongIn;
+
+  static constexpr int kBlockBytes = kFp8 ? 4096 : 8192;
+  static constexpr int kTileBytes = kFp8 ? 256 : 512;    // operand of 8 rows in a block
+  static constexpr int kRowBytes = kTiles * kTileBytes;  // of all rows
+  static constexpr int kStageBlocks = kFp8 ? 4 : 2;      // of one stage of the ring
+  static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
+  static constexpr bool kTwoStages = kTiles <= 4;             // multiplied at once
+  static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time
+  static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
+  static constexpr int kStages = ((kLong ? 216 : 108) * 1024 - kStagingBytes) / kStageBytes;
+  static constexpr int kBytes = kStages * kStageBytes + (2 * kStages + 2) * 8 + kStagingBytes;
+  // Of how many tiles the sums fit into the weights of a stage.
+  static constexpr int stage_tiles() { return kStageBlocks * kBlockBytes / kTileSumBytes; }
+};
+
+struct Job {
+  const uint8_t* weights;
+  const uint8_t* operand;
+  Partials plan;
+  float* partials;
+  int intermediate;
+  GeluProduct gelu;
+};
+
+// A share's piece of a set. Sets come from the last to the first.
+struct Piece {
+  int set;
+  int begin;  // blocks within the set
+  int end;
+
+  __device__ Piece(int share_begin, int share_end, int set_blocks)
+      : set(share_end > 0 ? (share_end - 1) / set_blocks : 0),
+        begin(max(share_begin - set * set_blocks, 0)),
+        end(share_end - set * set_blocks) {}
+  __device__ bool exists() const { return begin < end; }
+  __device__ Piece before(int share_begin, int set_blocks) const {
+    return {share_begin, set * set_blocks, set_blocks};
+  }
+};
+
+// Walks over the blocks [begin, end) of a share, a stage at a time: up to a multiple of
+// kStageBlocks within the set, so that a stage is one run of weights and one run of the operand.
+// Sets come from the last to the first, a set's blocks in order. Where E4M3 sums go to FP32
+// registers follows from it: it depends on the share alone.
+template <int kStageBlocks>
+struct Walk {
+  int set;
+  int within;  // the stage's first block in its set
+  int count;   // blocks of the stage
+  int left;    // blocks of the share's piece of the set, from the stage on
+  int begin;
+  int set_blocks;
+
+  __device__ Walk(int begin_in, int end, int set_blocks_in)
+      : set((end - 1) / set_blocks_in), begin(begin_in), set_blocks(set_blocks_in) {
+    start(end);
+  }
+  __device__ bool done() const { return left <= 0; }
+  __device__ int block() const { return set * set_blocks + within; }
+  __device__ bool ends_piece() const { return count == left; }
+  __device__ void advance() {
+    within += count;
+    left -= count;
+    if (left > 0) {
+      measure();
+    } else {
+      --set;
+      start((set + 1) * set_blocks);
+    }
+  }
+
+ private:
+  // The piece of the set before `end`.
+  __device__ void start(int end) {
+    within = max(begin - set * set_blocks, 0);
+    left = end - block();
+    measure();
+  }
+  __device__ void measure() { count = min(kStageBlocks - within % kStageBlocks, left); }
+};
+
+// Shared memory: [kStages] of weights, [kStages] of rows, barriers. A block of rows lies at its
+// place in a stage, so that a run of stages has its rows in one run as well.
+template <typename S>
+struct Ring {
+  uint32_t base;
+  __device__ uint32_t weights(int stage) const {
+    return base + stage * (S::kStageBlocks * S::kBlockBytes);
+  }
+  __device__ uint32_t rows(int stage, int within) const {
+    return weights(S::kStages) +
+           (stage * S::kStageBlocks + within % S::kStageBlocks) * S::kRowBytes;
+  }
+  __device__ uint32_t full(int stage) const {
+    return base + S::kStages * S::kStageBytes + stage * 8;
+  }
+  __device__ uint32_t empty(int stage) const { return full(S::kStages + stage); }
+  // The rows of the stages that were filled before there were any.
+  __device__ uint32_t first_rows() const { return full(2 * S::kStages); }
+  // Not 0: the kernels in front have finished.
+  __device__ uint32_t turn() const { return full(2 * S::kStages + 1); }
+  __device__ uint32_t staging() const { return full(2 * S::kStages + 2); }
+};
+
+// A piece of a set's sums in the exchange, as its threads hold them: [kTiles][256 threads][4].
+template <typename S>
+__device__ inline uint8_t* published(const Job& job, int share) {
+  return static_cast<uint8_t*>(job.gelu.exchange) + kFlagBytes +
+         static_cast<int64_t>(share) * S::kTiles * kTileSumBytes;
+}
+// How many warps of each share have left theirs.
+__device__ inline uint32_t* flags_of(const Job& job) {
+  return static_cast<uint32_t*>(job.gelu.exchange);
+}
+
+}  // namespace tandem::ops::cuda::few
