@@ -163,7 +163,8 @@ void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const
                           eps, n, workspace),
                 workspace);
   multiply_gated(stream, layer, n, workspace);
-  ops::cuda::product(stream, layer.down.weight, workspace.inner.data(), n / 8, partials);
+  ops::cuda::product(stream, layer.down.weight, workspace.inner.data(), n / 8, partials,
+                     ops::cuda::Follows::kProduct);
   join_residual(stream, layer.down, layer.post_feedforward_norm, eps, layer.layer_scalar, n,
                 next_norm(next, eps, n, workspace), workspace);
 }

@@ -66,7 +66,7 @@ struct Buffers {
     exchange = DeviceBuffer(exchange_bytes);
     TANDEM_CUDA_CHECK(cudaMemset(exchange.data(), 0, exchange_bytes));
   }
-  // More rows than a product takes at once go through it again.
+  // More rows than a product takes at once go through it again. Every product follows another.
   void multiply(const Stream& stream, const PackedLinear& weight, int64_t rows) const {
     for (int64_t begin = 0; begin < rows; begin += kMaxRows) {
       const int tiles = num_tiles(std::min<int64_t>(rows - begin, kMaxRows));
@@ -75,7 +75,8 @@ struct Buffers {
         ops::cuda::gelu_product(stream, weight, operand.data(), tiles,
                                 {0.01F, 0.01F, {partials.data(), tiles, 0.03F}, exchange.data()});
       else
-        ops::cuda::product(stream, weight, operand.data(), tiles, partials.as<float>());
+        ops::cuda::product(stream, weight, operand.data(), tiles, partials.as<float>(),
+                           ops::cuda::Follows::kProduct);
     }
   }
 

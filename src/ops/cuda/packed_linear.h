@@ -66,11 +66,16 @@ void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed
 void rows_to_operand(const Stream& stream, const uint16_t* rows, int num_rows, int in_features,
                      float input_scale, void* operand, int num_tiles);
 
+// What a kernel starts behind. While small kernels work, a product's copies ahead are held back:
+// every read of theirs would wait behind them. Another product is not delayed by what it would read
+// itself.
+enum class Follows { kSmallKernel, kProduct };
+
 // partial sums of operand x weight^T. operand: `num_tiles` tiles of 8 rows (1, 2, 4, 8 or 16), see
 // operand.cuh; partials: weight.partial_bytes(8 * num_tiles).
 // The sum over `in` runs in index order within a share. Sums of E4M3 products keep some 13 bits in
 // the tensor cores: they are added to FP32 registers at least every 128 inputs.
 void product(const Stream& stream, const PackedLinear& weight, const void* operand, int num_tiles,
-             float* partials);
+             float* partials, Follows follows = Follows::kSmallKernel);
 
 }  // namespace tandem::ops::cuda

@@ -398,8 +398,9 @@ void launch_for_weight(const Stream& stream, const PackedLinear& weight, int num
 }  // namespace few
 
 void product(const Stream& stream, const PackedLinear& weight, const void* operand, int num_tiles,
-             float* partials) {
+             float* partials, Follows follows) {
   few::Job job{};
+  job.most_ahead = follows == Follows::kProduct ? few::kMaxStages : few::kHeldBack;
   job.operand = static_cast<const uint8_t*>(operand);
   job.partials = partials;
   few::launch_for_weight<false>(stream, weight, num_tiles, job);
@@ -420,6 +421,7 @@ void gelu_product(const Stream& stream, const PackedLinear& weight, const void* 
   TANDEM_GPU_CHECK(gelu.out.num_tiles == num_tiles && gelu.exchange != nullptr);
   TANDEM_GPU_CHECK(weight.num_shares <= few::kMaxShares);
   few::Job job{};
+  job.most_ahead = few::kHeldBack;
   job.operand = static_cast<const uint8_t*>(operand);
   job.intermediate = weight.out_features / 2;
   job.gelu = gelu;

@@ -13,10 +13,6 @@ namespace tandem::ops::cuda::few {
 template <typename S>
 struct Copies {
   using ShareWalk = Walk<S::kStageBlocks>;
-  // Stages on their way before the rows are there. So many keep memory busy; more of them queue up
-  // in front of what the kernels before read: that took 5 us of a layer.
-  static constexpr int kAhead = 2;
-
   const Job& job;
   Ring<S> ring;
   uint64_t policy = ptx::evict_first_policy();
@@ -36,7 +32,7 @@ struct Copies {
     int blocks = 0;
     for (; filled < S::kStages && !walk.done() && ptx::load_shared1(ring.turn()) == 0;
          ++filled, walk.advance(), place.advance()) {
-      if (filled >= kAhead) ptx::barrier_wait(ring.full(filled - kAhead), 0);
+      if (filled >= job.most_ahead) ptx::barrier_wait(ring.full(filled - job.most_ahead), 0);
       copy_weights(walk, 0);
       blocks += walk.count;
     }

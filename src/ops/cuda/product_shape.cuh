@@ -14,6 +14,11 @@ inline constexpr int kTileSumBytes = 8 * kSetColumns * 4;  // of a set and 8 row
 inline constexpr int kMaxShares = 1024;
 inline constexpr int64_t kFlagBytes = kMaxShares * 4;
 
+// Stages on their way while others work: so many keep memory busy, and more of them queue up in
+// front of what the kernels before read, which took 5 us of a layer.
+inline constexpr int kHeldBack = 2;
+inline constexpr int kMaxStages = 32;
+
 // The product of kTiles * 8 rows. With a short ring there is room for a neighbour on the
 // multiprocessor; a long one is filled while the small kernel in front of the product runs.
 template <int kTilesIn, bool kFp8In, bool kGeluIn, bool kLongIn>
@@ -42,6 +47,7 @@ struct Job {
   const uint8_t* operand;
   Partials plan;
   float* partials;
+  int most_ahead;  // stages on their way before the rows are there
   int intermediate;
   GeluProduct gelu;
 };
