@@ -20,15 +20,24 @@ double time_graph(const std::function<void(const ops::cuda::Stream&)>& record, b
   cudaEvent_t end;
   TANDEM_CUDA_CHECK(cudaEventCreate(&begin));
   TANDEM_CUDA_CHECK(cudaEventCreate(&end));
+  // Untimed first: new memory and an idle card are slow for some milliseconds.
+  constexpr double kWarmUpUs = 5e3;
+  constexpr int kMostWarmUps = 50;
+  constexpr size_t kTimed = 9;
+  double warm_us = 0;
   std::vector<double> times;
-  for (int round = 0; round < 11; ++round) {
+  for (int round = 0; times.size() < kTimed; ++round) {
     TANDEM_CUDA_CHECK(cudaEventRecord(begin, stream));
     TANDEM_CUDA_CHECK(cudaGraphLaunch(executable, stream));
     TANDEM_CUDA_CHECK(cudaEventRecord(end, stream));
     TANDEM_CUDA_CHECK(cudaEventSynchronize(end));
     float milliseconds = 0;
     TANDEM_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (round >= 2) times.push_back(1e3 * static_cast<double>(milliseconds));
+    const double us = 1e3 * static_cast<double>(milliseconds);
+    if (round >= 2 && (warm_us >= kWarmUpUs || round >= kMostWarmUps))
+      times.push_back(us);
+    else
+      warm_us += us;
   }
   TANDEM_CUDA_CHECK(cudaGraphExecDestroy(executable));
   TANDEM_CUDA_CHECK(cudaGraphDestroy(graph));
