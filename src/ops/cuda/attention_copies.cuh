@@ -34,20 +34,29 @@ __device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
   return own;
 }
 
+// Where a key begins in the cache, in chunks of 16 bytes.
+__device__ inline uint32_t chunk_of_key(const Job& job, int kv_head, const OwnKey& key) {
+  const Attention& attention = job.attention;
+  const int64_t slot = (static_cast<int64_t>(key.block) * attention.num_kv_heads + kv_head) *
+                           attention.places.block_size +
+                       key.place;
+  return static_cast<uint32_t>(slot * (attention.head_dim / 8));
+}
+
+// `columns`: of the cache's first key.
+__device__ inline const uint16_t* chunk_at(const uint16_t* columns, uint32_t chunk) {
+  return columns + static_cast<uint64_t>(chunk) * 8;
+}
+
 // The keys of a piece that a lane copies.
 struct LaneKeys {
-  const uint16_t* sources[kLaneKeys];  // of K's first columns
-  uint32_t seen = 0;                   // one bit for each key
+  uint32_t chunks[kLaneKeys];
+  uint32_t seen = 0;  // one bit for each key
   uint32_t later = 0;
-  const uint16_t* own;  // the thread's own key
 
   __device__ LaneKeys(const Job& job, int kv_head, const OwnKey& key) {
-    const Attention& attention = job.attention;
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int64_t slot = (static_cast<int64_t>(key.block) * attention.num_kv_heads + kv_head) *
-                             attention.places.block_size +
-                         key.place;
-    const int64_t offset = slot * attention.head_dim;
+    const uint32_t chunk = chunk_of_key(job, kv_head, key);
     const uint32_t all_seen = __ballot_sync(0xffffffffU, key.seen);
     const uint32_t all_later = __ballot_sync(0xffffffffU, key.later);
 #pragma unroll
@@ -55,9 +64,8 @@ struct LaneKeys {
       const int from = i * 4 + lane / 8;
       seen |= (all_seen >> from & 1) << i;
       later |= (all_later >> from & 1) << i;
-      sources[i] = attention.kv.k + __shfl_sync(0xffffffffU, offset, from) + lane % 8 * 8;
+      chunks[i] = __shfl_sync(0xffffffffU, chunk, from) + static_cast<uint32_t>(lane % 8);
     }
-    own = attention.kv.k + offset;
   }
 };
 
@@ -65,9 +73,9 @@ struct LaneKeys {
 // follows.
 enum class Phase { kOld, kFresh, kRest };
 
-// `distance`: from K's first columns to those of the piece.
+// `columns`: those of the piece, of the cache's first key.
 template <Phase kPhase>
-__device__ void copy_piece(const LaneKeys& keys, int64_t distance, bool has_column,
+__device__ void copy_piece(const LaneKeys& keys, const uint16_t* columns, bool has_column,
                            uint32_t lane_target) {
 #pragma unroll
   for (int i = 0; i < kLaneKeys; ++i) {
@@ -76,20 +84,21 @@ __device__ void copy_piece(const LaneKeys& keys, int64_t distance, bool has_colu
     const bool valid = (keys.seen >> i & 1) != 0 && has_column;
     // Chunks of odd and even groups of four keys are exchanged differently.
     ptx::copy_async((lane_target ^ (i % 2 * 64)) + static_cast<uint32_t>(i * 4 * 128),
-                    keys.sources[i] + (valid ? distance : 0), valid);
+                    valid ? chunk_at(columns, keys.chunks[i]) : columns, valid);
   }
 }
 
 // The pieces of an item, one after the other.
 template <typename P>
 struct ItemPieces {
-  int64_t to_values;  // from K to V
-  int first_column;   // of the item's values
+  const uint16_t* k;
+  const uint16_t* v;
+  int first_column;  // of the item's values
   int head_dim;
   int count;
 
   __device__ ItemPieces(const Job& job, const WorkList& list, const Item& item)
-      : to_values(job.attention.kv.v - job.attention.kv.k), head_dim(job.attention.head_dim) {
+      : k(job.attention.kv.k), v(job.attention.kv.v), head_dim(job.attention.head_dim) {
     const int value_columns = P::kColumns / list.column_parts;
     first_column = item.column_part * value_columns * 64;
     count = (P::kColumns + value_columns) * P::kHalves;
@@ -98,8 +107,8 @@ struct ItemPieces {
     const int block = piece / P::kHalves;
     return block < P::kColumns ? block * 64 : first_column + (block - P::kColumns) * 64;
   }
-  __device__ int64_t distance(int piece) const {
-    return column(piece) + (piece >= P::kColumns * P::kHalves ? to_values : 0);
+  __device__ const uint16_t* columns(int piece) const {
+    return (piece >= P::kColumns * P::kHalves ? v : k) + column(piece);
   }
   __device__ bool has_column(int piece) const {
     return column(piece) + static_cast<int>(threadIdx.x) % 8 * 8 < head_dim;
@@ -119,7 +128,7 @@ __device__ void copy_pieces(const ItemPieces<P>& pieces, const LaneKeys (&keys)[
     for (int half = 0; half < P::kHalves; ++half) {
       if (half > 0 && p + half >= end) break;
       if (kPhase == Phase::kRest) ring.wait_empty();
-      copy_piece<kPhase>(keys[half], pieces.distance(p), pieces.has_column(p),
+      copy_piece<kPhase>(keys[half], pieces.columns(p), pieces.has_column(p),
                          ring.address() + lane_at);
       if (complete) ptx::copy_arrive(ring.full());
       ring.advance();
@@ -155,15 +164,18 @@ __device__ void copy_all(const Job& job, const WorkList& list, int begin, int en
       const bool has_fresh = (item.segment + 1) * P::kKeys > list.entries[item.entry].fresh_key;
       first = min(job.ring_size / P::kHalves * P::kHalves, pieces.count);
       Ring ahead = ring;
-      copy_pieces<P, Phase::kOld>(pieces, keys, 0, first, !has_fresh, has_fresh ? ahead : ring);
+      copy_pieces<P, Phase::kOld>(pieces, keys, 0, first, !has_fresh, ahead);
       // A little more, so as not to delay what comes after the wait.
       for (int p = first; p < min(first + 4, pieces.count); p += P::kHalves)
 #pragma unroll
         for (int half = 0; half < P::kHalves; ++half)
           if (own[half].seen && !own[half].later)
-            ptx::prefetch(keys[half].own + pieces.distance(p));
+            ptx::prefetch(chunk_at(pieces.columns(p), chunk_of_key(job, item.kv_head, own[half])));
       wait_for_previous();
-      if (has_fresh) copy_pieces<P, Phase::kFresh>(pieces, keys, 0, first, true, ring);
+      if (has_fresh)
+        copy_pieces<P, Phase::kFresh>(pieces, keys, 0, first, true, ring);
+      else
+        ring = ahead;
       must_wait = false;
     }
     // The next item's places are on their way meanwhile.
