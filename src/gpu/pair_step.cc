@@ -85,7 +85,6 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
   chosen_ = ops::cuda::DeviceBuffer(rows * sizeof(int32_t));
   draft_chosen_ = ops::cuda::DeviceBuffer(kPassRows * sizeof(int32_t));
   argmax_scratch_ = ops::cuda::DeviceBuffer(ops::cuda::argmax_scratch_bytes(kPassRows));
-  results_ = ops::cuda::DeviceBuffer(entries * sizeof(RoundResult));
   host_results_ = ops::cuda::PinnedBuffer(entries * sizeof(RoundResult));
   host_tokens_ = ops::cuda::PinnedBuffer(rows * sizeof(int32_t));
   host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
@@ -329,12 +328,9 @@ void PairStep::record_acceptance(const StepLayout& layout) {
                                      .chosen = chosen_.as<int32_t>(),
                                      .hidden_rows = hidden_.as<uint16_t>(),
                                      .states = states_.as<uint16_t>(),
-                                     .results = results_.as<RoundResult>(),
+                                     .results = host_results_.as<RoundResult>(),
                                      .synthetic = synthetic_rates(options_),
                                      .next = {}});
-  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_results_.as<void>(), results_.data(),
-                                    layout.entries.size() * sizeof(RoundResult),
-                                    cudaMemcpyDeviceToHost, stream_.handle));
 }
 
 void PairStep::copy_ring_blocks(std::span<const model::RingBlockCopy> copies) {

@@ -96,8 +96,7 @@ class PairStep final : public DeviceStep {
   ops::cuda::DeviceBuffer argmax_scratch_;
   ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
   int num_draft_suppressed_ = 0;
-  ops::cuda::DeviceBuffer results_;  // [max_entries] RoundResult
-  ops::cuda::PinnedBuffer host_results_;
+  ops::cuda::PinnedBuffer host_results_;  // [max_entries] RoundResult, written by the device
   // For entries that the host chooses for; made when first needed.
   ops::cuda::DeviceBuffer logits_;  // [kPassRows, vocab] F32
   ops::cuda::PinnedBuffer host_logits_;
