@@ -25,14 +25,13 @@ ops::cuda::NextNorm next_norm(const NextInput& next, float eps, int num_rows,
           .normed = next.normed_rows};
 }
 
-// q, k and v: the product, then the head norms, the rotation and the KV cache.
-void project(const Stream& stream, const LayerWeights& layer, float eps, const LayerPass& pass,
-             Workspace& workspace) {
-  const int n = pass.rows.num_rows;
-  auto* partials = workspace.partials.as<float>();
-  ops::cuda::product(stream, layer.qkv.weight, workspace.operand.as<uint16_t>(), n / 8, partials);
+}  // namespace
+
+void prepare_heads(const Stream& stream, const LayerWeights& layer, float eps,
+                   const LayerPass& pass, const ops::cuda::Partials& product,
+                   Workspace& workspace) {
   ops::cuda::HeadPrep prep;
-  prep.product = layer.qkv.weight.partials(partials, n);
+  prep.product = product;
   for (size_t i = 0; i < 3; ++i) prep.scales[i] = layer.qkv.scales[i];
   prep.num_heads = layer.num_heads;
   prep.num_kv_heads = layer.writes_kv ? static_cast<int>(layer.config.num_key_value_heads) : 0;
@@ -48,7 +47,7 @@ void project(const Stream& stream, const LayerWeights& layer, float eps, const L
   ops::cuda::head_prep(stream, pass.rows, prep);
 }
 
-void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass,
+void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass, int num_tiles,
             Workspace& workspace) {
   const auto head_dim = static_cast<int>(layer.config.head_dim);
   // A tile's first row sees kTileRows - 1 keys more than its last row's window.
@@ -66,9 +65,11 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
   job.places = pass.places;
   job.workspace = workspace.attention.as<float>();
   job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
-  job.out = workspace.operand_for(pass.rows.num_rows, layer.o.input_scale);
+  job.out = {workspace.operand.data(), num_tiles, layer.o.input_scale};
   ops::cuda::attention(stream, pass.rows, pass.tiles, job);
 }
+
+namespace {
 
 // Gate, up and the activation; leaves the operand of down.
 void multiply_gated(const Stream& stream, const LayerWeights& layer, int num_rows,
@@ -154,8 +155,9 @@ void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const
   const int n = pass.rows.num_rows;
   auto* operand = workspace.operand.as<uint16_t>();
   auto* partials = workspace.partials.as<float>();
-  project(stream, layer, eps, pass, workspace);
-  attend(stream, layer, pass, workspace);
+  ops::cuda::product(stream, layer.qkv.weight, operand, n / 8, partials);
+  prepare_heads(stream, layer, eps, pass, layer.qkv.weight.partials(partials, n), workspace);
+  attend(stream, layer, pass, n / 8, workspace);
   ops::cuda::product(stream, layer.o.weight, operand, n / 8, partials);
   join_residual(stream, layer.o, layer.post_attention_norm, eps, 1.0F, n,
                 next_norm({.norm = layer.pre_feedforward_norm.as<uint16_t>(),

@@ -44,6 +44,14 @@ struct LayerPass {
   int max_keys = 0;  // no row sees more keys than this
 };
 
+// Steps of a layer, for who runs it with other products. The head norms, the rotation and the KV
+// cache, from what the product of q, k and v left:
+void prepare_heads(const ops::cuda::Stream& stream, const LayerWeights& layer, float eps,
+                   const LayerPass& pass, const ops::cuda::Partials& product, Workspace& workspace);
+// Attention; leaves the operand of o, `num_tiles` tiles of 8 rows.
+void attend(const ops::cuda::Stream& stream, const LayerWeights& layer, const LayerPass& pass,
+            int num_tiles, Workspace& workspace);
+
 // Expects the normed input as the operand in the workspace and the residual in workspace.x; leaves
 // both for the next layer.
 void run_layer(const ops::cuda::Stream& stream, const LayerWeights& layer, float eps,

@@ -48,17 +48,12 @@ void run_layers(const Stream& stream, const std::vector<LayerWeights>& layers, f
                 const Pass& pass, const KvCache& kv, const KvLayerOf& kv_layer_of,
                 const NextInput& last, Workspace& workspace) {
   for (size_t i = 0; i < layers.size(); ++i) {
-    const bool ring = layers[i].config.type == io::LayerType::kSliding;
-    const LayerPass layer_pass{.rows = pass.rows,
-                               .tiles = pass.tiles,
-                               .places = ring ? pass.ring : pass.pages,
-                               .kv = kv.layer(kv_layer_of(i)),
-                               .max_keys = pass.max_keys};
     const bool is_last = i + 1 == layers.size();
     const NextInput next = is_last ? last
                                    : NextInput{.norm = layers[i + 1].input_norm.as<uint16_t>(),
                                                .input_scale = layers[i + 1].qkv.input_scale};
-    run_layer(stream, layers[i], eps, layer_pass, next, workspace);
+    run_layer(stream, layers[i], eps, layer_pass(layers[i], pass, kv.layer(kv_layer_of(i))), next,
+              workspace);
   }
 }
 
@@ -70,6 +65,15 @@ ops::cuda::NextNorm first_norm(const std::vector<LayerWeights>& layers, float ep
 }
 
 }  // namespace
+
+LayerPass layer_pass(const LayerWeights& layer, const Pass& pass, const ops::cuda::KvLayer& kv) {
+  const bool ring = layer.config.type == io::LayerType::kSliding;
+  return {.rows = pass.rows,
+          .tiles = pass.tiles,
+          .places = ring ? pass.ring : pass.pages,
+          .kv = kv,
+          .max_keys = pass.max_keys};
+}
 
 base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint& checkpoint) {
   Target target;
@@ -139,6 +143,7 @@ base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Chec
       checkpoint.find("lm_head.weight") ? "lm_head.weight" : "embed_tokens.weight";
   TANDEM_ASSIGN_OR_RETURN(assistant.head_, uploader.matrix(checkpoint.tensor(name), name));
   assistant.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
+  assistant.make_buffers();
   return assistant;
 }
 
@@ -146,23 +151,37 @@ WorkspaceSizes Assistant::workspace_sizes(int64_t max_model_len) const {
   return sizes_of(layers_, {&pre_projection_, &post_projection_, &head_}, max_model_len);
 }
 
-ops::cuda::Partials Assistant::step(const Stream& stream, const Target& target, const Pass& pass,
-                                    const KvCache& kv, States& states, float* next_state,
-                                    Workspace& workspace) const {
+ops::cuda::AssistantInput Assistant::input(const Target& target, const Pass& pass,
+                                           const States& states, int num_rows) const {
+  return {.num_rows = num_rows,
+          .hidden = static_cast<int>(target.config().hidden_size),
+          .tokens = pass.rows.tokens,
+          .table = target.embed_table(),
+          .states = states.store,
+          .slots = states.slots,
+          .state_sums = states.sums,
+          .state_scale = post_projection_.scales[0],
+          .operand = {.input_scale = pre_projection_.input_scale}};
+}
+
+void Assistant::step(const Stream& stream, const Target& target, const Pass& pass,
+                     const KvCache& kv, States& states, float* next_state,
+                     ops::cuda::HeadArgmax argmax, Workspace& workspace) const {
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int n = pass.rows.num_rows;
   auto* operand = workspace.operand.as<uint16_t>();
   auto* partials = workspace.partials.as<float>();
-  ops::cuda::assistant_input(stream,
-                             {.num_rows = n,
-                              .hidden = static_cast<int>(target.config().hidden_size),
-                              .tokens = pass.rows.tokens,
-                              .table = target.embed_table(),
-                              .states = states.store,
-                              .slots = states.slots,
-                              .state_sums = states.sums,
-                              .state_scale = post_projection_.scales[0],
-                              .operand = workspace.operand_for(n, pre_projection_.input_scale)});
+  argmax.exchange = head_exchange_.data();
+  argmax.logits.scale = head_.scales[0];
+  const States before = states;
+  states = {.store = nullptr,
+            .slots = states.slots,
+            .sums = post_projection_.weight.partials(next_state, n)};
+  if (runs_few(argmax))
+    return step_few(stream, target, pass, kv, before, next_state, argmax, workspace);
+  ops::cuda::AssistantInput first = input(target, pass, before, n);
+  first.operand = workspace.operand_for(n, pre_projection_.input_scale);
+  ops::cuda::assistant_input(stream, first);
   ops::cuda::product(stream, pre_projection_.weight, operand, n / 8, partials);
   ops::cuda::start_layer(stream, {.num_rows = n,
                                   .hidden = static_cast<int>(config_.hidden_size),
@@ -174,11 +193,16 @@ ops::cuda::Partials Assistant::step(const Stream& stream, const Target& target, 
   run_layers(
       stream, layers_, eps, pass, kv, [this](size_t i) { return kv_layers_[i]; },
       {.norm = norm_.as<uint16_t>(), .input_scale = post_projection_.input_scale}, workspace);
+  const ops::cuda::SideProduct side{&post_projection_.weight, next_state};
+  if (n <= 8 && takes_head_product(argmax, side)) {
+    ops::cuda::head_product(stream, head_.weight, side, operand, argmax);
+    return;
+  }
   ops::cuda::product(stream, post_projection_.weight, operand, n / 8, next_state);
   ops::cuda::product(stream, head_.weight, operand, n / 8, partials);
-  states.store = nullptr;
-  states.sums = post_projection_.weight.partials(next_state, n);
-  return head_.weight.partials(partials, n);
+  argmax.logits.sums = head_.weight.partials(partials, n);
+  ops::cuda::argmax_rows(stream, argmax.logits, argmax.scratch, argmax.tokens,
+                         argmax.draft.tokens == nullptr ? nullptr : &argmax.draft);
 }
 
 }  // namespace tandem::gpu

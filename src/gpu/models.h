@@ -5,6 +5,7 @@
 
 #include "gpu/kv_cache.h"
 #include "gpu/layer.h"
+#include "ops/cuda/head_product.h"
 #include "ops/cuda/row_ops.h"
 
 namespace tandem::gpu {
@@ -17,6 +18,9 @@ struct Pass {
   ops::cuda::KvTable pages;  // full layers
   int max_keys = 0;
 };
+
+// What of a pass one layer needs.
+LayerPass layer_pass(const LayerWeights& layer, const Pass& pass, const ops::cuda::KvLayer& kv);
 
 struct WidePass;
 struct WideWorkspace;
@@ -66,20 +70,36 @@ class Assistant {
     const int32_t* slots = nullptr;   // [num_rows]
     ops::cuda::Partials sums;
   };
-  // One draft step: the head's partial sums are left in the workspace and returned; the sums of the
-  // next state are written to next_state and returned through states.
-  ops::cuda::Partials step(const ops::cuda::Stream& stream, const Target& target, const Pass& pass,
-                           const KvCache& kv, States& states, float* next_state,
-                           Workspace& workspace) const;
+  // One draft step of the first argmax.logits.num_rows rows: their tokens, as `argmax` says; its
+  // sums and exchange are filled in. The sums of the next state are written to next_state and
+  // returned through states.
+  void step(const ops::cuda::Stream& stream, const Target& target, const Pass& pass,
+            const KvCache& kv, States& states, float* next_state, ops::cuda::HeadArgmax argmax,
+            Workspace& workspace) const;
   int64_t next_state_bytes() const { return post_projection_.weight.partial_bytes(kMaxPassRows); }
 
  private:
+  ops::cuda::AssistantInput input(const Target& target, const Pass& pass, const States& states,
+                                  int num_rows) const;
+  bool takes_head_product(const ops::cuda::HeadArgmax& argmax,
+                          const ops::cuda::SideProduct& side) const;
+  // What a step of few rows does in other kernels, with the same bits (draft.cc).
+  void make_buffers();
+  bool runs_few(const ops::cuda::HeadArgmax& argmax) const;
+  void step_few(const ops::cuda::Stream& stream, const Target& target, const Pass& pass,
+                const KvCache& kv, const States& states, float* next_state,
+                const ops::cuda::HeadArgmax& argmax, Workspace& workspace) const;
+  void layer_few(const ops::cuda::Stream& stream, size_t index, const LayerPass& pass,
+                 ops::cuda::NormedRows& rows, Workspace& workspace) const;
+
   io::TextConfig config_;
   std::vector<int64_t> kv_layers_;
   std::vector<LayerWeights> layers_;
   Projection pre_projection_, post_projection_;
   Projection head_;
   ops::cuda::DeviceBuffer norm_;
+  ops::cuda::DeviceBuffer head_exchange_;  // of head_product()
+  ops::cuda::DeviceBuffer q_sums_;         // of q, where the few rows of its input are sums too
 };
 
 }  // namespace tandem::gpu

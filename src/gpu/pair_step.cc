@@ -261,22 +261,22 @@ void PairStep::record_drafts(const StepLayout& layout) {
     states.store = states_.as<uint16_t>();
     states.slots = c.slots + begin;
     for (int step = 0; step < layout.max_drafts; ++step) {
-      const ops::cuda::Partials sums = assistant_->step(stream_, target_, pass, kv_, states,
-                                                        next_state_.as<float>(), workspace_);
-      const ops::cuda::DraftToken draft{.step = step,
-                                        .num_entries = count,
-                                        .first_rows = c.first_rows + begin,
-                                        .wanted = c.wanted + begin,
-                                        .num_drafts = c.num_drafts + begin,
-                                        .tokens = c.tokens,
-                                        .assistant_tokens = c.draft_tokens + begin};
-      ops::cuda::argmax_rows(stream_,
-                             {.sums = sums,
-                              .num_rows = count,
-                              .vocab_size = static_cast<int>(target_.config().vocab_size),
-                              .suppressed = draft_suppressed_.as<int32_t>(),
-                              .num_suppressed = num_draft_suppressed_},
-                             argmax_scratch_.data(), draft_chosen_.as<int32_t>(), &draft);
+      assistant_->step(stream_, target_, pass, kv_, states, next_state_.as<float>(),
+                       {.logits = {.sums = {},
+                                   .num_rows = count,
+                                   .vocab_size = static_cast<int>(target_.config().vocab_size),
+                                   .suppressed = draft_suppressed_.as<int32_t>(),
+                                   .num_suppressed = num_draft_suppressed_},
+                        .scratch = argmax_scratch_.data(),
+                        .tokens = draft_chosen_.as<int32_t>(),
+                        .draft = {.step = step,
+                                  .num_entries = count,
+                                  .first_rows = c.first_rows + begin,
+                                  .wanted = c.wanted + begin,
+                                  .num_drafts = c.num_drafts + begin,
+                                  .tokens = c.tokens,
+                                  .assistant_tokens = c.draft_tokens + begin}},
+                       workspace_);
     }
   }
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/cuda/row_product.h"
+
 namespace tandem::gpu {
 
 void WorkspaceSizes::cover(const WorkspaceSizes& other) {
@@ -16,6 +18,7 @@ void WorkspaceSizes::cover(const WorkspaceSizes& other) {
 
 Workspace::Workspace(const WorkspaceSizes& sizes)
     : x(static_cast<size_t>(kMaxPassRows * sizes.hidden * 2)),
+      other_x(static_cast<size_t>(ops::cuda::kFewRows * sizes.hidden * 2)),
       q(static_cast<size_t>(kMaxPassRows * sizes.q_dim * 2)),
       operand(static_cast<size_t>(kMaxPassRows * sizes.operand_width * 2)),
       inner(static_cast<size_t>(kMaxPassRows * sizes.inner_width * 2)),
@@ -24,7 +27,7 @@ Workspace::Workspace(const WorkspaceSizes& sizes)
       exchange(static_cast<size_t>(sizes.exchange_bytes)) {
   // Padding rows are computed like others: their values must be finite, whatever they are.
   // Flags of the exchange begin at zero.
-  for (const auto* buffer : {&x, &q, &operand, &inner, &exchange})
+  for (const auto* buffer : {&x, &other_x, &q, &operand, &inner, &exchange})
     TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
 }
 

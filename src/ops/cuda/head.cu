@@ -1,6 +1,6 @@
 #include "ops/cuda/head.h"
 
-#include "ops/cuda/accept.cuh"
+#include "ops/cuda/head_keys.cuh"
 #include "ops/cuda/launch.cuh"
 
 namespace tandem::ops::cuda {
@@ -14,43 +14,9 @@ constexpr int kMergeThreads = 1024;
 constexpr int kMergeKeys = kTopTokens * kSetColumns;
 static_assert(kMaxVocab / kSetColumns <= kMergeKeys);
 
-// A candidate as one number: the larger one comes first, likeliest first and then the lower id.
-// 0: none. All ones: the row is not finite.
-using Key = unsigned long long;
-constexpr Key kNoKey = 0;
-constexpr Key kNotFiniteKey = ~0ULL;
-
-// Unsigned order of the result = order of the floats. -0 equals +0.
-__device__ uint32_t ordered(float value) {
-  const uint32_t bits = __float_as_uint(value == 0.0F ? 0.0F : value);
-  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000U;
-}
-__device__ float from_ordered(uint32_t order) {
-  return __uint_as_float((order >> 31) != 0 ? order & 0x7fffffffU : ~order);
-}
-__device__ Key make_key(float logit, int id) {
-  return (static_cast<Key>(ordered(logit)) << 32) | ~static_cast<uint32_t>(id);
-}
-__device__ int key_id(Key key) {
-  return static_cast<int>(~static_cast<uint32_t>(key));
-}
-__device__ float key_logit(Key key) {
-  return from_ordered(static_cast<uint32_t>(key >> 32));
-}
-
 // x is the uncapped logit, sum * scale.
 __device__ float capped(const HeadLogits& head, float x) {
   return head.cap > 0.0F ? head.cap * tanhf(x / head.cap) : x;
-}
-
-// For where few logits need it: not unrolled into all places.
-__device__ __noinline__ float capped_rarely(float cap, float x) {
-  return cap * tanhf(x / cap);
-}
-
-// The cap makes infinities finite, so that only NaN stays.
-__device__ bool is_finite(const HeadLogits& head, float x) {
-  return head.cap > 0.0F ? x == x : x < __int_as_float(0x7f800000);
 }
 
 // Uncapped logits of one row: value [s][j] is of column (first_set + s) * 128 + lane * 4 + j.
@@ -142,13 +108,7 @@ __device__ Key first_key(const HeadLogits& head, const Suppressed& suppressed, i
 #pragma unroll
     for (int j = 0; j < 4; ++j) largest = fmaxf(largest, logits.x[s][j]);  // NaN takes no part
   largest = from_ordered(__reduce_max_sync(kAll, ordered(largest)));
-  // tanh is needed only where it could be the largest. While |x| <= 4 cap, its slope is at least
-  // 1.3e-3: an x that is cap / 256 smaller has a capped logit that is 5e-6 cap smaller, ten times
-  // more than rounding can hide.
-  float floor = largest;
-  if (head.cap > 0.0F)
-    floor = fabsf(largest) <= 4.0F * head.cap ? largest - head.cap / 256.0F
-                                              : -__int_as_float(0x7f800000);
+  const float floor = floor_of(head.cap, largest);
   Key best = kNoKey;
 #pragma unroll
   for (int s = 0; s < kSets; ++s)
@@ -167,13 +127,7 @@ __device__ Key first_key(const HeadLogits& head, const Suppressed& suppressed, i
   return (static_cast<Key>(high) << 32) | low;
 }
 
-struct ArgmaxScratch {
-  Key* keys;           // [num_rows] the first candidate so far
-  unsigned* arrivals;  // [num_rows] warps that have told theirs
-};
-
-// Warp w of a block reads kWarpSets sets of row w of a tile. Keys meet in one maximum per row, so
-// that the order in which warps arrive does not matter; the last one of a row passes the token on.
+// Warp w of a block reads kWarpSets sets of row w of a tile.
 __global__ void __launch_bounds__(32 * kTileWarps)
     argmax_kernel(const HeadLogits head, const ArgmaxScratch scratch, int32_t* tokens,
                   const DraftToken draft) {
@@ -188,16 +142,7 @@ __global__ void __launch_bounds__(32 * kTileWarps)
   SetLogits<kWarpSets> logits;
   load_logits(head, row, first_set, lane, pieces, logits);
   const Key key = first_key(head, suppressed, first_set, lane, logits);
-  if (lane != 0) return;
-  if (key != kNoKey) atomicMax(&scratch.keys[row], key);
-  __threadfence();
-  // Wraps to zero after the last.
-  if (atomicInc(&scratch.arrivals[row], gridDim.x - 1) != gridDim.x - 1) return;
-  __threadfence();
-  const Key first = atomicExch(&scratch.keys[row], kNoKey);
-  const int token = first == kNoKey || first == kNotFiniteKey ? -1 : key_id(first);
-  tokens[row] = token;
-  if (draft.tokens != nullptr) take_draft(draft, row, token);
+  if (lane == 0) tell_candidate(scratch, row, gridDim.x, key, tokens, draft);
 }
 
 __global__ void __launch_bounds__(32 * kTileWarps)
@@ -361,10 +306,8 @@ void argmax_rows(const Stream& stream, const HeadLogits& head, void* scratch, in
   check_head(head);
   TANDEM_GPU_CHECK(draft == nullptr ||
                    (draft->num_entries <= head.num_rows && draft->step < kMaxDrafts));
-  auto* keys = static_cast<Key*>(scratch);
   launch(stream, argmax_kernel, tile_grid(head), dim3(32 * kTileWarps), 0, head,
-         ArgmaxScratch{keys, reinterpret_cast<unsigned*>(keys + head.num_rows)}, tokens,
-         draft == nullptr ? DraftToken{} : *draft);
+         argmax_scratch(scratch, head.num_rows), tokens, draft == nullptr ? DraftToken{} : *draft);
 }
 
 void full_logits(const Stream& stream, const HeadLogits& head, const int32_t* rows, int num_out,

@@ -11,6 +11,10 @@ namespace {
 constexpr int kThreads = 256;
 // Fewer blocks than this are not worth a thread block of their own.
 constexpr int kMinShareBlocks = 4;
+// Every reader of a sum adds its pieces up: idle multiprocessors are worth it that there are no
+// more than this, while a thread block's share stays small.
+constexpr int kFewPieces = Pieces4::kTogether;
+constexpr int64_t kMostShareBytes = 160 * 1024;
 
 // One thread packs the 16 bytes of one lane. A unit is (group of 16 features, block, half, lane);
 // FP8 has one half, BF16 two. first_up_group: -1 if the weight is not gated.
@@ -35,7 +39,8 @@ __global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group,
       const uint8_t* source =
           rows + (static_cast<int64_t>(row + 8 * upper) * in_features + column) * kBytes;
       if constexpr (kFp8) {
-        words[pair / 2 * 4 + upper * 2 + pair % 2] = inside ? *reinterpret_cast<const uint16_t*>(source) : 0;
+        words[pair / 2 * 4 + upper * 2 + pair % 2] =
+            inside ? *reinterpret_cast<const uint16_t*>(source) : 0;
       } else {
         const uint32_t two = inside ? *reinterpret_cast<const uint32_t*>(source) : 0;
         words[(i * 2 + upper) * 2] = static_cast<uint16_t>(two);
@@ -99,6 +104,9 @@ unsigned blocks_for(int64_t items) {
 void finish_linear(PackedLinear& weight, int most_shares) {
   TANDEM_GPU_CHECK(weight.num_sets > 0 && weight.in_features > 0 && weight.in_features % 32 == 0);
   weight.set_blocks = weight.in_features / 32;
+  const int in_few_pieces = kFewPieces * weight.num_sets;
+  if (in_few_pieces < most_shares && weight.size_bytes() / in_few_pieces <= kMostShareBytes)
+    most_shares = in_few_pieces;
   weight.num_shares = static_cast<int>(
       std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, most_shares));
   TANDEM_GPU_CHECK(weight.total_blocks() * (weight.num_shares + 1) < (int64_t{1} << 32));

@@ -38,6 +38,43 @@ __device__ inline Four load_embedding(const EmbedTable& table, int token, int co
            round_bf16(b.x * table.scale), round_bf16(b.y * table.scale)}};
 }
 
+// bf16(sum * scale): what a product with BF16 output gives.
+__device__ inline Four scaled(const float4& sum, float scale) {
+  return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
+           round_bf16(sum.w * scale)}};
+}
+
+// x * inverse * weight, where the root mean square is 1 / inverse.
+__device__ inline Four normalized(const Four& x, float inverse, uint2 weight_bits) {
+  const Four weight = unpack(weight_bits);
+  Four result;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) result.v[j] = round_bf16(x.v[j] * inverse * weight.v[j]);
+  return result;
+}
+
+// The residual `x` and the end of a sub-block.
+__device__ inline Four joined(const Four& x, const Four& norm, float layer_scalar) {
+  Four result;
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    result.v[j] = round_bf16(round_bf16(x.v[j] + norm.v[j]) * layer_scalar);
+  return result;
+}
+
+// Columns `column` .. + 3 of a row of concat(embedding, state).
+__device__ inline Four load_input(const AssistantInput& op, int row, int column) {
+  const int state_column = column - op.hidden;
+  if (state_column < 0) return load_embedding(op.table, op.tokens[row], column);
+  if (op.states == nullptr)
+    return scaled(load_sum4(op.state_sums, row, state_column,
+                            op.state_sums.num_pieces(state_column / kSetColumns)),
+                  op.state_scale);
+  const int slot = op.slots == nullptr ? row : op.slots[row];
+  if (slot < 0) return {};
+  return unpack(load_bits(op.states + static_cast<int64_t>(slot) * op.hidden + state_column));
+}
+
 // x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3)), which is gelu with tanh; to about 2^-20 of the
 // value, where results are rounded to 2^-9.
 __device__ inline float gelu_tanh(float x) {

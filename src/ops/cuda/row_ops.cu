@@ -19,11 +19,6 @@ __device__ void store_four(const Operand& operand, int row, int column, const Fo
   store_operand(operand, row, column + 2, x.v[2], x.v[3]);
 }
 
-// bf16(sum * scale): what a product with BF16 output gives.
-__device__ Four scaled(const float4& sum, float scale) {
-  return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
-           round_bf16(sum.w * scale)}};
-}
 __device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
   return scaled(load_sum4(sums, row, column, pieces), scale);
 }
@@ -148,14 +143,6 @@ __device__ float inverse_rms(const Four& x, int hidden, float eps, const RowPlac
   return 1.0F / sqrtf(mean + eps);
 }
 
-__device__ Four normalized(const Four& x, float inverse, uint2 weight_bits) {
-  const Four weight = unpack(weight_bits);
-  Four result;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) result.v[j] = round_bf16(x.v[j] * inverse * weight.v[j]);
-  return result;
-}
-
 // Writes the residual and its norm. x is zero beyond the row.
 __device__ void finish_row(const Four& x, const RowPlace& place, int hidden, uint16_t* residual,
                            const NextNorm& next, uint2 weight_bits, RowSum& sum) {
@@ -222,10 +209,7 @@ __global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const Residu
   const Four y = load_row<kGroups>(op.sums, op.scale, place, pieces);
   const float inverse = inverse_rms(y, op.hidden, op.eps, place, sums[0]);
   const Four norm = normalized(y, inverse, post_weight);
-  Four x;
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-    x.v[j] = round_bf16(round_bf16(old.v[j] + norm.v[j]) * op.layer_scalar);
+  const Four x = joined(old, norm, op.layer_scalar);
   finish_row(x, place, op.hidden, op.x, op.next, weight, sums[1]);
 }
 
@@ -251,21 +235,9 @@ __global__ void __launch_bounds__(kElementThreads) assistant_input_kernel(const 
   allow_next();
   const int row = static_cast<int>(blockIdx.y);
   const int column = static_cast<int>(blockIdx.x * kElementThreads + threadIdx.x) * 4;
-  const int state_column = column - op.hidden;
-  const bool from_sums = op.states == nullptr && state_column >= 0 && state_column < op.hidden;
-  const int pieces = from_sums ? op.state_sums.num_pieces(state_column / kSetColumns) : 0;
   wait_for_previous();
   if (column >= 2 * op.hidden) return;
-  Four x;
-  if (state_column < 0) {
-    x = load_embedding(op.table, op.tokens[row], column);
-  } else if (from_sums) {
-    x = load_product(op.state_sums, op.state_scale, row, state_column, pieces);
-  } else {
-    const int slot = op.slots == nullptr ? row : op.slots[row];
-    if (slot >= 0)
-      x = unpack(load_bits(op.states + static_cast<int64_t>(slot) * op.hidden + state_column));
-  }
+  const Four x = load_input(op, row, column);
   store_four(op.operand, row, column, x);
 }
 

@@ -1,0 +1,142 @@
+// A draft step of few rows: its time is the number of kernels one behind the other and not bytes,
+// so norms, inputs and the argmax are done by the products around them.
+#include <algorithm>
+
+#include "gpu/models.h"
+#include "ops/cuda/row_product.h"
+
+namespace tandem::gpu {
+namespace {
+
+using ops::cuda::NormedRows;
+using ops::cuda::Stream;
+
+Pass rows_alone(Pass pass, int num_rows) {
+  pass.rows.num_rows = num_rows;
+  return pass;
+}
+
+// The sums that a product of [hidden] features left in the workspace, as the next one's input.
+NormedRows after(const Projection& projection, float eps, const Workspace& workspace) {
+  NormedRows rows;
+  rows.hidden = projection.weight.out_features;
+  rows.sums = projection.weight.partials(workspace.partials.as<float>(), 8);
+  rows.scale = projection.scales[0];
+  rows.eps = rows.next_eps = eps;
+  return rows;
+}
+
+// The residual alternates between two buffers: a product's blocks all read the one while the first
+// of them writes the other.
+void join(NormedRows& rows, const uint16_t* post_norm, float layer_scalar, const uint16_t* x,
+          Workspace& workspace) {
+  rows.post_weight = post_norm;
+  rows.layer_scalar = layer_scalar;
+  rows.x = x;
+  auto* const one = workspace.x.as<uint16_t>();
+  rows.new_x = x == one ? workspace.other_x.as<uint16_t>() : one;
+}
+
+}  // namespace
+
+void Assistant::make_buffers() {
+  if (!ops::cuda::takes_head_product(head_.weight, {})) return;
+  head_exchange_ = ops::cuda::DeviceBuffer(ops::cuda::head_exchange_bytes(head_.weight));
+  TANDEM_CUDA_CHECK(cudaMemset(head_exchange_.data(), 0, head_exchange_.size_bytes()));
+  int64_t bytes = 0;
+  for (const LayerWeights& layer : layers_)
+    bytes = std::max(bytes, layer.qkv.weight.partial_bytes(8));
+  q_sums_ = ops::cuda::DeviceBuffer(static_cast<size_t>(bytes));
+}
+
+bool Assistant::takes_head_product(const ops::cuda::HeadArgmax& argmax,
+                                   const ops::cuda::SideProduct& side) const {
+  return argmax.logits.num_suppressed <= ops::cuda::kMaxHeadSuppressed &&
+         ops::cuda::takes_head_product(head_.weight, side);
+}
+
+bool Assistant::runs_few(const ops::cuda::HeadArgmax& argmax) const {
+  if (argmax.logits.num_rows > ops::cuda::kFewRows ||
+      !takes_head_product(argmax, {&post_projection_.weight, nullptr}))
+    return false;
+  const auto fits = [](const Projection& projection) {
+    return ops::cuda::takes_row_product(projection.weight);
+  };
+  const auto normed = [this](const Projection& projection) {
+    return ops::cuda::takes_normed_rows(projection.weight.partials(nullptr, 8),
+                                        static_cast<int>(config_.hidden_size));
+  };
+  return fits(pre_projection_) && std::ranges::all_of(layers_, [&](const LayerWeights& layer) {
+           return fits(layer.qkv) && fits(layer.o) && normed(layer.o) && fits(layer.gate_up) &&
+                  fits(layer.down) && normed(layer.down);
+         });
+}
+
+void Assistant::layer_few(const Stream& stream, size_t index, const LayerPass& pass,
+                          NormedRows& rows, Workspace& workspace) const {
+  const LayerWeights& layer = layers_[index];
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const int n = pass.rows.num_rows;
+  auto* partials = workspace.partials.as<float>();
+  const uint16_t* x = workspace.x.as<uint16_t>();
+  if (rows.hidden == 0) {
+    ops::cuda::row_product(stream, layer.qkv.weight, workspace.operand.data(), n,
+                           {.partials = q_sums_.as<float>()});
+  } else {
+    rows.weight = layer.input_norm.as<uint16_t>();
+    rows.input_scale = layer.qkv.input_scale;
+    x = rows.new_x;
+    ops::cuda::row_product(stream, layer.qkv.weight, rows, n, {.partials = q_sums_.as<float>()});
+  }
+  prepare_heads(stream, layer, eps, pass, layer.qkv.weight.partials(q_sums_.as<float>(), 8),
+                workspace);
+  attend(stream, layer, pass, 1, workspace);
+  ops::cuda::row_product(stream, layer.o.weight, workspace.operand.data(), n,
+                         {.partials = partials});
+  rows = after(layer.o, eps, workspace);
+  join(rows, layer.post_attention_norm.as<uint16_t>(), 1.0F, x, workspace);
+  rows.weight = layer.pre_feedforward_norm.as<uint16_t>();
+  rows.input_scale = layer.gate_up.input_scale;
+  x = rows.new_x;
+  ops::cuda::row_product(stream, layer.gate_up.weight, rows, n,
+                         {.gate_scale = layer.gate_up.scales[0],
+                          .up_scale = layer.gate_up.scales[1],
+                          .joined = workspace.inner_operand_for(8, layer.down.input_scale)});
+  ops::cuda::row_product(stream, layer.down.weight, workspace.inner.data(), n,
+                         {.partials = partials});
+  rows = after(layer.down, eps, workspace);
+  join(rows, layer.post_feedforward_norm.as<uint16_t>(), layer.layer_scalar, x, workspace);
+}
+
+void Assistant::step_few(const Stream& stream, const Target& target, const Pass& pass,
+                         const KvCache& kv, const States& states, float* next_state,
+                         const ops::cuda::HeadArgmax& argmax, Workspace& workspace) const {
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const int n = argmax.logits.num_rows;
+  const Pass alone = rows_alone(pass, n);
+  ops::cuda::AssistantInput first = input(target, pass, states, n);
+  first.operand.input_scale = pre_projection_.input_scale;
+  ops::cuda::row_product(stream, pre_projection_.weight, first,
+                         {.partials = workspace.partials.as<float>()});
+  // Its sums have too many pieces for every thread block to add them up.
+  const LayerWeights& front = layers_.front();
+  ops::cuda::start_layer(
+      stream, {.num_rows = n,
+               .hidden = static_cast<int>(config_.hidden_size),
+               .sums = pre_projection_.weight.partials(workspace.partials.as<float>(), 8),
+               .scale = pre_projection_.scales[0],
+               .x = workspace.x.as<uint16_t>(),
+               .next = {.weight = front.input_norm.as<uint16_t>(),
+                        .eps = eps,
+                        .operand = workspace.operand_for(8, front.qkv.input_scale)}});
+  NormedRows rows;  // none: the first layer's operand is there
+  for (size_t i = 0; i < layers_.size(); ++i)
+    layer_few(stream, i, layer_pass(layers_[i], alone, kv.layer(kv_layers_[i])), rows, workspace);
+  rows.new_x = nullptr;
+  rows.weight = norm_.as<uint16_t>();
+  rows.input_scale = post_projection_.input_scale;
+  ops::cuda::head_product(stream, head_.weight, {&post_projection_.weight, next_state}, rows,
+                          argmax);
+}
+
+}  // namespace tandem::gpu

@@ -1,0 +1,396 @@
+#include "ops/cuda/head_product.h"
+
+#include <algorithm>
+
+#include "ops/cuda/few_rows.cuh"
+#include "ops/cuda/head_keys.cuh"
+#include "ops/cuda/launch.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+constexpr int kThreads = kFewThreads + 32;  // one more warp copies
+constexpr int kStageBytes = 16 * 1024;
+constexpr int kMaxStages = 13;
+// Stages on their way before the rows are there: more would queue up in front of what the kernels
+// before read, and this one's norm.
+constexpr int kAhead = 2;
+constexpr int kFlagBytes = 4096;
+constexpr int kMaxShared = 226 * 1024;
+constexpr unsigned kAll = 0xffffffffU;
+
+struct Small {
+  uint64_t full[kMaxStages];
+  uint64_t empty[kMaxStages];
+  uint64_t rows_full;
+  float parts[2 * kFewWarps];
+  Key keys[kFewWarps][8];
+  int32_t suppressed[kMaxHeadSuppressed];
+  uint32_t rows_there;  // not 0: the kernels in front have finished, and the norm
+};
+constexpr int kSmallBytes = (sizeof(Small) + 127) / 128 * 128;
+
+struct Factor {
+  const uint8_t* weights;
+  Partials plan;
+};
+
+struct Job {
+  Factor side;  // no weights: none
+  Factor head;
+  float* side_partials;
+  const uint8_t* operand;
+  NormedRows normed;
+  int num_stages;
+  HeadLogits logits;
+  ArgmaxScratch scratch;
+  int32_t* tokens;
+  DraftToken draft;
+  uint32_t* flags;   // [shares] warps that have left theirs
+  float4* exchange;  // [shares][kFewThreads]
+};
+
+// A share's part of a set. Sets come from the last to the first: what a share has of the set that
+// the next one continues is left in memory first, and needed there last.
+struct Piece {
+  int set, begin, end;  // blocks within the set
+
+  __device__ Piece(int share_begin, int share_end, int set_blocks)
+      : set(share_end > 0 ? (share_end - 1) / set_blocks : 0),
+        begin(max(share_begin - set * set_blocks, 0)),
+        end(share_end - set * set_blocks) {}
+  __device__ bool exists() const { return begin < end; }
+  __device__ Piece before(int share_begin, int set_blocks) const {
+    return {share_begin, set * set_blocks, set_blocks};
+  }
+};
+
+// The pieces of this thread block's share of a factor.
+template <typename Visit>
+__device__ inline void for_pieces(const Factor& factor, const Visit& visit) {
+  const int share = static_cast<int>(blockIdx.x);
+  if (factor.weights == nullptr || share >= factor.plan.num_shares) return;
+  const int begin = factor.plan.share_begin(share);
+  for (Piece piece(begin, factor.plan.share_begin(share + 1), factor.plan.set_blocks);
+       piece.exists(); piece = piece.before(begin, factor.plan.set_blocks))
+    visit(piece);
+}
+
+struct Ring {
+  uint32_t weights, full, empty;
+  int num_stages;
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ uint32_t at() const { return weights + stage * kStageBytes; }
+  __device__ uint32_t full_at() const { return full + stage * 8; }
+  __device__ uint32_t empty_at() const { return empty + stage * 8; }
+  __device__ void advance() {
+    if (++stage < num_stages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
+// One thread.
+template <bool kFp8>
+__device__ void copy_weights(const Job& job, const Small& small, Ring ring) {
+  using Bytes = BlockBytes<kFp8>;
+  constexpr int kBlocks = kStageBytes / Bytes::kWeights;
+  const uint64_t policy = ptx::evict_first_policy();
+  int copied = 0;
+  for (const Factor* factor : {&job.side, &job.head})
+    for_pieces(*factor, [&](const Piece& piece) {
+      for (int within = piece.begin; within < piece.end;) {
+        const int count = min(kBlocks - within % kBlocks, piece.end - within);
+        ptx::barrier_wait(ring.empty_at(), ring.parity ^ 1);
+        if (copied >= kAhead && copied < ring.num_stages && !is_set(small.rows_there))
+          ptx::barrier_wait(ring.full + (copied - kAhead) * 8, 0);
+        ++copied;
+        ptx::barrier_arrive_expect(ring.full_at(), count * Bytes::kWeights);
+        const int64_t block = static_cast<int64_t>(piece.set) * factor->plan.set_blocks + within;
+        ptx::bulk_copy(ring.at(), factor->weights + block * Bytes::kWeights,
+                       count * Bytes::kWeights, ring.full_at(), policy);
+        ring.advance();
+        within += count;
+      }
+    });
+}
+
+// The first candidates a thread has met of two rows, and whether all it met was finite. Ids fall:
+// among equals the newest comes first.
+class Candidates {
+ public:
+  // x: an uncapped logit, not suppressed.
+  __device__ void meet(const HeadLogits& head, int which, float x, int id) {
+    if (x < floor_of(head.cap, largest_[which])) return;
+    largest_[which] = fmaxf(largest_[which], x);
+    const float logit = head.cap > 0.0F ? capped_rarely(head.cap, x) : x;
+    if (logit == -__int_as_float(0x7f800000)) return;
+    const Key key = make_key(logit, id);
+    if (key > best_[which]) best_[which] = key;
+  }
+  __device__ void note_finite(const HeadLogits& head, int which, float x) {
+    if (!is_finite(head, x)) best_[which] = kNotFiniteKey;
+  }
+  __device__ Key best(int which) const { return best_[which]; }
+
+ private:
+  Key best_[2] = {kNoKey, kNoKey};
+  float largest_[2] = {-__builtin_huge_valf(), -__builtin_huge_valf()};
+};
+
+// A set is complete.
+__device__ inline void take_set(const HeadLogits& head, const Small& small, int set,
+                                const float (&sums)[4], Candidates& candidates) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = lane % 4 * 2;
+  const int first_id = set * kSetColumns + static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
+  bool hidden[2] = {false, false};  // ids first_id, first_id + 8
+  for (int i = 0; i < head.num_suppressed; ++i) {
+    const int offset = small.suppressed[i] - first_id;
+    hidden[0] = hidden[0] || offset == 0;
+    hidden[1] = hidden[1] || offset == 8;
+  }
+#pragma unroll
+  for (int upper = 1; upper >= 0; --upper) {
+    const int id = first_id + upper * 8;
+    if (id >= head.vocab_size) continue;
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+      if (row + which >= head.num_rows) continue;
+      const float x = sums[upper * 2 + which] * head.scale;
+      candidates.note_finite(head, which, x);
+      if (!hidden[upper]) candidates.meet(head, which, x, id);
+    }
+  }
+}
+
+// The rows' first candidates of this thread block meet those of the others.
+__device__ void tell(const Job& job, Small& small, const Candidates& candidates) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+    Key key = candidates.best(which);
+#pragma unroll
+    for (int mask = 4; mask < 32; mask *= 2) {
+      const Key other = __shfl_xor_sync(kAll, key, mask);
+      key = other > key ? other : key;
+    }
+    if (lane < 4) small.keys[warp][lane * 2 + which] = key;
+  }
+  ptx::named_barrier(1, kFewThreads);
+  const int row = static_cast<int>(threadIdx.x);
+  if (row >= job.logits.num_rows) return;
+  Key key = kNoKey;
+#pragma unroll
+  for (int i = 0; i < kFewWarps; ++i) key = small.keys[i][row] > key ? small.keys[i][row] : key;
+  tell_candidate(job.scratch, row, gridDim.x, key, job.tokens, job.draft);
+}
+
+// This share's part of a set that the next one continues.
+__device__ inline void leave_part(const Job& job, const float (&sums)[4]) {
+  __stcg(job.exchange + static_cast<int64_t>(blockIdx.x) * kFewThreads + threadIdx.x,
+         make_float4(sums[0], sums[1], sums[2], sums[3]));
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) ptx::add_release(job.flags + blockIdx.x, 1);
+}
+// What the share before this one has of the set.
+__device__ inline float4 fetch_part(const Job& job) {
+  const int share = static_cast<int>(blockIdx.x) - 1;
+  uint32_t* const flag = job.flags + share;
+  if (threadIdx.x % 32 == 0)
+    while (ptx::load_acquire(flag) != kFewWarps) __nanosleep(20);
+  __syncwarp();
+  const float4 part =
+      __ldcg(job.exchange + static_cast<int64_t>(share) * kFewThreads + threadIdx.x);
+  ptx::named_barrier(1, kFewThreads);
+  if (threadIdx.x == 0) *flag = 0;
+  return part;
+}
+
+// sums += the blocks [begin, end) of a set, from the ring.
+template <bool kFp8>
+__device__ inline void add_piece(float (&sums)[4], const Piece& piece, Ring& ring, uint32_t own,
+                                 uint32_t rows) {
+  using Bytes = BlockBytes<kFp8>;
+  constexpr int kBlocks = kStageBytes / Bytes::kWeights;
+  for (int within = piece.begin; within < piece.end;) {
+    const int count = min(kBlocks - within % kBlocks, piece.end - within);
+    const uint32_t stage_rows = rows + within * Bytes::kRows;
+    ptx::barrier_wait(ring.full_at(), ring.parity);
+    const uint32_t weights = ring.at() + own;
+    if (count == kBlocks)
+      multiply_blocks<kFp8, kBlocks>(sums, weights, stage_rows);
+    else if (kBlocks == 2 || count == 1)
+      multiply_blocks<kFp8, 1>(sums, weights, stage_rows);
+    else if (count == 2)
+      multiply_blocks<kFp8, 2>(sums, weights, stage_rows);
+    else
+      multiply_blocks<kFp8, 3>(sums, weights, stage_rows);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.empty_at());
+    ring.advance();
+    within += count;
+  }
+}
+
+template <bool kFp8>
+__device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) {
+  const uint32_t own = lane_bytes<kFp8>();
+  for_pieces(job.side, [&](const Piece& piece) {
+    float sums[4] = {};
+    add_piece<kFp8>(sums, piece, ring, own, rows);
+    const Partials& plan = job.side.plan;
+    const int slot = static_cast<int>(blockIdx.x) - plan.share_of(piece.set * plan.set_blocks);
+    const int64_t index = static_cast<int64_t>(piece.set) * plan.max_pieces + slot;
+    store_few(sums, job.side_partials + index * (8 * kSetColumns), job.logits.num_rows);
+  });
+  Candidates candidates;
+  for_pieces(job.head, [&](const Piece& piece) {
+    float4 before = {0.0F, 0.0F, 0.0F, 0.0F};
+    const bool continues = piece.begin > 0;
+    if (continues && piece.end == job.head.plan.set_blocks) before = fetch_part(job);
+    float sums[4] = {};
+    add_piece<kFp8>(sums, piece, ring, own, rows);
+    if (piece.end < job.head.plan.set_blocks) return leave_part(job, sums);
+    if (continues) {
+      sums[0] = before.x + sums[0];
+      sums[1] = before.y + sums[1];
+      sums[2] = before.z + sums[2];
+      sums[3] = before.w + sums[3];
+    }
+    take_set(job.logits, small, piece.set, sums, candidates);
+  });
+  tell(job, small, candidates);
+}
+
+template <bool kFp8, bool kNormed>
+__global__ void __launch_bounds__(kThreads, 1)
+    head_product_kernel(const __grid_constant__ Job job) {
+  using Bytes = BlockBytes<kFp8>;
+  extern __shared__ __align__(128) uint8_t shared[];
+  allow_next();
+  Small& small = *reinterpret_cast<Small*>(shared);
+  const int row_bytes = job.head.plan.set_blocks * Bytes::kRows;
+  uint8_t* const rows = shared + kSmallBytes;
+  const Ring ring{ptx::shared_address(rows + row_bytes), ptx::shared_address(small.full),
+                  ptx::shared_address(small.empty), job.num_stages};
+  const uint32_t rows_full = ptx::shared_address(&small.rows_full);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < job.num_stages; ++i) {
+      ptx::barrier_init(ring.full + i * 8, 1);
+      ptx::barrier_init(ring.empty + i * 8, kFewWarps);
+    }
+    ptx::barrier_init(rows_full, 1);
+    small.rows_there = 0;
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x >= kFewThreads) {
+    if (threadIdx.x == kFewThreads) copy_weights<kFp8>(job, small, ring);
+    return;
+  }
+  if (static_cast<int>(threadIdx.x) < job.logits.num_suppressed)
+    small.suppressed[threadIdx.x] = job.logits.suppressed[threadIdx.x];
+  if constexpr (kNormed) {
+    const NormConstants constants = norm_constants(job.normed);
+    for (int i = static_cast<int>(threadIdx.x); i < row_bytes / 16; i += kFewThreads)
+      reinterpret_cast<uint4*>(rows)[i] = make_uint4(0, 0, 0, 0);
+    ptx::named_barrier(1, kFewThreads);
+    wait_for_previous();
+    make_normed_rows(job.normed, constants, job.logits.num_rows, rows, small.parts);
+    fence_async_shared();
+    ptx::named_barrier(1, kFewThreads);
+  } else {
+    ptx::named_barrier(1, kFewThreads);
+    wait_for_previous();
+    if (threadIdx.x == 0) {
+      ptx::fence_async_global();
+      ptx::barrier_arrive_expect(rows_full, static_cast<uint32_t>(row_bytes));
+      ptx::bulk_copy(ptx::shared_address(rows), job.operand, static_cast<uint32_t>(row_bytes),
+                     rows_full);
+    }
+    ptx::barrier_wait(rows_full, 0);
+  }
+  if (threadIdx.x == 0) set(small.rows_there);
+  compute<kFp8>(job, small, ring, ptx::shared_address(rows));
+}
+
+int row_bytes(const PackedLinear& head) {
+  return head.set_blocks * (head.type == PackedType::kFp8 ? 256 : 512);
+}
+int num_stages(const PackedLinear& head) {
+  return std::min(kMaxStages, (kMaxShared - kSmallBytes - row_bytes(head)) / kStageBytes);
+}
+
+template <bool kFp8, bool kNormed>
+void launch_kernel(const Stream& stream, const PackedLinear& head, const Job& job) {
+  const auto kernel = head_product_kernel<kFp8, kNormed>;
+  static const bool configured = [&] {
+    TANDEM_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared));
+    return true;
+  }();
+  (void)configured;
+  launch(stream, kernel, dim3(static_cast<unsigned>(head.num_shares)), dim3(kThreads),
+         static_cast<size_t>(kSmallBytes + row_bytes(head) + job.num_stages * kStageBytes), job);
+}
+
+Job job_of(const PackedLinear& head, const SideProduct& side, const HeadArgmax& argmax) {
+  TANDEM_GPU_CHECK(takes_head_product(head, side));
+  TANDEM_GPU_CHECK(argmax.logits.num_rows > 0 && argmax.logits.num_rows <= 8);
+  TANDEM_GPU_CHECK(argmax.logits.num_suppressed <= kMaxHeadSuppressed &&
+                   argmax.exchange != nullptr);
+  TANDEM_GPU_CHECK(argmax.logits.vocab_size <= head.out_features);
+  Job job{};
+  job.head = {head.data.as<uint8_t>(), head.partials(nullptr, 8)};
+  if (side.weight != nullptr) {
+    job.side = {side.weight->data.as<uint8_t>(), side.weight->partials(nullptr, 8)};
+    job.side_partials = side.partials;
+  }
+  job.num_stages = num_stages(head);
+  job.logits = argmax.logits;
+  job.scratch = argmax_scratch(argmax.scratch, argmax.logits.num_rows);
+  job.tokens = argmax.tokens;
+  job.draft = argmax.draft;
+  job.flags = static_cast<uint32_t*>(argmax.exchange);
+  job.exchange = reinterpret_cast<float4*>(static_cast<uint8_t*>(argmax.exchange) + kFlagBytes);
+  return job;
+}
+
+}  // namespace
+
+bool takes_head_product(const PackedLinear& head, const SideProduct& side) {
+  const bool side_fits = side.weight == nullptr || (side.weight->type == head.type &&
+                                                    side.weight->in_features == head.in_features &&
+                                                    side.weight->num_shares <= head.num_shares);
+  return side_fits && head.max_pieces <= 2 && head.num_shares * 4 <= kFlagBytes &&
+         num_stages(head) >= 4;
+}
+
+size_t head_exchange_bytes(const PackedLinear& head) {
+  return kFlagBytes + static_cast<size_t>(head.num_shares) * kFewThreads * sizeof(float4);
+}
+
+void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,
+                  const void* operand, const HeadArgmax& argmax) {
+  Job job = job_of(head, side, argmax);
+  job.operand = static_cast<const uint8_t*>(operand);
+  (head.type == PackedType::kFp8 ? launch_kernel<true, false>
+                                 : launch_kernel<false, false>)(stream, head, job);
+}
+
+void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,
+                  const NormedRows& rows, const HeadArgmax& argmax) {
+  TANDEM_GPU_CHECK(takes_normed_rows(rows.sums, rows.hidden) && rows.hidden == head.in_features);
+  TANDEM_GPU_CHECK(argmax.logits.num_rows <= kFewRows && rows.new_x == nullptr);
+  TANDEM_GPU_CHECK((head.type == PackedType::kFp8) == (rows.input_scale > 0.0F));
+  Job job = job_of(head, side, argmax);
+  job.normed = rows;
+  (head.type == PackedType::kFp8 ? launch_kernel<true, true>
+                                 : launch_kernel<false, true>)(stream, head, job);
+}
+
+}  // namespace tandem::ops::cuda

@@ -1,0 +1,330 @@
+#include "ops/cuda/row_product.h"
+
+#include <algorithm>
+
+#include "ops/cuda/few_rows.cuh"
+#include "ops/cuda/launch.cuh"
+
+namespace tandem::ops::cuda {
+namespace {
+
+constexpr int kThreads = kFewThreads + 32;  // one more warp copies
+// Weights arrive in runs of 16 KB. Few of them on their way keep memory busy; more would queue up
+// in front of what the kernels before read, and this one's norm.
+constexpr int kRunBytes = 16 * 1024;
+constexpr int kMaxRuns = 14;
+struct Small {
+  float joining[2][8][64];
+  float parts[2 * kFewWarps];
+  uint64_t full[kMaxRuns];
+  uint64_t rows_full;
+};
+constexpr int kSmallBytes = sizeof(Small);
+constexpr int kMaxShared = 224 * 1024;
+static_assert(kFewRows <= 8);
+
+enum class Source { kOperand, kNormed, kInput };
+constexpr int runs_ahead(Source source) {
+  return source == Source::kOperand ? 4 : 2;
+}
+
+struct Job {
+  const uint8_t* weights;
+  Partials plan;
+  int num_rows;
+  int row_blocks;    // of the rows in shared memory
+  int share_blocks;  // of the largest share
+  const uint8_t* operand;
+  NormedRows normed;
+  AssistantInput input;
+  RowResults results;
+  int intermediate;
+};
+
+// A share's part of one set.
+struct Piece {
+  int set;
+  int begin, end;  // blocks within the set
+  int place;       // of its first block in the share
+};
+struct Share {
+  int begin, end, set_blocks;
+
+  __device__ explicit Share(const Partials& plan)
+      : begin(plan.share_begin(static_cast<int>(blockIdx.x))),
+        end(plan.share_begin(static_cast<int>(blockIdx.x) + 1)),
+        set_blocks(plan.set_blocks) {}
+  __device__ Piece piece_of(int set) const {
+    const int first = set * set_blocks;
+    const int from = max(begin, first);
+    return {set, from - first, min(end - first, set_blocks), from - begin};
+  }
+  __device__ int first_set() const { return begin / set_blocks; }
+  __device__ int last_set() const { return (end - 1) / set_blocks; }
+};
+
+struct Places {
+  uint32_t weights, rows, full, rows_full;
+  uint8_t* rows_pointer;
+  Small* small;
+};
+template <bool kFp8>
+__device__ Places places_of(const Job& job, uint8_t* shared) {
+  using Bytes = BlockBytes<kFp8>;
+  uint8_t* const rows = shared + job.share_blocks * Bytes::kWeights;
+  auto* const small = reinterpret_cast<Small*>(rows + job.row_blocks * Bytes::kRows);
+  return {ptx::shared_address(shared),
+          ptx::shared_address(rows),
+          ptx::shared_address(small->full),
+          ptx::shared_address(&small->rows_full),
+          rows,
+          small};
+}
+
+// One thread.
+template <bool kFp8, int kAhead>
+__device__ void copy_weights(const Job& job, const Share& share, const Places& places) {
+  using Bytes = BlockBytes<kFp8>;
+  constexpr int kRunBlocks = kRunBytes / Bytes::kWeights;
+  const uint64_t policy = ptx::evict_first_policy();
+  const int count = share.end - share.begin;
+  for (int run = 0; run * kRunBlocks < count; ++run) {
+    const int first = run * kRunBlocks;
+    const uint32_t bytes = static_cast<uint32_t>(min(kRunBlocks, count - first)) * Bytes::kWeights;
+    if (run >= kAhead) ptx::barrier_wait(places.full + (run - kAhead) * 8, 0);
+    ptx::barrier_arrive_expect(places.full + run * 8, bytes);
+    ptx::bulk_copy(places.weights + static_cast<uint32_t>(first * Bytes::kWeights),
+                   job.weights + static_cast<int64_t>(share.begin + first) * Bytes::kWeights, bytes,
+                   places.full + run * 8, policy);
+  }
+}
+// One thread.
+template <bool kFp8>
+__device__ void copy_rows(const Job& job, const Share& share, const Places& places) {
+  using Bytes = BlockBytes<kFp8>;
+  ptx::fence_async_global();
+  ptx::barrier_arrive_expect(places.rows_full,
+                             static_cast<uint32_t>(share.end - share.begin) * Bytes::kRows);
+  for (int set = share.first_set(); set <= share.last_set(); ++set) {
+    const Piece piece = share.piece_of(set);
+    ptx::bulk_copy(places.rows + static_cast<uint32_t>(piece.place * Bytes::kRows),
+                   job.operand + static_cast<int64_t>(piece.begin) * Bytes::kRows,
+                   static_cast<uint32_t>(piece.end - piece.begin) * Bytes::kRows, places.rows_full);
+  }
+}
+
+// The inputs that the share needs of concat(embedding, state).
+template <bool kFp8>
+__device__ void make_inputs(const Job& job, const Share& share, const Places& places) {
+  const AssistantInput& input = job.input;
+  const Operand operand{places.rows_pointer, 1, input.operand.input_scale};
+  const int fours = (share.end - share.begin) * 8;
+  for (int i = static_cast<int>(threadIdx.x); i < fours * job.num_rows; i += kFewThreads) {
+    const int row = i / fours;
+    const int place = i % fours;
+    const int column = (share.begin + place / 8) % share.set_blocks * 32 + place % 8 * 4;
+    const Four x = load_input(input, row, column);
+    store_operand(operand, row, place * 4, x.v[0], x.v[1]);
+    store_operand(operand, row, place * 4 + 2, x.v[2], x.v[3]);
+  }
+}
+
+// Gate, of the first warpgroup, and up, of the second, of one set.
+__device__ void join(const Job& job, const float (&sums)[4], int set, const Places& places) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = lane % 4 * 2;
+  const int feature = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
+  const bool up = threadIdx.x >= 128;
+  const float scale = up ? job.results.up_scale : job.results.gate_scale;
+  float* const target = places.small->joining[up ? 1 : 0][row] + feature;
+  ptx::named_barrier(1, kFewThreads);  // what was there has been read
+  target[0] = round_bf16(sums[0] * scale);
+  target[8] = round_bf16(sums[2] * scale);
+  target[64] = round_bf16(sums[1] * scale);
+  target[72] = round_bf16(sums[3] * scale);
+  ptx::named_barrier(1, kFewThreads);
+  for (int i = static_cast<int>(threadIdx.x); i < job.num_rows * 32; i += kFewThreads) {
+    const int column = set * 64 + i % 32 * 2;
+    if (column >= job.intermediate) continue;
+    const float* const gate = places.small->joining[0][i / 32] + i % 32 * 2;
+    const float* const ups = places.small->joining[1][i / 32] + i % 32 * 2;
+    store_operand(job.results.joined, i / 32, column,
+                  round_bf16(round_bf16(gelu_tanh(gate[0])) * ups[0]),
+                  round_bf16(round_bf16(gelu_tanh(gate[1])) * ups[1]));
+  }
+}
+
+template <bool kFp8, bool kJoined, bool kRowsByInput>
+__device__ void multiply_share(const Job& job, const Share& share, const Places& places) {
+  using Bytes = BlockBytes<kFp8>;
+  constexpr int kTogether = Bytes::kTogether;
+  const uint32_t own = places.weights + lane_bytes<kFp8>();
+  constexpr int kRunBlocks = kRunBytes / Bytes::kWeights;
+  int runs_there = 0;
+  const auto await = [&](int place) {  // of the last block needed
+    for (; runs_there * kRunBlocks <= place; ++runs_there)
+      ptx::barrier_wait(places.full + runs_there * 8, 0);
+  };
+  for (int set = share.first_set(); set <= share.last_set(); ++set) {
+    const Piece piece = share.piece_of(set);
+    const uint32_t weights = own + (piece.place - piece.begin) * Bytes::kWeights;
+    const uint32_t rows =
+        places.rows + (kRowsByInput ? 0 : (piece.place - piece.begin) * Bytes::kRows);
+    float sums[4] = {};
+    int within = piece.begin;
+    const auto add = [&](auto count) {
+      await(piece.place + within + count - 1 - piece.begin);
+      multiply_blocks<kFp8, count>(sums, weights + within * Bytes::kWeights,
+                                   rows + within * Bytes::kRows);
+      within += count;
+    };
+    while (within < piece.end) {
+      const int count = min(kTogether - within % kTogether, piece.end - within);
+      if (count < kTogether && (kTogether == 2 || count == 1))
+        add(std::integral_constant<int, 1>());
+      else if (count == 2 && kTogether > 2)
+        add(std::integral_constant<int, 2>());
+      else if (count == 3)
+        add(std::integral_constant<int, 3>());
+      else if (piece.end - within < 2 * kTogether)
+        add(std::integral_constant<int, kTogether>());
+      else
+        add(std::integral_constant<int, 2 * kTogether>());
+    }
+    if constexpr (kJoined) {
+      join(job, sums, set, places);
+    } else {
+      const int slot = static_cast<int>(blockIdx.x) - job.plan.share_of(set * share.set_blocks);
+      const int64_t index = static_cast<int64_t>(set) * job.plan.max_pieces + slot;
+      store_few(sums, job.results.partials + index * (8 * kSetColumns), job.num_rows);
+    }
+  }
+}
+
+template <bool kFp8, Source kSource, bool kJoined>
+__global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_constant__ Job job) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  allow_next();
+  const Places places = places_of<kFp8>(job, shared);
+  const Share share(job.plan);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kMaxRuns; ++i) ptx::barrier_init(places.full + i * 8, 1);
+    ptx::barrier_init(places.rows_full, 1);
+    ptx::fence_barrier_init();
+  }
+  if constexpr (kSource != Source::kOperand)  // rows that are not there
+    for (int i = static_cast<int>(threadIdx.x); i < job.row_blocks * BlockBytes<kFp8>::kRows / 16;
+         i += kThreads)
+      reinterpret_cast<uint4*>(places.rows_pointer)[i] = make_uint4(0, 0, 0, 0);
+  __syncthreads();
+  if (threadIdx.x >= kFewThreads) {
+    if (threadIdx.x == kFewThreads) copy_weights<kFp8, runs_ahead(kSource)>(job, share, places);
+    return;
+  }
+  NormConstants constants;
+  if constexpr (kSource == Source::kNormed) constants = norm_constants(job.normed);
+  wait_for_previous();
+  if constexpr (kSource == Source::kOperand) {
+    if (threadIdx.x == 0) copy_rows<kFp8>(job, share, places);
+    ptx::barrier_wait(places.rows_full, 0);
+  } else {
+    if constexpr (kSource == Source::kNormed)
+      make_normed_rows(job.normed, constants, job.num_rows, places.rows_pointer,
+                       places.small->parts);
+    else
+      make_inputs<kFp8>(job, share, places);
+    fence_async_shared();
+    ptx::named_barrier(1, kFewThreads);
+  }
+  multiply_share<kFp8, kJoined, kSource == Source::kNormed>(job, share, places);
+}
+
+int share_blocks(const PackedLinear& weight) {
+  return static_cast<int>((weight.total_blocks() + weight.num_shares - 1) / weight.num_shares);
+}
+int shared_bytes(const PackedLinear& weight, int row_blocks) {
+  const int row_bytes = weight.type == PackedType::kFp8 ? 256 : 512;
+  return share_blocks(weight) * static_cast<int>(weight.block_bytes()) + row_blocks * row_bytes +
+         kSmallBytes;
+}
+
+template <bool kFp8, Source kSource, bool kJoined>
+void launch_kernel(const Stream& stream, const PackedLinear& weight, const Job& job) {
+  const auto kernel = row_product_kernel<kFp8, kSource, kJoined>;
+  static const bool configured = [&] {
+    TANDEM_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared));
+    return true;
+  }();
+  (void)configured;
+  launch(stream, kernel, dim3(static_cast<unsigned>(weight.num_shares)), dim3(kThreads),
+         static_cast<size_t>(shared_bytes(weight, job.row_blocks)), job);
+}
+
+template <Source kSource>
+void run(const Stream& stream, const PackedLinear& weight, int num_rows, const RowResults& results,
+         Job& job) {
+  TANDEM_GPU_CHECK(takes_row_product(weight) && num_rows > 0 && num_rows <= kFewRows);
+  const bool joins = results.joined.data != nullptr;
+  TANDEM_GPU_CHECK(joins == weight.gated && joins != (results.partials != nullptr));
+  job.weights = weight.data.as<uint8_t>();
+  job.plan = weight.partials(nullptr, 8);
+  job.num_rows = num_rows;
+  job.share_blocks = share_blocks(weight);
+  job.row_blocks = kSource == Source::kNormed ? weight.set_blocks : job.share_blocks;
+  job.results = results;
+  job.intermediate = weight.out_features / 2;
+  if (weight.type == PackedType::kFp8)
+    (joins ? launch_kernel<true, kSource, true> : launch_kernel<true, kSource, false>)(stream,
+                                                                                       weight, job);
+  else
+    (joins ? launch_kernel<false, kSource, true>
+           : launch_kernel<false, kSource, false>)(stream, weight, job);
+}
+
+float scale_of(const PackedLinear& weight, float input_scale) {
+  TANDEM_GPU_CHECK((weight.type == PackedType::kFp8) == (input_scale > 0.0F));
+  return input_scale;
+}
+
+}  // namespace
+
+bool takes_normed_rows(const Partials& sums, int hidden) {
+  return hidden <= kMaxNormedHidden && sums.max_pieces <= Pieces4::kTogether;
+}
+
+bool takes_row_product(const PackedLinear& weight) {
+  return shared_bytes(weight, std::max(share_blocks(weight), kMaxNormedHidden / 32)) <=
+             kMaxShared &&
+         share_blocks(weight) * weight.block_bytes() <= kMaxRuns * kRunBytes &&
+         (!weight.gated || weight.max_pieces == 1);
+}
+
+void row_product(const Stream& stream, const PackedLinear& weight, const void* operand,
+                 int num_rows, const RowResults& results) {
+  Job job{};
+  job.operand = static_cast<const uint8_t*>(operand);
+  run<Source::kOperand>(stream, weight, num_rows, results, job);
+}
+
+void row_product(const Stream& stream, const PackedLinear& weight, const NormedRows& rows,
+                 int num_rows, const RowResults& results) {
+  TANDEM_GPU_CHECK(takes_normed_rows(rows.sums, rows.hidden) && rows.hidden == weight.in_features);
+  TANDEM_GPU_CHECK(num_rows <= rows.sums.num_rows && rows.weight != nullptr);
+  TANDEM_GPU_CHECK(rows.x != rows.new_x || rows.x == nullptr);
+  Job job{};
+  job.normed = rows;
+  job.normed.input_scale = scale_of(weight, rows.input_scale);
+  run<Source::kNormed>(stream, weight, num_rows, results, job);
+}
+
+void row_product(const Stream& stream, const PackedLinear& weight, const AssistantInput& rows,
+                 const RowResults& results) {
+  TANDEM_GPU_CHECK(2 * rows.hidden == weight.in_features);
+  Job job{};
+  job.input = rows;
+  job.input.operand.input_scale = scale_of(weight, rows.operand.input_scale);
+  run<Source::kInput>(stream, weight, rows.num_rows, results, job);
+}
+
+}  // namespace tandem::ops::cuda

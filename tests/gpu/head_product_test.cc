@@ -1,0 +1,238 @@
+// head_product() against product() and argmax_rows(): the same tokens, drafts and side sums, and
+// nothing left in what is shared from launch to launch.
+#include "ops/cuda/head_product.h"
+
+#include <optional>
+
+#include "tests/gpu/row_support.h"
+
+namespace tandem {
+namespace {
+
+using ops::cuda::DeviceBuffer;
+using ops::cuda::HeadArgmax;
+using ops::cuda::NormedRows;
+using ops::cuda::PackedLinear;
+using ops::cuda::PackedType;
+using ops::cuda::SideProduct;
+
+constexpr int kSideFeatures = 272;
+
+struct Case {
+  PackedType type;
+  int vocab;
+  int in_features;
+  int num_multiprocessors;
+  float cap;
+  float scale;  // large: many logits saturate
+};
+
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  const Case& c = info.param;
+  return (c.type == PackedType::kFp8 ? "fp8_" : "bf16_") + std::to_string(c.vocab) + "_from_" +
+         std::to_string(c.in_features) + "_on_" + std::to_string(c.num_multiprocessors) +
+         (c.cap > 0.0F ? "_capped_" : "_") + std::to_string(static_cast<int>(c.scale));
+}
+
+class HeadProduct : public testing::TestWithParam<Case> {
+ protected:
+  HeadProduct()
+      : head_(make_packed_linear(GetParam().type, (vocab() + 15) / 16 * 16, in_features(),
+                                 GetParam().num_multiprocessors)),
+        side_(make_packed_linear(GetParam().type, kSideFeatures, in_features(),
+                                 GetParam().num_multiprocessors)),
+        exchange_(head_exchange_bytes(head_)),
+        scratch_(ops::cuda::argmax_scratch_bytes(8)),
+        suppressed_(tests::to_device(ids_)) {
+    fill_random({}, head_, 5);
+    fill_random({}, side_, 6);
+    TANDEM_CUDA_CHECK(cudaMemset(exchange_.data(), 0, exchange_.size_bytes()));
+    TANDEM_CUDA_CHECK(cudaMemset(scratch_.data(), 0, scratch_.size_bytes()));
+    tests::synchronize();
+  }
+
+  int vocab() const { return GetParam().vocab; }
+  int in_features() const { return GetParam().in_features; }
+  float input_scale() const { return GetParam().type == PackedType::kFp8 ? 0.037F : 0.0F; }
+
+  HeadArgmax argmax(int num_rows, const DeviceBuffer& tokens) const {
+    HeadArgmax job;
+    job.logits.num_rows = num_rows;
+    job.logits.vocab_size = vocab();
+    job.logits.scale = GetParam().scale;
+    job.logits.cap = GetParam().cap;
+    job.logits.suppressed = suppressed_.as<int32_t>();
+    job.logits.num_suppressed = num_suppressed_;
+    job.scratch = scratch_.data();
+    job.tokens = tokens.as<int32_t>();
+    job.exchange = exchange_.data();
+    return job;
+  }
+  std::vector<int32_t> expected_of(const void* operand, int num_rows) const {
+    const auto tokens = tests::poisoned(8 * sizeof(int32_t));
+    const auto sums = tests::poisoned(static_cast<size_t>(head_.partial_bytes(8)));
+    product({}, head_, operand, 1, sums.as<float>());
+    HeadArgmax job = argmax(num_rows, tokens);
+    job.logits.sums = head_.partials(sums.as<float>(), 8);
+    argmax_rows({}, job.logits, job.scratch, job.tokens);
+    tests::synchronize();
+    return tests::to_host<int32_t>(tokens, static_cast<size_t>(num_rows));
+  }
+  // Launches follow each other as dependents, as in a step.
+  template <typename Rows>
+  std::vector<int32_t> tokens_of(const Rows& rows, int num_rows, const SideProduct& side) {
+    const auto tokens = tests::poisoned(8 * sizeof(int32_t));
+    for (int i = 0; i < 2; ++i) head_product({}, head_, side, rows, argmax(num_rows, tokens));
+    tests::synchronize();
+    expect_clean();
+    const auto all = tests::to_host<int32_t>(tokens, 8);
+    for (size_t i = static_cast<size_t>(num_rows); i < 8; ++i) EXPECT_EQ(all[i], -1);
+    return {all.begin(), all.begin() + num_rows};
+  }
+  void expect_clean() const {
+    const auto bytes = tests::to_host<uint8_t>(scratch_, scratch_.size_bytes());
+    EXPECT_EQ(bytes, std::vector<uint8_t>(bytes.size()));
+    const auto flags = tests::to_host<uint32_t>(exchange_, static_cast<size_t>(head_.num_shares));
+    EXPECT_EQ(flags, std::vector<uint32_t>(flags.size()));
+  }
+  void expect_side(const void* operand, const DeviceBuffer& got, int num_rows) const {
+    const auto sums = tests::poisoned(static_cast<size_t>(side_.partial_bytes(8)));
+    product({}, side_, operand, 1, sums.as<float>());
+    tests::synchronize();
+    const auto a = tests::to_host<uint32_t>(sums, sums.size_bytes() / 4);
+    const auto b = tests::to_host<uint32_t>(got, got.size_bytes() / 4);
+    for (size_t i = 0; i < a.size(); ++i)
+      if (static_cast<int>(i / ops::cuda::kSetColumns % 8) < num_rows) {
+        ASSERT_EQ(a[i], b[i]) << i;
+      }
+  }
+  DeviceBuffer operand_of(std::vector<core::BFloat16> x) const {
+    DeviceBuffer operand = tests::poisoned(16 * static_cast<size_t>(in_features()));
+    const auto rows = tests::to_device(x);
+    ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), 8, in_features(), input_scale(),
+                               operand.data(), 1);
+    tests::synchronize();
+    return operand;
+  }
+  std::vector<core::BFloat16> random_rows(uint32_t seed) const {
+    return tests::random_bf16(8 * static_cast<size_t>(in_features()), seed);
+  }
+
+  PackedLinear head_, side_;
+  DeviceBuffer exchange_, scratch_;
+  std::vector<int32_t> ids_ = std::vector<int32_t>(64, -1);
+  DeviceBuffer suppressed_;
+  int num_suppressed_ = 0;
+};
+
+TEST_P(HeadProduct, GivesTheTokensOfProductAndArgmax) {
+  ASSERT_TRUE(takes_head_product(head_, {&side_, nullptr}));
+  for (const int rows : {1, 2, 5, 8}) {
+    SCOPED_TRACE(rows);
+    const auto operand = operand_of(random_rows(static_cast<uint32_t>(rows)));
+    const auto side = tests::poisoned(static_cast<size_t>(side_.partial_bytes(8)));
+    EXPECT_EQ(tokens_of(static_cast<const void*>(operand.data()), rows,
+                        SideProduct{&side_, side.as<float>()}),
+              expected_of(operand.data(), rows));
+    expect_side(operand.data(), side, rows);
+  }
+}
+
+TEST_P(HeadProduct, LeavesOutSuppressedIds) {
+  const auto operand = operand_of(random_rows(3));
+  // The winners of one round are suppressed in the next.
+  for (num_suppressed_ = 0; num_suppressed_ <= 56; num_suppressed_ += 8) {
+    const auto tokens = tokens_of(static_cast<const void*>(operand.data()), 8, {});
+    EXPECT_EQ(tokens, expected_of(operand.data(), 8)) << num_suppressed_;
+    for (size_t i = 0; i < 8; ++i) {
+      EXPECT_EQ(std::count(ids_.begin(), ids_.begin() + num_suppressed_, tokens[i]), 0);
+      ids_[static_cast<size_t>(num_suppressed_) + i] = tokens[i];
+    }
+    TANDEM_CUDA_CHECK(cudaMemcpy(suppressed_.data(), ids_.data(), suppressed_.size_bytes(),
+                                 cudaMemcpyHostToDevice));
+    if (num_suppressed_ == 56) break;
+  }
+}
+
+TEST_P(HeadProduct, EqualLogitsGoToTheLowestId) {
+  const std::vector<core::BFloat16> zeros(8 * static_cast<size_t>(in_features()));
+  const auto operand = operand_of(zeros);
+  ids_[0] = 0;
+  TANDEM_CUDA_CHECK(cudaMemcpy(suppressed_.data(), ids_.data(), suppressed_.size_bytes(),
+                               cudaMemcpyHostToDevice));
+  EXPECT_EQ(tokens_of(static_cast<const void*>(operand.data()), 8, {}), std::vector<int32_t>(8, 0));
+  num_suppressed_ = 1;
+  EXPECT_EQ(tokens_of(static_cast<const void*>(operand.data()), 8, {}), std::vector<int32_t>(8, 1));
+}
+
+TEST_P(HeadProduct, SaysWhichRowsAreNotFinite) {
+  auto x = random_rows(4);
+  const auto in = static_cast<size_t>(in_features());
+  x[1 * in + 3] = core::BFloat16{0x7fc0};  // E4M3 has NaN as well
+  const auto operand = operand_of(x);
+  const auto tokens = tokens_of(static_cast<const void*>(operand.data()), 4, {});
+  EXPECT_EQ(tokens, expected_of(operand.data(), 4));
+  EXPECT_EQ(tokens[1], -1);
+  EXPECT_GE(tokens[0], 0);
+  EXPECT_GE(tokens[2], 0);
+}
+
+TEST_P(HeadProduct, MakesTheNorm) {
+  const int hidden = in_features();
+  if (hidden > ops::cuda::kMaxNormedHidden) GTEST_SKIP() << "norms of shorter rows";
+  tests::HostSums sums(8, hidden, 32, std::max(1, hidden / 128 * 13 / 2));
+  sums.fill_normal(7, 0.7F, 8);
+  const auto x = tests::random_bf16(static_cast<size_t>(8 * hidden), 2, 2.0F);
+  const auto post = tests::to_device(tests::random_bf16(static_cast<size_t>(hidden), 3));
+  const auto norm = tests::to_device(tests::random_bf16(static_cast<size_t>(hidden), 4));
+  const auto x_device = tests::to_device(x);
+  const auto old_x = tests::to_device(x);
+  for (int rows = 1; rows <= ops::cuda::kFewRows; ++rows) {
+    NormedRows normed{.hidden = hidden, .sums = sums.upload(), .scale = 0.83F};
+    normed.post_weight = post.as<uint16_t>();
+    normed.eps = normed.next_eps = 0.02F;
+    normed.x = x_device.as<uint16_t>();
+    normed.weight = norm.as<uint16_t>();
+    normed.input_scale = input_scale();
+    tests::TestOperand operand(8, hidden, input_scale());
+    TANDEM_CUDA_CHECK(
+        cudaMemcpy(old_x.data(), x.data(), old_x.size_bytes(), cudaMemcpyHostToDevice));
+    ops::cuda::residual_norm({}, {rows,
+                                  hidden,
+                                  normed.sums,
+                                  0.83F,
+                                  post.as<uint16_t>(),
+                                  0.02F,
+                                  1.0F,
+                                  old_x.as<uint16_t>(),
+                                  {norm.as<uint16_t>(), 0.02F, operand.view(), nullptr}});
+    const auto side = tests::poisoned(static_cast<size_t>(side_.partial_bytes(8)));
+    EXPECT_EQ(tokens_of(normed, rows, SideProduct{&side_, side.as<float>()}),
+              expected_of(operand.view().data, rows));
+    expect_side(operand.view().data, side, rows);
+  }
+}
+
+constexpr PackedType kFp8 = PackedType::kFp8;
+constexpr PackedType kBF16 = PackedType::kBF16;
+INSTANTIATE_TEST_SUITE_P(Shapes, HeadProduct,
+                         testing::Values(Case{kBF16, 262144, 1024, 132, 0.0F, 1.0F},
+                                         Case{kBF16, 20000, 3840, 132, 30.0F, 1.0F},
+                                         Case{kBF16, 20000, 256, 132, 30.0F, 4000.0F},
+                                         Case{kFp8, 20000, 1024, 132, 0.0F, 0.01F},
+                                         Case{kFp8, 3001, 416, 5, 30.0F, 3.0F},
+                                         Case{kBF16, 1000, 96, 4, 0.0F, 1.0F},
+                                         Case{kBF16, 130, 96, 1, 0.0F, 1.0F}),
+                         name_of);
+
+TEST(HeadProductShapes, ThatDoNotFit) {
+  const PackedLinear small = ops::cuda::make_packed_linear(kBF16, 256, 1024, 132);
+  EXPECT_FALSE(takes_head_product(small, {}));
+  const PackedLinear head = ops::cuda::make_packed_linear(kBF16, 20000, 256, 132);
+  const PackedLinear other = ops::cuda::make_packed_linear(kBF16, 256, 512, 132);
+  EXPECT_TRUE(takes_head_product(head, {}));
+  EXPECT_FALSE(takes_head_product(head, {&other, nullptr}));
+}
+
+}  // namespace
+}  // namespace tandem
