@@ -25,6 +25,13 @@ ops::cuda::NextNorm next_norm(const NextInput& next, float eps, int num_rows,
           .normed = next.normed_rows};
 }
 
+// Padding rows hold what they held before: nobody looks at what comes of them.
+ops::cuda::Rows real_rows(const LayerPass& pass) {
+  ops::cuda::Rows rows = pass.rows;
+  rows.num_rows = pass.real_rows;
+  return rows;
+}
+
 }  // namespace
 
 void prepare_heads(const Stream& stream, const LayerWeights& layer, float eps,
@@ -44,7 +51,7 @@ void prepare_heads(const Stream& stream, const LayerWeights& layer, float eps,
   prep.kv = pass.kv;
   prep.places = pass.places;
   prep.q = workspace.q.as<uint16_t>();
-  ops::cuda::head_prep(stream, pass.rows, prep);
+  ops::cuda::head_prep(stream, real_rows(pass), prep);
 }
 
 void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass, int num_tiles,
@@ -66,7 +73,7 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
   job.workspace = workspace.attention.as<float>();
   job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
   job.out = {workspace.operand.data(), num_tiles, layer.o.input_scale};
-  ops::cuda::attention(stream, pass.rows, pass.tiles, job);
+  ops::cuda::attention(stream, real_rows(pass), pass.tiles, job);
 }
 
 namespace {
@@ -97,17 +104,17 @@ void multiply_gated(const Stream& stream, const LayerWeights& layer, int num_row
 // The end of a sub-block: what the product left joins the residual, and the next norm follows.
 void join_residual(const Stream& stream, const Projection& projection,
                    const ops::cuda::DeviceBuffer& post_norm, float eps, float layer_scalar,
-                   int num_rows, const ops::cuda::NextNorm& next, Workspace& workspace) {
-  ops::cuda::residual_norm(
-      stream, {.num_rows = num_rows,
-               .hidden = projection.weight.out_features,
-               .sums = projection.weight.partials(workspace.partials.as<float>(), num_rows),
-               .scale = projection.scales[0],
-               .post_weight = post_norm.as<uint16_t>(),
-               .eps = eps,
-               .layer_scalar = layer_scalar,
-               .x = workspace.x.as<uint16_t>(),
-               .next = next});
+                   const LayerPass& pass, const ops::cuda::NextNorm& next, Workspace& workspace) {
+  ops::cuda::residual_norm(stream, {.num_rows = pass.real_rows,
+                                    .hidden = projection.weight.out_features,
+                                    .sums = projection.weight.partials(
+                                        workspace.partials.as<float>(), pass.rows.num_rows),
+                                    .scale = projection.scales[0],
+                                    .post_weight = post_norm.as<uint16_t>(),
+                                    .eps = eps,
+                                    .layer_scalar = layer_scalar,
+                                    .x = workspace.x.as<uint16_t>(),
+                                    .next = next});
 }
 
 }  // namespace
@@ -159,7 +166,7 @@ void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const
   prepare_heads(stream, layer, eps, pass, layer.qkv.weight.partials(partials, n), workspace);
   attend(stream, layer, pass, n / 8, workspace);
   ops::cuda::product(stream, layer.o.weight, operand, n / 8, partials);
-  join_residual(stream, layer.o, layer.post_attention_norm, eps, 1.0F, n,
+  join_residual(stream, layer.o, layer.post_attention_norm, eps, 1.0F, pass,
                 next_norm({.norm = layer.pre_feedforward_norm.as<uint16_t>(),
                            .input_scale = layer.gate_up.input_scale},
                           eps, n, workspace),
@@ -167,7 +174,7 @@ void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const
   multiply_gated(stream, layer, n, workspace);
   ops::cuda::product(stream, layer.down.weight, workspace.inner.data(), n / 8, partials,
                      ops::cuda::Follows::kProduct);
-  join_residual(stream, layer.down, layer.post_feedforward_norm, eps, layer.layer_scalar, n,
+  join_residual(stream, layer.down, layer.post_feedforward_norm, eps, layer.layer_scalar, pass,
                 next_norm(next, eps, n, workspace), workspace);
 }
 

@@ -38,6 +38,7 @@ struct NextInput {
 // Rows of one pass and where their keys and values are.
 struct LayerPass {
   ops::cuda::Rows rows;
+  int real_rows = 0;  // before the padding, which kernels of single rows leave out
   ops::cuda::QueryTiles tiles;
   ops::cuda::KvTable places;
   ops::cuda::KvLayer kv;

@@ -69,6 +69,7 @@ ops::cuda::NextNorm first_norm(const std::vector<LayerWeights>& layers, float ep
 LayerPass layer_pass(const LayerWeights& layer, const Pass& pass, const ops::cuda::KvLayer& kv) {
   const bool ring = layer.config.type == io::LayerType::kSliding;
   return {.rows = pass.rows,
+          .real_rows = pass.real_rows,
           .tiles = pass.tiles,
           .places = ring ? pass.ring : pass.pages,
           .kv = kv,
@@ -108,7 +109,7 @@ void Target::forward(const Stream& stream, const Pass& pass, const KvCache& kv, 
                      Workspace& workspace) const {
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int n = pass.rows.num_rows;
-  ops::cuda::embed_norm(stream, {.num_rows = n,
+  ops::cuda::embed_norm(stream, {.num_rows = pass.real_rows,
                                  .hidden = static_cast<int>(config_.hidden_size),
                                  .tokens = pass.rows.tokens,
                                  .table = embed_table(),

@@ -17,6 +17,7 @@ struct Pass {
   ops::cuda::KvTable ring;   // sliding layers
   ops::cuda::KvTable pages;  // full layers
   int max_keys = 0;
+  int real_rows = 0;  // of `rows`, the first ones; padding follows
 };
 
 // What of a pass one layer needs.

@@ -256,7 +256,8 @@ void PairStep::record_drafts(const StepLayout& layout) {
                               .num_rows = c.draft_tile_num_rows + begin},
                     .ring = ring_table(),
                     .pages = page_table(),
-                    .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_))};
+                    .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_)),
+                    .real_rows = count};
     Assistant::States states;
     states.store = states_.as<uint16_t>();
     states.slots = c.slots + begin;
@@ -300,7 +301,8 @@ void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::He
                 .num_rows = c.tile_num_rows + offset},
       .ring = ring_table(),
       .pages = page_table(),
-      .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_))};
+      .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_)),
+      .real_rows = static_cast<int>(planned.rows.size())};
   if (planned.wide >= 0)
     record_gather(planned, offset);
   else
