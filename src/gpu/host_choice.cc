@@ -85,9 +85,11 @@ void PairStep::run_with_logits(const SpecBatch& batch, const StepLayout& layout,
   };
   next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
-    ops::cuda::HeadLogits head;
-    record_pass(layout, i, &head);
-    if (!layout.passes[i].needs_logits) continue;
+    const PlannedPass& pass = layout.passes[i];
+    record_pass(layout, i);
+    if (!pass.needs_logits) continue;
+    ops::cuda::HeadLogits head = head_of(pass);
+    head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
     ops::cuda::full_logits(stream_, head, nullptr, head.num_rows, logits_.as<float>());
     TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_logits_.as<void>(), logits_.data(),
                                       static_cast<size_t>(head.num_rows) * vocab * sizeof(float),

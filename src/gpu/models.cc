@@ -90,6 +90,12 @@ base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint
     TANDEM_ASSIGN_OR_RETURN(target.head_, uploader.matrix(*head, "lm_head.weight"));
   }
   target.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
+  const ops::cuda::PackedLinear& head_weight = target.head_projection().weight;
+  if (ops::cuda::takes_head_product(head_weight, {})) {
+    target.head_exchange_ = ops::cuda::DeviceBuffer(ops::cuda::head_exchange_bytes(head_weight));
+    TANDEM_CUDA_CHECK(
+        cudaMemset(target.head_exchange_.data(), 0, target.head_exchange_.size_bytes()));
+  }
   target.embed_scale_ =
       core::round_to_bf16(std::sqrt(static_cast<float>(target.config_.hidden_size)));
   return target;
@@ -120,8 +126,21 @@ void Target::forward(const Stream& stream, const Pass& pass, const KvCache& kv, 
       {.norm = norm_.as<uint16_t>(), .input_scale = 0.0F, .normed_rows = hidden}, workspace);
 }
 
+void Target::choose(const Stream& stream, int num_rows, ops::cuda::HeadArgmax argmax,
+                    Workspace& workspace) const {
+  argmax.logits.scale = head_projection().scales[0];
+  if (num_rows <= 8 && head_exchange_.size_bytes() > 0 &&
+      argmax.logits.num_suppressed <= ops::cuda::kMaxHeadSuppressed) {
+    argmax.exchange = head_exchange_.data();
+    ops::cuda::head_product(stream, head_projection().weight, {}, workspace.operand.data(), argmax);
+    return;
+  }
+  argmax.logits.sums = head(stream, num_rows, workspace);
+  ops::cuda::argmax_rows(stream, argmax.logits, argmax.scratch, argmax.tokens);
+}
+
 ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& workspace) const {
-  const Projection& head = head_ ? *head_ : embed_;
+  const Projection& head = head_projection();
   ops::cuda::product(stream, head.weight, workspace.operand.as<uint16_t>(), num_rows / 8,
                      workspace.partials.as<float>());
   return head.weight.partials(workspace.partials.as<float>(), num_rows);

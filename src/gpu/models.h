@@ -40,7 +40,11 @@ class Target {
   bool runs_wide() const;
   void forward_wide(const ops::cuda::Stream& stream, const WidePass& pass, const KvCache& kv,
                     const WideWorkspace& workspace) const;
-  // The head's partial sums of the operand that forward() left.
+  // The tokens of the rows of the operand that forward() left, as `argmax` says; its sums, scale
+  // and exchange are filled in. num_rows with the padding.
+  void choose(const ops::cuda::Stream& stream, int num_rows, ops::cuda::HeadArgmax argmax,
+              Workspace& workspace) const;
+  // The head's partial sums of that operand.
   ops::cuda::Partials head(const ops::cuda::Stream& stream, int num_rows,
                            Workspace& workspace) const;
 
@@ -52,8 +56,10 @@ class Target {
   io::TextConfig config_;
   Projection embed_;  // [vocab, hidden], the embedding and, when tied, the head
   std::optional<Projection> head_;
+  const Projection& head_projection() const { return head_ ? *head_ : embed_; }
   std::vector<LayerWeights> layers_;
   ops::cuda::DeviceBuffer norm_;
+  ops::cuda::DeviceBuffer head_exchange_;  // of head_product(); empty where it does not fit
   float embed_scale_ = 1.0F;
 };
 

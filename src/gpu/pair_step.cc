@@ -214,14 +214,21 @@ void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart par
   if (choice == Choice::kCandidates) record_draft_copies();
   next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
-    ops::cuda::HeadLogits head;
-    record_pass(layout, i, &head);
-    if (!layout.passes[i].needs_logits) continue;
-    if (choice == Choice::kDevice)
-      ops::cuda::argmax_rows(stream_, head, argmax_scratch_.data(),
-                             chosen_.as<int32_t>() + i * kPassRows);
-    else
+    const PlannedPass& pass = layout.passes[i];
+    record_pass(layout, i);
+    if (!pass.needs_logits) continue;
+    ops::cuda::HeadLogits head = head_of(pass);
+    if (choice == Choice::kDevice) {
+      target_.choose(stream_, pass.num_padded_rows(),
+                     {.logits = head,
+                      .scratch = argmax_scratch_.data(),
+                      .tokens = chosen_.as<int32_t>() + i * kPassRows,
+                      .draft = {}},
+                     workspace_);
+    } else {
+      head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
       record_top(i, head);
+    }
   }
   record_wide(layout, layout.wide.size());
   if (choice == Choice::kDevice) record_acceptance(layout);
@@ -282,7 +289,7 @@ void PairStep::record_drafts(const StepLayout& layout) {
   }
 }
 
-void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head) {
+void PairStep::record_pass(const StepLayout& layout, size_t index) {
   const ControlView& c = control_.device();
   const PlannedPass& planned = layout.passes[index];
   const auto offset = static_cast<int64_t>(index) * kPassRows;
@@ -308,13 +315,15 @@ void PairStep::record_pass(const StepLayout& layout, size_t index, ops::cuda::He
   else
     target_.forward(stream_, pass, kv_,
                     hidden_.as<uint16_t>() + offset * target_.config().hidden_size, workspace_);
-  if (!planned.needs_logits) return;
-  *head = {.sums = target_.head(stream_, pass.rows.num_rows, workspace_),
-           .num_rows = static_cast<int>(planned.rows.size()),
-           .vocab_size = static_cast<int>(target_.config().vocab_size),
-           .cap = target_.softcap(),
-           .suppressed = suppressed_.as<int32_t>(),
-           .num_suppressed = static_cast<int>(options_.suppress_tokens.size())};
+}
+
+ops::cuda::HeadLogits PairStep::head_of(const PlannedPass& pass) const {
+  return {.sums = {},
+          .num_rows = static_cast<int>(pass.rows.size()),
+          .vocab_size = static_cast<int>(target_.config().vocab_size),
+          .cap = target_.softcap(),
+          .suppressed = suppressed_.as<int32_t>(),
+          .num_suppressed = static_cast<int>(options_.suppress_tokens.size())};
 }
 
 void PairStep::record_acceptance(const StepLayout& layout) {

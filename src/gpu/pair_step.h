@@ -48,8 +48,10 @@ class PairStep final : public DeviceStep {
   void launch_step(const StepLayout& layout, Choice choice);
   void record_step(const StepLayout& layout, Choice choice, StepPart part = StepPart::kWhole);
   void record_drafts(const StepLayout& layout);
-  // Forward and, where logits are needed, the head of pass `index`.
-  void record_pass(const StepLayout& layout, size_t index, ops::cuda::HeadLogits* head);
+  // Pass `index` up to the head's operand.
+  void record_pass(const StepLayout& layout, size_t index);
+  // What its head leaves; the sums are still to come.
+  ops::cuda::HeadLogits head_of(const PlannedPass& pass) const;
   // Wide passes up to `end` that have not been launched in this step.
   void record_wide(const StepLayout& layout, size_t end);
   // Rows of the last wide pass as if they had gone through a pass of their own.
