@@ -85,14 +85,6 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
   }
 }
 
-// A word in shared memory that one thread writes and another one looks at now and then.
-__device__ inline bool is_set(const uint32_t& word) {
-  return *static_cast<const volatile uint32_t*>(&word) != 0;
-}
-__device__ inline void set(uint32_t& word) {
-  *static_cast<volatile uint32_t*>(&word) = 1;
-}
-
 // What threads wrote to shared memory is there for the tensor cores after a barrier.
 __device__ inline void fence_async_shared() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

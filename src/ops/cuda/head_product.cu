@@ -5,6 +5,7 @@
 #include "ops/cuda/few_rows.cuh"
 #include "ops/cuda/head_keys.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/product_shape.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -26,7 +27,6 @@ struct Small {
   float parts[2 * kFewWarps];
   Key keys[kFewWarps][8];
   int32_t suppressed[kMaxHeadSuppressed];
-  uint32_t rows_there;  // not 0: the kernels in front have finished, and the norm
 };
 constexpr int kSmallBytes = (sizeof(Small) + 127) / 128 * 128;
 
@@ -50,20 +50,9 @@ struct Job {
   float4* exchange;  // [shares][kFewThreads]
 };
 
-// A share's part of a set. Sets come from the last to the first: what a share has of the set that
-// the next one continues is left in memory first, and needed there last.
-struct Piece {
-  int set, begin, end;  // blocks within the set
-
-  __device__ Piece(int share_begin, int share_end, int set_blocks)
-      : set(share_end > 0 ? (share_end - 1) / set_blocks : 0),
-        begin(max(share_begin - set * set_blocks, 0)),
-        end(share_end - set * set_blocks) {}
-  __device__ bool exists() const { return begin < end; }
-  __device__ Piece before(int share_begin, int set_blocks) const {
-    return {share_begin, set * set_blocks, set_blocks};
-  }
-};
+// Sets come from the last to the first: what a share has of the set that the next one continues is
+// left in memory first, and needed there last.
+using few::Piece;
 
 // The pieces of this thread block's share of a factor.
 template <typename Visit>
@@ -94,7 +83,7 @@ struct Ring {
 
 // One thread.
 template <bool kFp8>
-__device__ void copy_weights(const Job& job, const Small& small, Ring ring) {
+__device__ void copy_weights(const Job& job, uint32_t rows_full, Ring ring) {
   using Bytes = BlockBytes<kFp8>;
   constexpr int kBlocks = kStageBytes / Bytes::kWeights;
   const uint64_t policy = ptx::evict_first_policy();
@@ -104,7 +93,7 @@ __device__ void copy_weights(const Job& job, const Small& small, Ring ring) {
       for (int within = piece.begin; within < piece.end;) {
         const int count = min(kBlocks - within % kBlocks, piece.end - within);
         ptx::barrier_wait(ring.empty_at(), ring.parity ^ 1);
-        if (copied >= kAhead && copied < ring.num_stages && !is_set(small.rows_there))
+        if (copied >= kAhead && copied < ring.num_stages && !ptx::barrier_passed(rows_full, 0))
           ptx::barrier_wait(ring.full + (copied - kAhead) * 8, 0);
         ++copied;
         ptx::barrier_arrive_expect(ring.full_at(), count * Bytes::kWeights);
@@ -284,12 +273,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::barrier_init(ring.empty + i * 8, kFewWarps);
     }
     ptx::barrier_init(rows_full, 1);
-    small.rows_there = 0;
     ptx::fence_barrier_init();
   }
   __syncthreads();
   if (threadIdx.x >= kFewThreads) {
-    if (threadIdx.x == kFewThreads) copy_weights<kFp8>(job, small, ring);
+    if (threadIdx.x == kFewThreads) copy_weights<kFp8>(job, rows_full, ring);
     return;
   }
   if (static_cast<int>(threadIdx.x) < job.logits.num_suppressed)
@@ -303,6 +291,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     make_normed_rows(job.normed, constants, job.logits.num_rows, rows, small.parts);
     fence_async_shared();
     ptx::named_barrier(1, kFewThreads);
+    if (threadIdx.x == 0) ptx::barrier_arrive(rows_full);
   } else {
     ptx::named_barrier(1, kFewThreads);
     wait_for_previous();
@@ -314,7 +303,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     ptx::barrier_wait(rows_full, 0);
   }
-  if (threadIdx.x == 0) set(small.rows_there);
   compute<kFp8>(job, small, ring, ptx::shared_address(rows));
 }
 

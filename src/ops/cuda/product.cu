@@ -333,7 +333,7 @@ __global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
       ptx::barrier_init(ring.empty(stage), kWarps);
     }
     ptx::barrier_init(ring.first_rows(), 1);
-    ptx::store_shared1(ring.turn(), 0);
+    ptx::barrier_init(ring.turn(), 1);
     ptx::fence_barrier_init();
   }
   __syncthreads();
@@ -344,7 +344,7 @@ __global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
     return;
   }
   wait_for_previous();  // what the last product left has been read
-  if (threadIdx.x == 0) ptx::store_shared1(ring.turn(), 1);
+  if (threadIdx.x == 0) ptx::barrier_arrive(ring.turn());
   compute_share<S>(job, begin, end, ring);
 }
 

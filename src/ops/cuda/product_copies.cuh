@@ -30,7 +30,7 @@ struct Copies {
   __device__ int fill(ShareWalk& walk) {
     int filled = 0;
     int blocks = 0;
-    for (; filled < S::kStages && !walk.done() && ptx::load_shared1(ring.turn()) == 0;
+    for (; filled < S::kStages && !walk.done() && !ptx::barrier_passed(ring.turn(), 0);
          ++filled, walk.advance(), place.advance()) {
       if (filled >= job.most_ahead) ptx::barrier_wait(ring.full(filled - job.most_ahead), 0);
       copy_weights(walk, 0);

@@ -20,14 +20,6 @@ __device__ inline void store_shared(uint32_t address, const uint2& value) {
   asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y)
                : "memory");
 }
-__device__ inline void store_shared1(uint32_t address, uint32_t value) {
-  asm volatile("st.volatile.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
-}
-__device__ inline uint32_t load_shared1(uint32_t address) {
-  uint32_t value;
-  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
-  return value;
-}
 __device__ inline uint2 load_shared2(uint32_t address) {
   uint2 value;
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"

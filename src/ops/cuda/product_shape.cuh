@@ -127,7 +127,7 @@ struct Ring {
   __device__ uint32_t empty(int stage) const { return full(S::kStages + stage); }
   // The rows of the stages that were filled before there were any.
   __device__ uint32_t first_rows() const { return full(2 * S::kStages); }
-  // Not 0: the kernels in front have finished.
+  // Passed: the kernels in front have finished.
   __device__ uint32_t turn() const { return full(2 * S::kStages + 1); }
   __device__ uint32_t staging() const { return full(2 * S::kStages + 2); }
 };
