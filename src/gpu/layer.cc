@@ -173,7 +173,9 @@ void run_layer(const Stream& stream, const LayerWeights& layer, float eps, const
                 workspace);
   multiply_gated(stream, layer, n, workspace);
   ops::cuda::product(stream, layer.down.weight, workspace.inner.data(), n / 8, partials,
-                     ops::cuda::Follows::kProduct);
+                     ops::cuda::takes_gelu_product(layer.gate_up.weight)
+                         ? ops::cuda::Follows::kProduct
+                         : ops::cuda::Follows::kSmallKernel);
   join_residual(stream, layer.down, layer.post_feedforward_norm, eps, layer.layer_scalar, pass,
                 next_norm(next, eps, n, workspace), workspace);
 }

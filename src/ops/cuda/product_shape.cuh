@@ -37,6 +37,7 @@ struct Shape {
   static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time
   static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
   static constexpr int kStages = ((kLong ? 216 : 108) * 1024 - kStagingBytes) / kStageBytes;
+  static_assert(kStages >= 4 && kStages <= kMaxStages);
   static constexpr int kBytes = kStages * kStageBytes + (2 * kStages + 2) * 8 + kStagingBytes;
   // Of how many tiles the sums fit into the weights of a stage.
   static constexpr int stage_tiles() { return kStageBlocks * kBlockBytes / kTileSumBytes; }
