@@ -2,7 +2,6 @@
 // and that a row's bits do not depend on its company.
 #include "ops/cuda/gelu_product.h"
 
-#include "core/e4m3.h"
 #include "ops/cuda/row_ops.h"
 #include "tests/gpu/row_support.h"
 
@@ -43,13 +42,7 @@ class GeluProduct : public testing::TestWithParam<Case> {
         2 * static_cast<size_t>(GetParam().intermediate) * static_cast<size_t>(in_features());
     DeviceBuffer rows;
     if (fp8()) {
-      std::mt19937 random(7);
-      std::vector<uint8_t> bytes(count);
-      for (uint8_t& byte : bytes) {
-        do byte = static_cast<uint8_t>(random());
-        while (core::e4m3_is_nan(byte) || (byte & 0x7f) > 0x40);
-      }
-      rows = tests::to_device(bytes);
+      rows = tests::to_device(tests::random_e4m3(count, 7, 0x40));
     } else {
       rows = tests::to_device(tests::random_bf16(count, 7, 4.0F));
     }

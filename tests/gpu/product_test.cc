@@ -34,15 +34,10 @@ class ProductTest : public testing::TestWithParam<Case> {
     const Case& c = GetParam();
     const size_t count = static_cast<size_t>(c.out_features) * static_cast<size_t>(c.in_features);
     values_.resize(count);
-    std::mt19937 random(7);
     DeviceBuffer rows;
     if (c.type == PackedType::kFp8) {
-      std::vector<uint8_t> bytes(count);
-      for (size_t i = 0; i < count; ++i) {
-        do bytes[i] = static_cast<uint8_t>(random());
-        while (core::e4m3_is_nan(bytes[i]) || (bytes[i] & 0x7f) > 0x50);
-        values_[i] = core::e4m3_to_float(bytes[i]);
-      }
+      const std::vector<uint8_t> bytes = tests::random_e4m3(count, 7, 0x50);
+      for (size_t i = 0; i < count; ++i) values_[i] = core::e4m3_to_float(bytes[i]);
       rows = tests::to_device(bytes);
     } else {
       const auto bf16 = tests::random_bf16(count, 3, 0.1F);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/bf16.h"
+#include "core/e4m3.h"
 #include "ops/cuda/device.h"
 
 namespace tandem::tests {
@@ -40,6 +41,17 @@ inline std::vector<core::BFloat16> random_bf16(size_t count, uint32_t seed, floa
   std::normal_distribution<float> normal(0.0F, scale);
   std::vector<core::BFloat16> values(count);
   for (core::BFloat16& value : values) value = core::to_bf16(normal(random));
+  return values;
+}
+
+// Finite ones, whose bits without the sign are at most `largest`.
+inline std::vector<uint8_t> random_e4m3(size_t count, uint32_t seed, int largest) {
+  std::mt19937 random(seed);
+  std::vector<uint8_t> values(count);
+  for (uint8_t& value : values) {
+    do value = static_cast<uint8_t>(random());
+    while (core::e4m3_is_nan(value) || (value & 0x7f) > largest);
+  }
   return values;
 }
 

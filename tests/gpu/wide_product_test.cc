@@ -25,13 +25,9 @@ struct Weight {
         in(in_features),
         packed(gated ? make_gated_linear(PackedType::kFp8, out_features / 2, in_features, 132)
                      : make_packed_linear(PackedType::kFp8, out_features, in_features, 132)) {
-    std::vector<uint8_t> bytes(static_cast<size_t>(out) * static_cast<size_t>(in));
-    std::mt19937 random(7);
-    for (uint8_t& byte : bytes) {
-      do byte = static_cast<uint8_t>(random());
-      while (core::e4m3_is_nan(byte) || (byte & 0x7f) > 0x50);
-      values.push_back(core::e4m3_to_float(byte));
-    }
+    const std::vector<uint8_t> bytes =
+        tests::random_e4m3(static_cast<size_t>(out) * static_cast<size_t>(in), 7, 0x50);
+    for (const uint8_t byte : bytes) values.push_back(core::e4m3_to_float(byte));
     pack_rows({}, packed, tests::to_device(bytes).data(), 0, out);
     tests::synchronize();
   }
