@@ -11,11 +11,6 @@ namespace {
 using ops::cuda::NormedRows;
 using ops::cuda::Stream;
 
-Pass rows_alone(Pass pass, int num_rows) {
-  pass.rows.num_rows = num_rows;
-  return pass;
-}
-
 // The sums that a product of [hidden] features left in the workspace, as the next one's input.
 NormedRows after(const Projection& projection, float eps, const Workspace& workspace) {
   NormedRows rows;
@@ -39,25 +34,9 @@ void join(NormedRows& rows, const uint16_t* post_norm, float layer_scalar, const
 
 }  // namespace
 
-void Assistant::make_buffers() {
-  if (!ops::cuda::takes_head_product(head_.weight, {})) return;
-  head_exchange_ = ops::cuda::DeviceBuffer(ops::cuda::head_exchange_bytes(head_.weight));
-  TANDEM_CUDA_CHECK(cudaMemset(head_exchange_.data(), 0, head_exchange_.size_bytes()));
-  int64_t bytes = 0;
-  for (const LayerWeights& layer : layers_)
-    bytes = std::max(bytes, layer.qkv.weight.partial_bytes(8));
-  q_sums_ = ops::cuda::DeviceBuffer(static_cast<size_t>(bytes));
-}
-
-bool Assistant::takes_head_product(const ops::cuda::HeadArgmax& argmax,
-                                   const ops::cuda::SideProduct& side) const {
-  return argmax.logits.num_suppressed <= ops::cuda::kMaxHeadSuppressed &&
-         ops::cuda::takes_head_product(head_.weight, side);
-}
-
-bool Assistant::runs_few(const ops::cuda::HeadArgmax& argmax) const {
-  if (argmax.logits.num_rows > ops::cuda::kFewRows ||
-      !takes_head_product(argmax, {&post_projection_.weight, nullptr}))
+bool Assistant::runs_few(const ops::cuda::HeadLogits& logits) const {
+  if (logits.num_rows > ops::cuda::kFewRows ||
+      !ops::cuda::takes_head_product(head_.weight, {&post_projection_.weight, nullptr}, logits))
     return false;
   const auto fits = [](const Projection& projection) {
     return ops::cuda::takes_row_product(projection.weight);
@@ -76,7 +55,7 @@ void Assistant::layer_few(const Stream& stream, size_t index, const LayerPass& p
                           NormedRows& rows, Workspace& workspace) const {
   const LayerWeights& layer = layers_[index];
   const auto eps = static_cast<float>(config_.rms_norm_eps);
-  const int n = pass.rows.num_rows;
+  const int n = pass.real_rows;
   auto* partials = workspace.partials.as<float>();
   const uint16_t* x = workspace.x.as<uint16_t>();
   if (rows.hidden == 0) {
@@ -110,31 +89,22 @@ void Assistant::layer_few(const Stream& stream, size_t index, const LayerPass& p
 
 void Assistant::step_few(const Stream& stream, const Target& target, const Pass& pass,
                          const KvCache& kv, const States& states, float* next_state,
-                         const ops::cuda::HeadArgmax& argmax, Workspace& workspace) const {
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
-  const int n = argmax.logits.num_rows;
-  const Pass alone = rows_alone(pass, n);
+                         ops::cuda::HeadArgmax argmax, Workspace& workspace) const {
+  const int n = pass.real_rows;
   ops::cuda::AssistantInput first = input(target, pass, states, n);
   first.operand.input_scale = pre_projection_.input_scale;
   ops::cuda::row_product(stream, pre_projection_.weight, first,
                          {.partials = workspace.partials.as<float>()});
   // Its sums have too many pieces for every thread block to add them up.
-  const LayerWeights& front = layers_.front();
-  ops::cuda::start_layer(
-      stream, {.num_rows = n,
-               .hidden = static_cast<int>(config_.hidden_size),
-               .sums = pre_projection_.weight.partials(workspace.partials.as<float>(), 8),
-               .scale = pre_projection_.scales[0],
-               .x = workspace.x.as<uint16_t>(),
-               .next = {.weight = front.input_norm.as<uint16_t>(),
-                        .eps = eps,
-                        .operand = workspace.operand_for(8, front.qkv.input_scale)}});
+  start(stream, n, 8, workspace);
   NormedRows rows;  // none: the first layer's operand is there
   for (size_t i = 0; i < layers_.size(); ++i)
-    layer_few(stream, i, layer_pass(layers_[i], alone, kv.layer(kv_layers_[i])), rows, workspace);
+    layer_few(stream, i, layer_pass(layers_[i], pass, kv.layer(kv_layers_[i])), rows, workspace);
   rows.new_x = nullptr;
   rows.weight = norm_.as<uint16_t>();
   rows.input_scale = post_projection_.input_scale;
+  argmax.logits.scale = head_.scales[0];
+  argmax.exchange = head_exchange_.data();
   ops::cuda::head_product(stream, head_.weight, {&post_projection_.weight, next_state}, rows,
                           argmax);
 }

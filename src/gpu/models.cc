@@ -64,6 +64,38 @@ ops::cuda::NextNorm first_norm(const std::vector<LayerWeights>& layers, float ep
           .operand = workspace.operand_for(num_rows, layers.front().qkv.input_scale)};
 }
 
+// What head_product() needs; nothing where the head does not fit it.
+ops::cuda::DeviceBuffer head_exchange_for(const Projection& head) {
+  if (!ops::cuda::takes_head_product(head.weight, {})) return {};
+  ops::cuda::DeviceBuffer exchange(ops::cuda::head_exchange_bytes(head.weight));
+  TANDEM_CUDA_CHECK(cudaMemset(exchange.data(), 0, exchange.size_bytes()));
+  return exchange;
+}
+
+ops::cuda::Partials multiply(const Stream& stream, const Projection& projection, int num_rows,
+                             Workspace& workspace) {
+  auto* partials = workspace.partials.as<float>();
+  ops::cuda::product(stream, projection.weight, workspace.operand.data(), num_rows / 8, partials);
+  return projection.weight.partials(partials, num_rows);
+}
+
+// The tokens of the rows in the operand, num_rows with the padding, and the side product.
+void choose_tokens(const Stream& stream, const Projection& head,
+                   const ops::cuda::DeviceBuffer& exchange, const ops::cuda::SideProduct& side,
+                   int num_rows, ops::cuda::HeadArgmax argmax, Workspace& workspace) {
+  argmax.logits.scale = head.scales[0];
+  if (ops::cuda::takes_head_product(head.weight, side, argmax.logits)) {
+    argmax.exchange = exchange.data();
+    ops::cuda::head_product(stream, head.weight, side, workspace.operand.data(), argmax);
+    return;
+  }
+  if (side.weight != nullptr)
+    ops::cuda::product(stream, *side.weight, workspace.operand.data(), num_rows / 8, side.partials);
+  argmax.logits.sums = multiply(stream, head, num_rows, workspace);
+  ops::cuda::argmax_rows(stream, argmax.logits, argmax.scratch, argmax.tokens,
+                         argmax.draft.tokens == nullptr ? nullptr : &argmax.draft);
+}
+
 }  // namespace
 
 LayerPass layer_pass(const LayerWeights& layer, const Pass& pass, const ops::cuda::KvLayer& kv) {
@@ -90,12 +122,7 @@ base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint
     TANDEM_ASSIGN_OR_RETURN(target.head_, uploader.matrix(*head, "lm_head.weight"));
   }
   target.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
-  const ops::cuda::PackedLinear& head_weight = target.head_projection().weight;
-  if (ops::cuda::takes_head_product(head_weight, {})) {
-    target.head_exchange_ = ops::cuda::DeviceBuffer(ops::cuda::head_exchange_bytes(head_weight));
-    TANDEM_CUDA_CHECK(
-        cudaMemset(target.head_exchange_.data(), 0, target.head_exchange_.size_bytes()));
-  }
+  target.head_exchange_ = head_exchange_for(target.head_projection());
   target.embed_scale_ =
       core::round_to_bf16(std::sqrt(static_cast<float>(target.config_.hidden_size)));
   return target;
@@ -128,22 +155,11 @@ void Target::forward(const Stream& stream, const Pass& pass, const KvCache& kv, 
 
 void Target::choose(const Stream& stream, int num_rows, ops::cuda::HeadArgmax argmax,
                     Workspace& workspace) const {
-  argmax.logits.scale = head_projection().scales[0];
-  if (num_rows <= 8 && head_exchange_.size_bytes() > 0 &&
-      argmax.logits.num_suppressed <= ops::cuda::kMaxHeadSuppressed) {
-    argmax.exchange = head_exchange_.data();
-    ops::cuda::head_product(stream, head_projection().weight, {}, workspace.operand.data(), argmax);
-    return;
-  }
-  argmax.logits.sums = head(stream, num_rows, workspace);
-  ops::cuda::argmax_rows(stream, argmax.logits, argmax.scratch, argmax.tokens);
+  choose_tokens(stream, head_projection(), head_exchange_, {}, num_rows, argmax, workspace);
 }
 
 ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& workspace) const {
-  const Projection& head = head_projection();
-  ops::cuda::product(stream, head.weight, workspace.operand.as<uint16_t>(), num_rows / 8,
-                     workspace.partials.as<float>());
-  return head.weight.partials(workspace.partials.as<float>(), num_rows);
+  return multiply(stream, head_projection(), num_rows, workspace);
 }
 
 base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
@@ -163,7 +179,11 @@ base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Chec
       checkpoint.find("lm_head.weight") ? "lm_head.weight" : "embed_tokens.weight";
   TANDEM_ASSIGN_OR_RETURN(assistant.head_, uploader.matrix(checkpoint.tensor(name), name));
   assistant.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
-  assistant.make_buffers();
+  assistant.head_exchange_ = head_exchange_for(assistant.head_);
+  int64_t q_bytes = 0;
+  for (const LayerWeights& layer : assistant.layers_)
+    q_bytes = std::max(q_bytes, layer.qkv.weight.partial_bytes(8));
+  assistant.q_sums_ = ops::cuda::DeviceBuffer(static_cast<size_t>(q_bytes));
   return assistant;
 }
 
@@ -184,45 +204,41 @@ ops::cuda::AssistantInput Assistant::input(const Target& target, const Pass& pas
           .operand = {.input_scale = pre_projection_.input_scale}};
 }
 
+void Assistant::start(const Stream& stream, int num_rows, int num_padded_rows,
+                      Workspace& workspace) const {
+  ops::cuda::start_layer(
+      stream,
+      {.num_rows = num_rows,
+       .hidden = static_cast<int>(config_.hidden_size),
+       .sums = pre_projection_.weight.partials(workspace.partials.as<float>(), num_padded_rows),
+       .scale = pre_projection_.scales[0],
+       .x = workspace.x.as<uint16_t>(),
+       .next = first_norm(layers_, static_cast<float>(config_.rms_norm_eps), num_padded_rows,
+                          workspace)});
+}
+
 void Assistant::step(const Stream& stream, const Target& target, const Pass& pass,
                      const KvCache& kv, States& states, float* next_state,
                      ops::cuda::HeadArgmax argmax, Workspace& workspace) const {
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int n = pass.rows.num_rows;
-  auto* operand = workspace.operand.as<uint16_t>();
-  auto* partials = workspace.partials.as<float>();
-  argmax.exchange = head_exchange_.data();
-  argmax.logits.scale = head_.scales[0];
   const States before = states;
   states = {.store = nullptr,
             .slots = states.slots,
             .sums = post_projection_.weight.partials(next_state, n)};
-  if (runs_few(argmax))
+  if (runs_few(argmax.logits))
     return step_few(stream, target, pass, kv, before, next_state, argmax, workspace);
   ops::cuda::AssistantInput first = input(target, pass, before, n);
   first.operand = workspace.operand_for(n, pre_projection_.input_scale);
   ops::cuda::assistant_input(stream, first);
-  ops::cuda::product(stream, pre_projection_.weight, operand, n / 8, partials);
-  ops::cuda::start_layer(stream, {.num_rows = n,
-                                  .hidden = static_cast<int>(config_.hidden_size),
-                                  .sums = pre_projection_.weight.partials(partials, n),
-                                  .scale = pre_projection_.scales[0],
-                                  .x = workspace.x.as<uint16_t>(),
-                                  .next = first_norm(layers_, eps, n, workspace)});
+  multiply(stream, pre_projection_, n, workspace);
+  start(stream, n, n, workspace);
   // z goes to two products, the head and post_projection, both with BF16 weights.
   run_layers(
-      stream, layers_, eps, pass, kv, [this](size_t i) { return kv_layers_[i]; },
+      stream, layers_, static_cast<float>(config_.rms_norm_eps), pass, kv,
+      [this](size_t i) { return kv_layers_[i]; },
       {.norm = norm_.as<uint16_t>(), .input_scale = post_projection_.input_scale}, workspace);
-  const ops::cuda::SideProduct side{&post_projection_.weight, next_state};
-  if (n <= 8 && takes_head_product(argmax, side)) {
-    ops::cuda::head_product(stream, head_.weight, side, operand, argmax);
-    return;
-  }
-  ops::cuda::product(stream, post_projection_.weight, operand, n / 8, next_state);
-  ops::cuda::product(stream, head_.weight, operand, n / 8, partials);
-  argmax.logits.sums = head_.weight.partials(partials, n);
-  ops::cuda::argmax_rows(stream, argmax.logits, argmax.scratch, argmax.tokens,
-                         argmax.draft.tokens == nullptr ? nullptr : &argmax.draft);
+  choose_tokens(stream, head_, head_exchange_, {&post_projection_.weight, next_state}, n, argmax,
+                workspace);
 }
 
 }  // namespace tandem::gpu

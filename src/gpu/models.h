@@ -77,7 +77,7 @@ class Assistant {
     const int32_t* slots = nullptr;   // [num_rows]
     ops::cuda::Partials sums;
   };
-  // One draft step of the first argmax.logits.num_rows rows: their tokens, as `argmax` says; its
+  // One draft step of the pass's real rows: their tokens, as `argmax` says; its
   // sums and exchange are filled in. The sums of the next state are written to next_state and
   // returned through states.
   void step(const ops::cuda::Stream& stream, const Target& target, const Pass& pass,
@@ -88,14 +88,14 @@ class Assistant {
  private:
   ops::cuda::AssistantInput input(const Target& target, const Pass& pass, const States& states,
                                   int num_rows) const;
-  bool takes_head_product(const ops::cuda::HeadArgmax& argmax,
-                          const ops::cuda::SideProduct& side) const;
+  // What pre_projection left becomes the first layer's residual and operand.
+  void start(const ops::cuda::Stream& stream, int num_rows, int num_padded_rows,
+             Workspace& workspace) const;
   // What a step of few rows does in other kernels, with the same bits (draft.cc).
-  void make_buffers();
-  bool runs_few(const ops::cuda::HeadArgmax& argmax) const;
+  bool runs_few(const ops::cuda::HeadLogits& logits) const;
   void step_few(const ops::cuda::Stream& stream, const Target& target, const Pass& pass,
                 const KvCache& kv, const States& states, float* next_state,
-                const ops::cuda::HeadArgmax& argmax, Workspace& workspace) const;
+                ops::cuda::HeadArgmax argmax, Workspace& workspace) const;
   void layer_few(const ops::cuda::Stream& stream, size_t index, const LayerPass& pass,
                  ops::cuda::NormedRows& rows, Workspace& workspace) const;
 

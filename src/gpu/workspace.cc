@@ -25,8 +25,7 @@ Workspace::Workspace(const WorkspaceSizes& sizes)
       partials(static_cast<size_t>(sizes.partial_bytes)),
       attention(static_cast<size_t>(sizes.attention_bytes)),
       exchange(static_cast<size_t>(sizes.exchange_bytes)) {
-  // Padding rows are computed like others: their values must be finite, whatever they are.
-  // Flags of the exchange begin at zero.
+  // Products read padding rows, which nobody may have written. Flags of the exchange begin at zero.
   for (const auto* buffer : {&x, &other_x, &q, &operand, &inner, &exchange})
     TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
 }

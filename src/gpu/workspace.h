@@ -27,8 +27,9 @@ struct WorkspaceSizes {
 struct Workspace {
   explicit Workspace(const WorkspaceSizes& sizes);
 
-  ops::cuda::DeviceBuffer x;          // [kMaxPassRows, hidden] BF16, the residual
-  ops::cuda::DeviceBuffer other_x;    // the same, where a kernel reads the one and writes the other
+  ops::cuda::DeviceBuffer x;  // [kMaxPassRows, hidden] BF16, the residual
+  // [kFewRows, hidden] BF16, the same where a kernel reads the one and writes the other.
+  ops::cuda::DeviceBuffer other_x;
   ops::cuda::DeviceBuffer q;          // [kMaxPassRows, q_dim] BF16
   ops::cuda::DeviceBuffer operand;    // of the next product
   ops::cuda::DeviceBuffer inner;      // operand of down: gate and up are read while it is written

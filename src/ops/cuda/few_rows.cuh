@@ -2,7 +2,7 @@
 // every thread block for itself, and blocks of weights times eight rows in shared memory.
 #pragma once
 
-#include "ops/cuda/product_ptx.cuh"
+#include "ops/cuda/product_blocks.cuh"
 #include "ops/cuda/ptx.cuh"
 #include "ops/cuda/row_math.cuh"
 #include "ops/cuda/row_product.h"
@@ -10,18 +10,14 @@
 
 namespace tandem::ops::cuda {
 
-inline constexpr int kFewWarps = 8;  // two warpgroups that multiply, 64 features each
+inline constexpr int kFewWarps = few::kWarps;
 inline constexpr int kFewThreads = kFewWarps * 32;
 static_assert(kMaxNormedHidden == 4 * kFewThreads);
 
-// Bytes of weights and of eight rows in a block of 32 inputs.
+// Of one tile of eight rows: bytes of a block's weights and rows, and how many blocks of E4M3 go to
+// FP32 registers together.
 template <bool kFp8>
-struct BlockBytes {
-  static constexpr int kWeights = kFp8 ? 4096 : 8192;
-  static constexpr int kRows = kFp8 ? 256 : 512;
-  // E4M3 sums go to FP32 registers at multiples of this many blocks in a set.
-  static constexpr int kTogether = kFp8 ? 4 : 2;
-};
+using OneTile = few::Shape<1, kFp8, false, false>;
 
 // What threads of a norm hold before they wait for the sums.
 struct NormConstants {
@@ -85,59 +81,27 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
   }
 }
 
-// What threads wrote to shared memory is there for the tensor cores after a barrier.
-__device__ inline void fence_async_shared() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
 // sums += kCount blocks of weights (this lane's address) times the rows, with the bits of
-// product(). E4M3: kTogether blocks at a time, or all kCount where there are fewer, go to FP32.
+// product(): as many as a stage has, or fewer, go to FP32 together.
 template <bool kFp8, int kCount>
 __device__ inline void multiply_blocks(float (&sums)[4], uint32_t weights, uint32_t rows) {
-  using Bytes = BlockBytes<kFp8>;
-  constexpr int kHalves = kFp8 ? 1 : 2;
-  uint4 a[kCount * kHalves];
-#pragma unroll
-  for (int i = 0; i < kCount * kHalves; ++i)
-    a[i] = ptx::load_shared(weights + i / kHalves * Bytes::kWeights + i % kHalves * 512);
-  if constexpr (kFp8) {
-    constexpr int kRun = kCount < Bytes::kTogether ? kCount : Bytes::kTogether;
-    constexpr int kRuns = kCount / kRun;
-    float part[kRuns][4];
-#pragma unroll
-    for (auto& values : part) ptx::pin(values);
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int i = 0; i < kRun; ++i)
-#pragma unroll
-      for (int run = 0; run < kRuns; ++run)
-        ptx::wgmma_e4m3(part[run], a[run * kRun + i],
-                        ptx::rows_of(rows + (run * kRun + i) * Bytes::kRows, Bytes::kRows), i);
-    ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-#pragma unroll
-    for (auto& values : part) {
-      ptx::pin(values);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sums[i] += values[i];
-    }
+  using S = OneTile<kFp8>;
+  if constexpr (kCount <= S::kStageBlocks) {
+    few::add_blocks<S, kCount>(sums, few::Blocks<S, kCount>(weights, rows));
   } else {
-    ptx::pin(sums);
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int i = 0; i < kCount * 2; ++i)
-      ptx::wgmma_bf16_inputs(sums, a[i],
-                             ptx::rows_of(rows + i / 2 * Bytes::kRows + i % 2 * 256, Bytes::kRows));
-    ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-    ptx::pin(sums);
+    static_assert(kCount == 2 * S::kStageBlocks);
+    using Stage = few::Blocks<S, S::kStageBlocks>;
+    const Stage first(weights, rows);
+    few::add_two<S>(
+        sums, first,
+        Stage(weights + S::kStageBlocks * S::kBlockBytes, rows + S::kStageBlocks * S::kRowBytes));
   }
 }
 
 // Where a lane's bytes begin in a block.
 template <bool kFp8>
 __device__ inline uint32_t lane_bytes() {
-  return threadIdx.x / 32 * (BlockBytes<kFp8>::kWeights / kFewWarps) + threadIdx.x % 32 * 16;
+  return threadIdx.x / 32 * (OneTile<kFp8>::kBlockBytes / kFewWarps) + threadIdx.x % 32 * 16;
 }
 
 // This warp's 16 features of the rows that exist.

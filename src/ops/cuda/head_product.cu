@@ -13,10 +13,6 @@ namespace {
 constexpr int kThreads = kFewThreads + 32;  // one more warp copies
 constexpr int kStageBytes = 16 * 1024;
 constexpr int kMaxStages = 13;
-// Stages on their way before the rows are there: more would queue up in front of what the kernels
-// before read, and this one's norm.
-constexpr int kAhead = 2;
-constexpr int kFlagBytes = 4096;
 constexpr int kMaxShared = 226 * 1024;
 constexpr unsigned kAll = 0xffffffffU;
 
@@ -84,8 +80,8 @@ struct Ring {
 // One thread.
 template <bool kFp8>
 __device__ void copy_weights(const Job& job, uint32_t rows_full, Ring ring) {
-  using Bytes = BlockBytes<kFp8>;
-  constexpr int kBlocks = kStageBytes / Bytes::kWeights;
+  using Bytes = OneTile<kFp8>;
+  constexpr int kBlocks = kStageBytes / Bytes::kBlockBytes;
   const uint64_t policy = ptx::evict_first_policy();
   int copied = 0;
   for (const Factor* factor : {&job.side, &job.head})
@@ -93,13 +89,14 @@ __device__ void copy_weights(const Job& job, uint32_t rows_full, Ring ring) {
       for (int within = piece.begin; within < piece.end;) {
         const int count = min(kBlocks - within % kBlocks, piece.end - within);
         ptx::barrier_wait(ring.empty_at(), ring.parity ^ 1);
-        if (copied >= kAhead && copied < ring.num_stages && !ptx::barrier_passed(rows_full, 0))
-          ptx::barrier_wait(ring.full + (copied - kAhead) * 8, 0);
+        if (copied >= few::kHeldBack && copied < ring.num_stages &&
+            !ptx::barrier_passed(rows_full, 0))
+          ptx::barrier_wait(ring.full + (copied - few::kHeldBack) * 8, 0);
         ++copied;
-        ptx::barrier_arrive_expect(ring.full_at(), count * Bytes::kWeights);
+        ptx::barrier_arrive_expect(ring.full_at(), count * Bytes::kBlockBytes);
         const int64_t block = static_cast<int64_t>(piece.set) * factor->plan.set_blocks + within;
-        ptx::bulk_copy(ring.at(), factor->weights + block * Bytes::kWeights,
-                       count * Bytes::kWeights, ring.full_at(), policy);
+        ptx::bulk_copy(ring.at(), factor->weights + block * Bytes::kBlockBytes,
+                       count * Bytes::kBlockBytes, ring.full_at(), policy);
         ring.advance();
         within += count;
       }
@@ -203,21 +200,15 @@ __device__ inline float4 fetch_part(const Job& job) {
 template <bool kFp8>
 __device__ inline void add_piece(float (&sums)[4], const Piece& piece, Ring& ring, uint32_t own,
                                  uint32_t rows) {
-  using Bytes = BlockBytes<kFp8>;
-  constexpr int kBlocks = kStageBytes / Bytes::kWeights;
+  using Bytes = OneTile<kFp8>;
+  constexpr int kBlocks = kStageBytes / Bytes::kBlockBytes;
   for (int within = piece.begin; within < piece.end;) {
     const int count = min(kBlocks - within % kBlocks, piece.end - within);
-    const uint32_t stage_rows = rows + within * Bytes::kRows;
+    const uint32_t stage_rows = rows + within * Bytes::kRowBytes;
     ptx::barrier_wait(ring.full_at(), ring.parity);
     const uint32_t weights = ring.at() + own;
-    if (count == kBlocks)
-      multiply_blocks<kFp8, kBlocks>(sums, weights, stage_rows);
-    else if (kBlocks == 2 || count == 1)
-      multiply_blocks<kFp8, 1>(sums, weights, stage_rows);
-    else if (count == 2)
-      multiply_blocks<kFp8, 2>(sums, weights, stage_rows);
-    else
-      multiply_blocks<kFp8, 3>(sums, weights, stage_rows);
+    few::with_count<kBlocks>(
+        count, [&](auto blocks) { multiply_blocks<kFp8, blocks>(sums, weights, stage_rows); });
     __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.empty_at());
     ring.advance();
@@ -258,11 +249,11 @@ __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) 
 template <bool kFp8, bool kNormed>
 __global__ void __launch_bounds__(kThreads, 1)
     head_product_kernel(const __grid_constant__ Job job) {
-  using Bytes = BlockBytes<kFp8>;
+  using Bytes = OneTile<kFp8>;
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   Small& small = *reinterpret_cast<Small*>(shared);
-  const int row_bytes = job.head.plan.set_blocks * Bytes::kRows;
+  const int row_bytes = job.head.plan.set_blocks * Bytes::kRowBytes;
   uint8_t* const rows = shared + kSmallBytes;
   const Ring ring{ptx::shared_address(rows + row_bytes), ptx::shared_address(small.full),
                   ptx::shared_address(small.empty), job.num_stages};
@@ -289,7 +280,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::named_barrier(1, kFewThreads);
     wait_for_previous();
     make_normed_rows(job.normed, constants, job.logits.num_rows, rows, small.parts);
-    fence_async_shared();
+    ptx::fence_async_shared();
     ptx::named_barrier(1, kFewThreads);
     if (threadIdx.x == 0) ptx::barrier_arrive(rows_full);
   } else {
@@ -327,10 +318,8 @@ void launch_kernel(const Stream& stream, const PackedLinear& head, const Job& jo
 }
 
 Job job_of(const PackedLinear& head, const SideProduct& side, const HeadArgmax& argmax) {
-  TANDEM_GPU_CHECK(takes_head_product(head, side));
-  TANDEM_GPU_CHECK(argmax.logits.num_rows > 0 && argmax.logits.num_rows <= 8);
-  TANDEM_GPU_CHECK(argmax.logits.num_suppressed <= kMaxHeadSuppressed &&
-                   argmax.exchange != nullptr);
+  TANDEM_GPU_CHECK(takes_head_product(head, side, argmax.logits));
+  TANDEM_GPU_CHECK(argmax.logits.num_rows > 0 && argmax.exchange != nullptr);
   TANDEM_GPU_CHECK(argmax.logits.vocab_size <= head.out_features);
   Job job{};
   job.head = {head.data.as<uint8_t>(), head.partials(nullptr, 8)};
@@ -344,7 +333,8 @@ Job job_of(const PackedLinear& head, const SideProduct& side, const HeadArgmax& 
   job.tokens = argmax.tokens;
   job.draft = argmax.draft;
   job.flags = static_cast<uint32_t*>(argmax.exchange);
-  job.exchange = reinterpret_cast<float4*>(static_cast<uint8_t*>(argmax.exchange) + kFlagBytes);
+  job.exchange =
+      reinterpret_cast<float4*>(static_cast<uint8_t*>(argmax.exchange) + few::kFlagBytes);
   return job;
 }
 
@@ -354,12 +344,18 @@ bool takes_head_product(const PackedLinear& head, const SideProduct& side) {
   const bool side_fits = side.weight == nullptr || (side.weight->type == head.type &&
                                                     side.weight->in_features == head.in_features &&
                                                     side.weight->num_shares <= head.num_shares);
-  return side_fits && head.max_pieces <= 2 && head.num_shares * 4 <= kFlagBytes &&
+  return side_fits && head.max_pieces <= 2 && head.num_shares <= few::kMaxShares &&
          num_stages(head) >= 4;
 }
 
+bool takes_head_product(const PackedLinear& head, const SideProduct& side,
+                        const HeadLogits& logits) {
+  return logits.num_rows <= kMaxHeadRows && logits.num_suppressed <= kMaxHeadSuppressed &&
+         takes_head_product(head, side);
+}
+
 size_t head_exchange_bytes(const PackedLinear& head) {
-  return kFlagBytes + static_cast<size_t>(head.num_shares) * kFewThreads * sizeof(float4);
+  return few::kFlagBytes + static_cast<size_t>(head.num_shares) * kFewThreads * sizeof(float4);
 }
 
 void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,

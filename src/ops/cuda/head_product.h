@@ -8,6 +8,7 @@
 
 namespace tandem::ops::cuda {
 
+inline constexpr int kMaxHeadRows = 8;
 inline constexpr int kMaxHeadSuppressed = 64;
 
 // What comes of it. logits.sums counts for nothing; at most kMaxHeadSuppressed ids are suppressed.
@@ -26,8 +27,10 @@ struct SideProduct {
   float* partials = nullptr;
 };
 
-// Whether no set belongs to more than two shares and the rows fit.
+// Whether no set belongs to more than two shares and the rows fit; and whether these logits do.
 bool takes_head_product(const PackedLinear& head, const SideProduct& side);
+bool takes_head_product(const PackedLinear& head, const SideProduct& side,
+                        const HeadLogits& logits);
 size_t head_exchange_bytes(const PackedLinear& head);
 
 void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,

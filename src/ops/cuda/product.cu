@@ -6,6 +6,7 @@
 // finished: only the activations depend on them. Two warpgroups take 64 output features each and
 // add over the inputs in index order. What they leave is partial sums, or gate and up joined
 // (gelu_product.h).
+#include "ops/cuda/product_blocks.cuh"
 #include "ops/cuda/product_copies.cuh"
 #include "ops/cuda/row_math.cuh"
 #include "ops/cuda/wide_operand.cuh"
@@ -21,101 +22,6 @@ constexpr int64_t kLongShare = 200 * 1024;
 // falls free would take two, and others none. So many bytes fit once.
 constexpr int64_t kOwnShare = 96 * 1024;
 constexpr int kOwnBytes = 115 * 1024;
-
-// Consecutive blocks of a stage, 128 inputs at most of E4M3, as a lane multiplies them.
-template <typename S, int kCount>
-struct Blocks {
-  static constexpr int kHalves = S::kFp8 ? 1 : 2;  // products of a block
-  uint4 a[kCount * kHalves];
-  uint64_t rows;  // descriptor
-
-  __device__ Blocks(uint32_t own_weights, uint32_t rows_address)
-      : rows(ptx::rows_of(rows_address, S::kTileBytes)) {
-#pragma unroll
-    for (int i = 0; i < kCount * kHalves; ++i)
-      a[i] = ptx::load_shared(own_weights + i / kHalves * S::kBlockBytes + i % kHalves * 512);
-  }
-  __device__ uint64_t rows_at(int byte) const { return rows + static_cast<uint32_t>(byte >> 4); }
-  // Starts d = the products, or d += them.
-  template <int kRegisters>
-  __device__ void multiply_e4m3(float (&d)[kRegisters], int i, int first_tile) const {
-    ptx::wgmma_e4m3(d, a[i], rows_at(first_tile * S::kTileBytes + i * S::kRowBytes), i);
-  }
-  __device__ void multiply_bf16(float (&d)[S::kTiles * 4], int i) const {
-    ptx::wgmma_bf16_inputs(d, a[i], rows_at(i / 2 * S::kRowBytes + i % 2 * 256));
-  }
-};
-
-template <typename S, int kCount>
-__device__ inline void add_blocks(float (&sums)[S::kTiles * 4], const Blocks<S, kCount>& blocks) {
-  if constexpr (S::kFp8) {
-    // 128 rows in two halves: one is added up while the products of the other run.
-    constexpr int kHalfTiles = S::kTiles == 16 ? 8 : S::kTiles;
-    constexpr int kParts = S::kTiles / kHalfTiles;
-    float stage[kParts][kHalfTiles * 4];
-    for (auto& part : stage) ptx::pin(part);
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) blocks.multiply_e4m3(stage[part], i, part * kHalfTiles);
-      ptx::warpgroup_commit();
-    }
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      if (part + 1 < kParts)
-        ptx::warpgroup_wait<1>();
-      else
-        ptx::warpgroup_wait<0>();
-      ptx::pin(stage[part]);
-#pragma unroll
-      for (int i = 0; i < kHalfTiles * 4; ++i) sums[part * kHalfTiles * 4 + i] += stage[part][i];
-    }
-  } else {
-    ptx::pin(sums);
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int i = 0; i < kCount * 2; ++i) blocks.multiply_bf16(sums, i);
-    ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-    ptx::pin(sums);
-  }
-}
-
-// Two stages at once, with the same sums as one after the other.
-template <typename S>
-__device__ inline void add_two(float (&sums)[S::kTiles * 4],
-                               const Blocks<S, S::kStageBlocks>& first,
-                               const Blocks<S, S::kStageBlocks>& second) {
-  if constexpr (S::kFp8) {
-    float stage[2][S::kTiles * 4];
-    for (auto& part : stage) ptx::pin(part);
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int i = 0; i < S::kStageBlocks; ++i) {
-      first.multiply_e4m3(stage[0], i, 0);
-      second.multiply_e4m3(stage[1], i, 0);
-    }
-    ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-#pragma unroll
-    for (auto& part : stage) {
-      ptx::pin(part);
-#pragma unroll
-      for (int i = 0; i < S::kTiles * 4; ++i) sums[i] += part[i];
-    }
-  } else {
-    ptx::pin(sums);
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int i = 0; i < S::kStageBlocks * 2; ++i) first.multiply_bf16(sums, i);
-#pragma unroll
-    for (int i = 0; i < S::kStageBlocks * 2; ++i) second.multiply_bf16(sums, i);
-    ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-    ptx::pin(sums);
-  }
-}
 
 // This warp's 16 features of all rows.
 template <int kTiles>
@@ -274,22 +180,13 @@ struct Multiplier {
     place = next;
     place.advance();
   }
-  template <int kCount>
-  __device__ void add(float (&sums)[S::kTiles * 4], int within) {
-    add_blocks<S, kCount>(sums,
-                          Blocks<S, kCount>(weights(place.stage), ring.rows(place.stage, within)));
-  }
   // `count` blocks, from block `within` of the set on.
   __device__ void one_stage(float (&sums)[S::kTiles * 4], int within, int count) {
     ptx::barrier_wait(ring.full(place.stage), place.parity);
-    if (count == kStage)
-      add<kStage>(sums, within);
-    else if (kStage == 2 || count == 1)
-      add<1>(sums, within);
-    else if (count == 2)
-      add<2>(sums, within);
-    else
-      add<3>(sums, within);
+    with_count<kStage>(count, [&](auto blocks) {
+      add_blocks<S, blocks>(
+          sums, Blocks<S, blocks>(weights(place.stage), ring.rows(place.stage, within)));
+    });
     __syncwarp();
     give_back(place.stage);
     place.advance();

@@ -70,9 +70,9 @@ struct Places {
 };
 template <bool kFp8>
 __device__ Places places_of(const Job& job, uint8_t* shared) {
-  using Bytes = BlockBytes<kFp8>;
-  uint8_t* const rows = shared + job.share_blocks * Bytes::kWeights;
-  auto* const small = reinterpret_cast<Small*>(rows + job.row_blocks * Bytes::kRows);
+  using Bytes = OneTile<kFp8>;
+  uint8_t* const rows = shared + job.share_blocks * Bytes::kBlockBytes;
+  auto* const small = reinterpret_cast<Small*>(rows + job.row_blocks * Bytes::kRowBytes);
   return {ptx::shared_address(shared),
           ptx::shared_address(rows),
           ptx::shared_address(small->full),
@@ -84,32 +84,34 @@ __device__ Places places_of(const Job& job, uint8_t* shared) {
 // One thread.
 template <bool kFp8, int kAhead>
 __device__ void copy_weights(const Job& job, const Share& share, const Places& places) {
-  using Bytes = BlockBytes<kFp8>;
-  constexpr int kRunBlocks = kRunBytes / Bytes::kWeights;
+  using Bytes = OneTile<kFp8>;
+  constexpr int kRunBlocks = kRunBytes / Bytes::kBlockBytes;
   const uint64_t policy = ptx::evict_first_policy();
   const int count = share.end - share.begin;
   for (int run = 0; run * kRunBlocks < count; ++run) {
     const int first = run * kRunBlocks;
-    const uint32_t bytes = static_cast<uint32_t>(min(kRunBlocks, count - first)) * Bytes::kWeights;
+    const uint32_t bytes =
+        static_cast<uint32_t>(min(kRunBlocks, count - first)) * Bytes::kBlockBytes;
     if (run >= kAhead) ptx::barrier_wait(places.full + (run - kAhead) * 8, 0);
     ptx::barrier_arrive_expect(places.full + run * 8, bytes);
-    ptx::bulk_copy(places.weights + static_cast<uint32_t>(first * Bytes::kWeights),
-                   job.weights + static_cast<int64_t>(share.begin + first) * Bytes::kWeights, bytes,
-                   places.full + run * 8, policy);
+    ptx::bulk_copy(places.weights + static_cast<uint32_t>(first * Bytes::kBlockBytes),
+                   job.weights + static_cast<int64_t>(share.begin + first) * Bytes::kBlockBytes,
+                   bytes, places.full + run * 8, policy);
   }
 }
 // One thread.
 template <bool kFp8>
 __device__ void copy_rows(const Job& job, const Share& share, const Places& places) {
-  using Bytes = BlockBytes<kFp8>;
+  using Bytes = OneTile<kFp8>;
   ptx::fence_async_global();
   ptx::barrier_arrive_expect(places.rows_full,
-                             static_cast<uint32_t>(share.end - share.begin) * Bytes::kRows);
+                             static_cast<uint32_t>(share.end - share.begin) * Bytes::kRowBytes);
   for (int set = share.first_set(); set <= share.last_set(); ++set) {
     const Piece piece = share.piece_of(set);
-    ptx::bulk_copy(places.rows + static_cast<uint32_t>(piece.place * Bytes::kRows),
-                   job.operand + static_cast<int64_t>(piece.begin) * Bytes::kRows,
-                   static_cast<uint32_t>(piece.end - piece.begin) * Bytes::kRows, places.rows_full);
+    ptx::bulk_copy(places.rows + static_cast<uint32_t>(piece.place * Bytes::kRowBytes),
+                   job.operand + static_cast<int64_t>(piece.begin) * Bytes::kRowBytes,
+                   static_cast<uint32_t>(piece.end - piece.begin) * Bytes::kRowBytes,
+                   places.rows_full);
   }
 }
 
@@ -156,10 +158,10 @@ __device__ void join(const Job& job, const float (&sums)[4], int set, const Plac
 
 template <bool kFp8, bool kJoined, bool kRowsByInput>
 __device__ void multiply_share(const Job& job, const Share& share, const Places& places) {
-  using Bytes = BlockBytes<kFp8>;
-  constexpr int kTogether = Bytes::kTogether;
+  using Bytes = OneTile<kFp8>;
+  constexpr int kTogether = Bytes::kStageBlocks;
   const uint32_t own = places.weights + lane_bytes<kFp8>();
-  constexpr int kRunBlocks = kRunBytes / Bytes::kWeights;
+  constexpr int kRunBlocks = kRunBytes / Bytes::kBlockBytes;
   int runs_there = 0;
   const auto await = [&](int place) {  // of the last block needed
     for (; runs_there * kRunBlocks <= place; ++runs_there)
@@ -167,29 +169,23 @@ __device__ void multiply_share(const Job& job, const Share& share, const Places&
   };
   for (int set = share.first_set(); set <= share.last_set(); ++set) {
     const Piece piece = share.piece_of(set);
-    const uint32_t weights = own + (piece.place - piece.begin) * Bytes::kWeights;
+    const uint32_t weights = own + (piece.place - piece.begin) * Bytes::kBlockBytes;
     const uint32_t rows =
-        places.rows + (kRowsByInput ? 0 : (piece.place - piece.begin) * Bytes::kRows);
+        places.rows + (kRowsByInput ? 0 : (piece.place - piece.begin) * Bytes::kRowBytes);
     float sums[4] = {};
     int within = piece.begin;
     const auto add = [&](auto count) {
       await(piece.place + within + count - 1 - piece.begin);
-      multiply_blocks<kFp8, count>(sums, weights + within * Bytes::kWeights,
-                                   rows + within * Bytes::kRows);
+      multiply_blocks<kFp8, count>(sums, weights + within * Bytes::kBlockBytes,
+                                   rows + within * Bytes::kRowBytes);
       within += count;
     };
     while (within < piece.end) {
       const int count = min(kTogether - within % kTogether, piece.end - within);
-      if (count < kTogether && (kTogether == 2 || count == 1))
-        add(std::integral_constant<int, 1>());
-      else if (count == 2 && kTogether > 2)
-        add(std::integral_constant<int, 2>());
-      else if (count == 3)
-        add(std::integral_constant<int, 3>());
-      else if (piece.end - within < 2 * kTogether)
-        add(std::integral_constant<int, kTogether>());
-      else
+      if (count == kTogether && piece.end - within >= 2 * kTogether)
         add(std::integral_constant<int, 2 * kTogether>());
+      else
+        few::with_count<kTogether>(count, add);
     }
     if constexpr (kJoined) {
       join(job, sums, set, places);
@@ -213,7 +209,7 @@ __global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_c
     ptx::fence_barrier_init();
   }
   if constexpr (kSource != Source::kOperand)  // rows that are not there
-    for (int i = static_cast<int>(threadIdx.x); i < job.row_blocks * BlockBytes<kFp8>::kRows / 16;
+    for (int i = static_cast<int>(threadIdx.x); i < job.row_blocks * OneTile<kFp8>::kRowBytes / 16;
          i += kThreads)
       reinterpret_cast<uint4*>(places.rows_pointer)[i] = make_uint4(0, 0, 0, 0);
   __syncthreads();
@@ -233,7 +229,7 @@ __global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_c
                        places.small->parts);
     else
       make_inputs<kFp8>(job, share, places);
-    fence_async_shared();
+    ptx::fence_async_shared();
     ptx::named_barrier(1, kFewThreads);
   }
   multiply_share<kFp8, kJoined, kSource == Source::kNormed>(job, share, places);

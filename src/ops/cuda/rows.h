@@ -8,7 +8,7 @@ namespace tandem::ops::cuda {
 // Per-row values on the device, [num_rows]. A padding row has sequence -1: it writes no KV, reads
 // no KV, and what it computes is never looked at.
 struct Rows {
-  int num_rows = 0;  // padding included, a multiple of 8
+  int num_rows = 0;  // a multiple of 8 with the padding, which not every kernel needs to see
   const int32_t* tokens = nullptr;
   const int32_t* positions = nullptr;  // of the row: RoPE, and where its KV goes
   const int32_t* last_keys = nullptr;  // last visible key: the position in a target, L-2 in a draft
