@@ -51,9 +51,9 @@ constexpr uint32_t random_word(uint64_t seed, int64_t position, Purpose purpose,
   return random_block(seed, position, purpose, index / 4)[index % 4];
 }
 
-// Uniform in [0, 1), a multiple of 2^-53.
-constexpr double uniform(uint64_t seed, int64_t position, Purpose purpose) {
-  const PhiloxCounter words = random_block(seed, position, purpose, 0);
+// Uniform in [0, 1), a multiple of 2^-53; independent for every `index`.
+constexpr double uniform(uint64_t seed, int64_t position, Purpose purpose, uint32_t index = 0) {
+  const PhiloxCounter words = random_block(seed, position, purpose, index);
   const uint64_t bits = (static_cast<uint64_t>(words[0]) << 32) | words[1];
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }

@@ -8,10 +8,11 @@
 namespace tandem::speculation {
 namespace {
 
-bool accepts(const SyntheticRule& synthetic, int row, int64_t position, int32_t draft,
-             int32_t chosen) {
+bool accepts(const SyntheticRule& synthetic, int row, int64_t position, int32_t newest_token,
+             int32_t draft, int32_t chosen) {
   if (!synthetic.acceptance) return draft == chosen;
-  const double draw = sampling::uniform(synthetic.seed, position, sampling::Purpose::kAccept);
+  const double draw = sampling::uniform(synthetic.seed, position, sampling::Purpose::kAccept,
+                                        static_cast<uint32_t>(newest_token));
   return draw < synthetic.acceptance->conditional(row);
 }
 
@@ -39,9 +40,9 @@ int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> draft
       return index;
     }
     // Drafts that nobody held to the constraint only ever equal a token that is.
-    const bool accepted =
-        row < drafts.size() && is_allowed(mask, drafts[row]) &&
-        accepts(synthetic, static_cast<int>(row), position, drafts[row], choice.token);
+    const bool accepted = row < drafts.size() && is_allowed(mask, drafts[row]) &&
+                          accepts(synthetic, static_cast<int>(row), position,
+                                  sequence.tokens.back(), drafts[row], choice.token);
     if (accepted) choice.token = drafts[row];
     // A constraint that contradicts itself ends this sequence, not the process.
     if (constraint != nullptr && !constraint->accept(choice.token)) {

@@ -11,7 +11,8 @@
 
 namespace tandem::speculation {
 
-// Acceptance that does not look at tokens, for benchmarks.
+// Acceptance that does not hold drafts to the target's tokens, for benchmarks: by chance, of which
+// the seed, the position and the round's newest token make a number.
 struct SyntheticRule {
   std::optional<SyntheticAcceptance> acceptance;
   uint64_t seed = 0;

@@ -79,8 +79,9 @@ void accept_on_host(Round& round, size_t entry, const ops::cuda::SyntheticRates&
     }
     bool accepted = i < drafts && round.tokens[row + 1] == own;
     if (i < drafts && synthetic.enabled)
-      accepted = sampling::uniform(synthetic.seed, int64_t{newest} + 1 + i,
-                                   sampling::Purpose::kAccept) < synthetic.conditional[i];
+      accepted =
+          sampling::uniform(synthetic.seed, int64_t{newest} + 1 + i, sampling::Purpose::kAccept,
+                            static_cast<uint32_t>(round.tokens[first])) < synthetic.conditional[i];
     result.tokens[result.num_tokens++] = accepted ? round.tokens[row + 1] : own;
     if (!accepted) break;
     ++result.num_accepted;

@@ -32,8 +32,10 @@ __device__ Verdict judge(const AcceptDrafts& op, int first_row, int num_drafts, 
   verdict.draft = op.tokens[first_row + 1 + lane];
   verdict.holds = verdict.draft == verdict.chosen;
   if (op.synthetic.enabled)
-    verdict.holds = core::uniform(op.synthetic.seed, static_cast<int64_t>(newest) + 1 + lane,
-                                  core::Purpose::kAccept) < op.synthetic.conditional[lane];
+    verdict.holds =
+        core::uniform(op.synthetic.seed, static_cast<int64_t>(newest) + 1 + lane,
+                      core::Purpose::kAccept,
+                      static_cast<uint32_t>(op.tokens[first_row])) < op.synthetic.conditional[lane];
   verdict.holds = verdict.holds && verdict.chosen >= 0;
   return verdict;
 }

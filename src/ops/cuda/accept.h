@@ -41,7 +41,8 @@ struct RoundResult {
   int32_t tokens[kMaxDrafts + 1];
 };
 
-// Accepts draft i with conditional[i] whatever the tokens are: benchmarks with random weights.
+// Accepts draft i with conditional[i] whether or not it is the target's token: benchmarks with
+// random weights. Chance takes the round's newest token in, so that neighbours do not share it.
 struct SyntheticRates {
   bool enabled = false;
   uint64_t seed = 0;
