@@ -4,8 +4,11 @@
 
 #include <cstdint>
 
+#include "ops/cuda/wide_ptx.cuh"
+
 namespace tandem::ops::cuda::ptx {
 
+#ifndef TANDEM_WARP_PRODUCTS
 #define TANDEM_D8(d, i)                                                                       \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -45,6 +48,7 @@ TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26",
 #undef TANDEM_NAMES8
 #undef TANDEM_D24
 #undef TANDEM_D8
+#endif
 
 // Fetches the 128 bytes around an address into L2.
 __device__ inline void prefetch(const void* address) {

@@ -1,5 +1,6 @@
 #include "ops/cuda/device.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -16,12 +17,38 @@ void check_condition(bool holds, const char* what) {
   TANDEM_CHECK_MSG(holds, "GPU: expected {}", what);
 }
 
-int num_multiprocessors() {
+namespace {
+
+int attribute_of_device(cudaDeviceAttr attribute) {
   int device = 0;
-  int count = 0;
+  int value = 0;
   TANDEM_CUDA_CHECK(cudaGetDevice(&device));
-  TANDEM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
+  TANDEM_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+
+// A build that takes the ways of other cards (ops/cuda/card.cuh).
+#ifdef TANDEM_MMA_SYNC
+constexpr bool kAsOtherCards = true;
+#else
+constexpr bool kAsOtherCards = false;
+#endif
+
+}  // namespace
+
+int num_multiprocessors() {
+  return attribute_of_device(cudaDevAttrMultiProcessorCount);
+}
+
+int max_shared_bytes() {
+  constexpr int kOtherCards = 99 * 1024;
+  static const int bytes = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return kAsOtherCards ? std::min(bytes, kOtherCards) : bytes;
+}
+
+bool has_warpgroup_products() {
+  static const bool has = attribute_of_device(cudaDevAttrComputeCapabilityMajor) == 9;
+  return has && !kAsOtherCards;
 }
 
 DeviceBuffer::DeviceBuffer(size_t size_bytes) : size_bytes_(size_bytes) {

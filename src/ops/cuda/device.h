@@ -20,6 +20,12 @@ void check_condition(bool holds, const char* what);
 
 // Of the current device.
 int num_multiprocessors();
+// What it gives one thread block: 227 KB on Hopper, 99 KB on cards with compute capability 12.x.
+int max_shared_bytes();
+// Whether it has wgmma. Without it there are no kernels for prompts (wide_*.h).
+bool has_warpgroup_products();
+// Whether this program has machine code for it.
+bool has_code_for_device();
 
 // Owned device memory. Contents are whatever was there.
 class DeviceBuffer {

@@ -39,6 +39,7 @@ __device__ inline uint32_t load_acquire(const uint32_t* counter) {
   return value;
 }
 
+#ifndef TANDEM_WARP_PRODUCTS
 // Operands of asm: 4, 8, 16, 32 and 64 accumulators.
 #define TANDEM_ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define TANDEM_ACC8(d, i) TANDEM_ACC4(d, i), TANDEM_ACC4(d, i + 4)
@@ -144,5 +145,6 @@ __device__ inline void wgmma_bf16_inputs(float (&d)[64], const uint4& a, uint64_
 #undef TANDEM_ACC16
 #undef TANDEM_ACC8
 #undef TANDEM_ACC4
+#endif
 
 }  // namespace tandem::ops::cuda::ptx

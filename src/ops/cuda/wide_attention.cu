@@ -421,6 +421,7 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
 // grid (rows, KV head)
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job job) {
+  if (!card::kWarpgroupProducts) __trap();  // never launched
   using P = Plan<kDim>;
   extern __shared__ __align__(1024) uint8_t memory[];
   allow_next();
@@ -474,7 +475,7 @@ void launch_all(const Stream& stream, Job job) {
 void wide_attention(const Stream& stream, const Rows& rows, const WideTiles& tiles,
                     const WideAttention& job) {
   TANDEM_GPU_CHECK(job.num_kv_heads > 0 && job.num_heads % job.num_kv_heads == 0);
-  TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= kPairs);
+  TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= kPairs && has_warpgroup_products());
   TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.capacity && tiles.num_tiles > 0);
   const Job all{job, rows, tiles, job.num_heads / job.num_kv_heads, 0};
   switch (job.head_dim) {

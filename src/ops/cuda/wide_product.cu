@@ -280,6 +280,7 @@ __device__ void multiply_tiles(const Job& job, uint32_t ring, int rank) {
 
 template <int kRows, bool kGated>
 __global__ void __launch_bounds__(kThreads, 1) wide_product_kernel(const Job job) {
+  if (!card::kWarpgroupProducts) __trap();  // never launched
   using T = Tile<kRows>;
   extern __shared__ __align__(1024) uint8_t shared[];
   allow_next();
@@ -356,7 +357,7 @@ void launch_product(const Stream& stream, const Job& job, const WideTiling& tili
 }
 
 Job job_of(const PackedLinear& weight, const WideOperand& operand, int num_rows) {
-  TANDEM_GPU_CHECK(weight.type == PackedType::kFp8);
+  TANDEM_GPU_CHECK(weight.type == PackedType::kFp8 && has_warpgroup_products());
   TANDEM_GPU_CHECK(num_rows > 0 && num_rows <= operand.capacity);
   TANDEM_GPU_CHECK(operand.capacity % kWideRowStep == 0);
   Job job{};

@@ -4,6 +4,11 @@
 
 #include <cstdint>
 
+#include "ops/cuda/card.cuh"
+#ifdef TANDEM_WARP_PRODUCTS
+#include "ops/cuda/mma_sync.cuh"
+#endif
+
 namespace tandem::ops::cuda::ptx {
 
 // Operands of asm: 8, 32 and 64 accumulators.
@@ -24,6 +29,7 @@ __device__ inline uint64_t matrix_of(uint32_t address, uint32_t group_bytes,
          ((address & 0x3ffffU) >> 4);
 }
 
+#ifndef TANDEM_WARP_PRODUCTS
 // Orders this thread's register writes before products of the warpgroup that read them.
 __device__ inline void warpgroup_fence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -36,6 +42,7 @@ template <int kPending>
 __device__ inline void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+#endif
 // Keeps what is computed from these registers, or into them, on its side of a fence or a wait.
 template <typename T, int kCount>
 __device__ inline void pin(T (&values)[kCount]) {
@@ -48,6 +55,7 @@ __device__ inline void pin(T (&values)[kCount]) {
   }
 }
 
+#ifndef TANDEM_WARP_PRODUCTS
 // d = a b, or d += a b with `add`: E4M3, 64 x 32 by 32 x (2 * registers). `a` holds 16 bytes of a
 // packed weight as they are (packed_linear.h); b has one row of bytes for each column of d.
 __device__ inline void wgmma_e4m3(float (&d)[64], const uint4& a, uint64_t b, int add) {
@@ -119,6 +127,8 @@ __device__ inline void wgmma_bf16_rows(float (&d)[32], const uint32_t* a, uint64
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
       : "memory");
 }
+
+#endif
 
 #undef TANDEM_ACC64
 #undef TANDEM_ACC32
