@@ -44,7 +44,10 @@ StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dt
     bytes.target_kv += kv_bytes(target.config().text, layer, context, kv_dtype);
   if (pair.assistant_checkpoint == nullptr) return bytes;
   const io::Checkpoint& assistant = *pair.assistant_checkpoint;
-  bytes.draft = body_bytes(assistant) + pair.assistant->head().size_bytes();
+  const auto head = assistant.find("lm_head.weight");
+  bytes.draft = body_bytes(assistant) +
+                model::draft_head_bytes(head ? *head : assistant.tensor("embed_tokens.weight"),
+                                        pair.draft_head);
   for (const int64_t layer : io::shared_kv_layers(target.config(), assistant.config()))
     bytes.draft_kv +=
         kv_bytes(target.config().text, target.config().text.layers[static_cast<size_t>(layer)],

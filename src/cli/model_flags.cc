@@ -81,7 +81,6 @@ base::Result<bool> wants_gpu(const ModelFlags& flags) {
   if (flags.device == "cpu") return false;
   const char* only_on_cpu = flags.compute == "float32"             ? "--compute float32"
                             : flags.fp8_arithmetic != "checkpoint" ? "--fp8-arithmetic"
-                            : flags.draft_head == "fp8"            ? "--draft-head fp8"
                                                                    : nullptr;
   if (flags.device == "auto") return only_on_cpu == nullptr && gpu::find_device().has_value();
   if (only_on_cpu != nullptr)

@@ -24,7 +24,12 @@ int64_t weight_bytes(const io::Checkpoint& checkpoint) {
 base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair& pair,
                                 const gpu::DeviceInfo& info) {
   int64_t weights = weight_bytes(*pair.target_checkpoint);
-  if (pair.assistant_checkpoint) weights += weight_bytes(*pair.assistant_checkpoint);
+  if (pair.assistant_checkpoint) {
+    const core::TensorView& head = pair.assistant->head().weight().weight;
+    weights += weight_bytes(*pair.assistant_checkpoint) +
+               model::draft_head_bytes(head, pair.draft_head) -
+               model::draft_head_bytes(head, model::DraftHeadFormat::kCheckpoint);
+  }
   const io::TextConfig& text = pair.target->config();
   const int64_t longest =
       options.max_model_len > 0 ? options.max_model_len : text.max_position_embeddings;
@@ -53,7 +58,11 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
                                                             core::DType kv_dtype,
                                                             int64_t ring_len) {
   TANDEM_ASSIGN_OR_RETURN(const gpu::DeviceInfo info, gpu::find_device());
-  TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
+  // The device rounds the drafts' head itself.
+  model::PairOptions on_host = options.pair;
+  on_host.model.draft_head = model::DraftHeadFormat::kCheckpoint;
+  TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(on_host));
+  pair.draft_head = options.pair.model.draft_head;
   RuntimeOptions sized = options;
   TANDEM_ASSIGN_OR_RETURN(sized.kv_bytes, kv_budget(options, pair, info));
   TANDEM_ASSIGN_OR_RETURN(const KvPlan plan, make_plan(sized, config.text, kv_dtype, ring_len));
@@ -71,6 +80,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .max_sequences = plan.max_num_seqs,
       .max_step_rows = options.max_num_batched_tokens,
       .max_model_len = plan.max_model_len,
+      .draft_head = pair.draft_head,
       .draft_position_offset = options.draft_position_offset,
       .synthetic = options.synthetic,
       .synthetic_seed = options.seed,

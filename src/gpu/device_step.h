@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "io/checkpoint.h"
 #include "model/kv_store.h"
+#include "model/options.h"
 #include "speculation/acceptance.h"
 #include "speculation/spec_batch.h"
 
@@ -33,6 +34,7 @@ struct DeviceStepOptions {
   int64_t max_sequences = 1;   // rows of the state store
   int64_t max_step_rows = 64;  // tokens and drafts of one step, as the scheduler bounds them
   int64_t max_model_len = 0;   // most tokens of a sequence
+  model::DraftHeadFormat draft_head = model::DraftHeadFormat::kCheckpoint;
   int draft_position_offset = 0;
   std::optional<speculation::SyntheticAcceptance> synthetic;
   uint64_t synthetic_seed = 0;

@@ -104,6 +104,7 @@ void Assistant::step_few(const Stream& stream, const Target& target, const Pass&
   rows.weight = norm_.as<uint16_t>();
   rows.input_scale = post_projection_.input_scale;
   argmax.logits.scale = head_.scales[0];
+  argmax.logits.scales = head_.feature_scales.as<float>();
   argmax.exchange = head_exchange_.data();
   ops::cuda::head_product(stream, head_.weight, {&post_projection_.weight, next_state}, rows,
                           argmax);

@@ -84,6 +84,7 @@ void choose_tokens(const Stream& stream, const Projection& head,
                    const ops::cuda::DeviceBuffer& exchange, const ops::cuda::SideProduct& side,
                    int num_rows, ops::cuda::HeadArgmax argmax, Workspace& workspace) {
   argmax.logits.scale = head.scales[0];
+  argmax.logits.scales = head.feature_scales.as<float>();
   if (ops::cuda::takes_head_product(head.weight, side, argmax.logits)) {
     argmax.exchange = exchange.data();
     ops::cuda::head_product(stream, head.weight, side, workspace.operand.data(), argmax);
@@ -163,7 +164,7 @@ ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& 
 }
 
 base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
-                                        const io::Checkpoint& target) {
+                                        const io::Checkpoint& target, model::DraftHeadFormat head) {
   Assistant assistant;
   assistant.config_ = checkpoint.config().text;
   assistant.kv_layers_ = io::shared_kv_layers(target.config(), checkpoint.config());
@@ -177,7 +178,9 @@ base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Chec
                           uploader.projection(checkpoint, {"post_projection"}));
   const std::string name =
       checkpoint.find("lm_head.weight") ? "lm_head.weight" : "embed_tokens.weight";
-  TANDEM_ASSIGN_OR_RETURN(assistant.head_, uploader.matrix(checkpoint.tensor(name), name));
+  const auto load_head = head == model::DraftHeadFormat::kFp8 ? &WeightUploader::rounded_matrix
+                                                              : &WeightUploader::matrix;
+  TANDEM_ASSIGN_OR_RETURN(assistant.head_, (uploader.*load_head)(checkpoint.tensor(name), name));
   assistant.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
   assistant.head_exchange_ = head_exchange_for(assistant.head_);
   int64_t q_bytes = 0;

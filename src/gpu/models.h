@@ -5,6 +5,7 @@
 
 #include "gpu/kv_cache.h"
 #include "gpu/layer.h"
+#include "model/options.h"
 #include "ops/cuda/head_product.h"
 #include "ops/cuda/row_ops.h"
 
@@ -66,7 +67,7 @@ class Target {
 class Assistant {
  public:
   static base::Result<Assistant> load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
-                                      const io::Checkpoint& target);
+                                      const io::Checkpoint& target, model::DraftHeadFormat head);
 
   WorkspaceSizes workspace_sizes(int64_t max_model_len) const;
 

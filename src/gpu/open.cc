@@ -72,7 +72,8 @@ base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint&
   std::optional<Assistant> drafter;
   std::vector<int32_t> draft_suppress;
   if (assistant != nullptr) {
-    TANDEM_ASSIGN_OR_RETURN(drafter, Assistant::load(uploader, *assistant, target));
+    TANDEM_ASSIGN_OR_RETURN(drafter,
+                            Assistant::load(uploader, *assistant, target, options.draft_head));
     draft_suppress = assistant->generation_config().suppress_tokens;
   }
   uploader.finish();

@@ -50,6 +50,23 @@ base::Result<std::vector<io::LinearWeights>> checked_parts(
   return parts;
 }
 
+base::Status check_matrix(const core::TensorView& weight, const std::string& name) {
+  if (weight.dtype == core::DType::kBF16 && weight.shape[1] % 32 == 0) return {};
+  return base::unsupported("{}: expected BF16 with a multiple of 32 inputs on a GPU, got {} {}",
+                           name, core::dtype_name(weight.dtype), core::to_string(weight.shape));
+}
+
+PackedLinear packed_like(const core::TensorView& weight, PackedType type, int num_multiprocessors) {
+  return ops::cuda::make_packed_linear(type, static_cast<int>(weight.shape[0]),
+                                       static_cast<int>(weight.shape[1]), num_multiprocessors);
+}
+
+// Most rows that the staging buffers hold, in whole groups of 16.
+int64_t rows_at_once(const core::TensorView& rows) {
+  return static_cast<int64_t>(kStagingBytes) / (rows.shape[1] * core::dtype_bytes(rows.dtype)) /
+         16 * 16;
+}
+
 }  // namespace
 
 WeightUploader::WeightUploader(int num_multiprocessors)
@@ -109,25 +126,49 @@ void WeightUploader::pack_parts(const std::vector<io::LinearWeights>& parts,
 
 base::Result<Projection> WeightUploader::matrix(const core::TensorView& weight,
                                                 const std::string& name) {
-  if (weight.dtype != core::DType::kBF16 || weight.shape[1] % 32 != 0)
-    return base::unsupported("{}: expected BF16 with a multiple of 32 inputs on a GPU, got {} {}",
-                             name, core::dtype_name(weight.dtype), core::to_string(weight.shape));
+  TANDEM_RETURN_IF_ERROR(check_matrix(weight, name));
   Projection projection;
-  projection.weight =
-      ops::cuda::make_packed_linear(PackedType::kBF16, static_cast<int>(weight.shape[0]),
-                                    static_cast<int>(weight.shape[1]), num_multiprocessors_);
+  projection.weight = packed_like(weight, PackedType::kBF16, num_multiprocessors_);
   pack(projection.weight, weight, 0);
+  return projection;
+}
+
+base::Result<Projection> WeightUploader::rounded_matrix(const core::TensorView& weight,
+                                                        const std::string& name) {
+  TANDEM_RETURN_IF_ERROR(check_matrix(weight, name));
+  Projection projection;
+  projection.weight = packed_like(weight, PackedType::kFp8Weights, num_multiprocessors_);
+  const int in_features = projection.weight.in_features;
+  projection.feature_scales = ops::cuda::DeviceBuffer(
+      sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(projection.weight.num_sets));
+  TANDEM_CUDA_CHECK(cudaMemsetAsync(projection.feature_scales.data(), 0,
+                                    projection.feature_scales.size_bytes(), stream_.handle));
+  const ops::cuda::DeviceBuffer codes(static_cast<size_t>(rows_at_once(weight)) *
+                                      static_cast<size_t>(in_features));
+  upload(weight, [&](const void* rows, int first, int count) {
+    ops::cuda::round_rows(stream_, rows, count, in_features, codes.as<uint8_t>(),
+                          projection.feature_scales.as<float>() + first);
+    ops::cuda::pack_rows(stream_, projection.weight, codes.data(), first, count);
+  });
+  finish();
   return projection;
 }
 
 void WeightUploader::pack(const PackedLinear& weight, const core::TensorView& rows,
                           int first_feature) {
+  upload(rows, [&](const void* some, int first, int count) {
+    ops::cuda::pack_rows(stream_, weight, some, first_feature + first, count);
+  });
+}
+
+void WeightUploader::upload(const core::TensorView& rows,
+                            const std::function<void(const void*, int, int)>& visit) {
   const auto row_bytes = static_cast<size_t>(rows.shape[1]) * core::dtype_bytes(rows.dtype);
   const int64_t num_rows = rows.shape[0];
-  const auto rows_at_once = static_cast<int64_t>(kStagingBytes / row_bytes / 16 * 16);
-  TANDEM_CHECK_GT(rows_at_once, 0);
-  for (int64_t begin = 0; begin < num_rows; begin += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, num_rows - begin);
+  const int64_t most = rows_at_once(rows);
+  TANDEM_CHECK_GT(most, 0);
+  for (int64_t begin = 0; begin < num_rows; begin += most) {
+    const int64_t count = std::min(most, num_rows - begin);
     Staging& staging = staging_[next_];
     next_ = (next_ + 1) % staging_.size();
     TANDEM_CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(staging.done)));
@@ -137,8 +178,7 @@ void WeightUploader::pack(const PackedLinear& weight, const core::TensorView& ro
                 bytes);
     TANDEM_CUDA_CHECK(cudaMemcpyAsync(staging.device.data(), staging.host.as<void>(), bytes,
                                       cudaMemcpyHostToDevice, stream_.handle));
-    ops::cuda::pack_rows(stream_, weight, staging.device.data(),
-                         first_feature + static_cast<int>(begin), static_cast<int>(count));
+    visit(staging.device.data(), static_cast<int>(begin), static_cast<int>(count));
     TANDEM_CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(staging.done), stream_.handle));
   }
 }

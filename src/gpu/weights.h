@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ struct Projection {
   float input_scale = 0.0F;
   // Value = BF16(sum * scale) of each part: input_scale * weight_scale, 1 for BF16.
   std::array<float, 3> scales = {1.0F, 1.0F, 1.0F};
+  ops::cuda::DeviceBuffer feature_scales;  // [out_features, in whole sets] F32; of rounded_matrix()
 };
 
 // Copies weights to the device through two page-locked buffers while earlier pieces are packed.
@@ -38,6 +40,9 @@ class WeightUploader {
                                             const std::string& gate, const std::string& up);
   // A BF16 matrix as a projection: the embedding and head.
   base::Result<Projection> matrix(const core::TensorView& weight, const std::string& name);
+  // The same rounded to E4M3 with a scale for each row, as model/draft_head.h does it; its input
+  // stays BF16.
+  base::Result<Projection> rounded_matrix(const core::TensorView& weight, const std::string& name);
   // A BF16 or F32 vector as it is, e.g. a norm's weight.
   ops::cuda::DeviceBuffer vector(const core::TensorView& tensor);
   // Waits for everything above.
@@ -46,6 +51,9 @@ class WeightUploader {
  private:
   void pack_parts(const std::vector<io::LinearWeights>& parts, Projection& projection);
   void pack(const ops::cuda::PackedLinear& weight, const core::TensorView& rows, int first_feature);
+  // visit(rows on the device, first, count) for some rows after the others.
+  void upload(const core::TensorView& rows,
+              const std::function<void(const void*, int, int)>& visit);
 
   int num_multiprocessors_;
   ops::cuda::Stream stream_;

@@ -22,6 +22,12 @@ float convert_row(const core::BFloat16* from, int64_t length, uint8_t* to) {
 
 }  // namespace
 
+int64_t draft_head_bytes(const core::TensorView& stored, DraftHeadFormat format) {
+  const bool fp8 = format == DraftHeadFormat::kFp8;
+  return stored.shape.num_elements() * (fp8 ? 1 : 2) +
+         (fp8 ? stored.shape[0] * static_cast<int64_t>(sizeof(float)) : 0);
+}
+
 DraftHead::DraftHead(const core::TensorView& stored, DraftHeadFormat format) {
   TANDEM_CHECK(stored.dtype == core::DType::kBF16);
   weight_.weight = stored;

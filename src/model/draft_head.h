@@ -7,6 +7,9 @@
 
 namespace tandem::model {
 
+// What a head takes whose stored form is [vocab, hidden] BF16.
+int64_t draft_head_bytes(const core::TensorView& stored, DraftHeadFormat format);
+
 // Drafts are only guesses that the target checks, so their head may be rounded: in FP8, with a
 // scale for each token, a draft step reads little more than half the bytes. No answer changes.
 class DraftHead {

@@ -33,6 +33,7 @@ base::Result<Pair> load_pair(const PairOptions& options) {
                           io::read_model_config(options.target, options.load.hf_overrides));
   TANDEM_RETURN_IF_ERROR(check_kinds(config, options));
   Pair pair;
+  pair.draft_head = options.model.draft_head;
   TANDEM_ASSIGN_OR_RETURN(pair.target_checkpoint,
                           open(options.target, options.load, options, pair.copied_bytes));
   if (options.assistant) {

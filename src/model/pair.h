@@ -30,7 +30,9 @@ struct Pair {
   std::shared_ptr<const io::Checkpoint> assistant_checkpoint;  // null without an assistant
   std::unique_ptr<TargetModel> target;
   std::unique_ptr<AssistantModel> assistant;  // null without one
-  int64_t copied_bytes = 0;                   // what copy_weights took
+  // Of whoever runs the pair; `assistant` has it unless a device has a head of its own.
+  DraftHeadFormat draft_head = DraftHeadFormat::kCheckpoint;
+  int64_t copied_bytes = 0;  // what copy_weights took
 };
 
 // Refuses, before any weight is read: an assistant given as target, a target given as assistant,

@@ -29,9 +29,12 @@ struct Case {
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {
   const Case& c = info.param;
-  return (c.type == PackedType::kFp8 ? "fp8_" : "bf16_") + std::to_string(c.vocab) + "_from_" +
-         std::to_string(c.in_features) + "_on_" + std::to_string(c.num_multiprocessors) +
-         (c.cap > 0.0F ? "_capped_" : "_") + std::to_string(static_cast<int>(c.scale));
+  return std::string(c.type == PackedType::kFp8    ? "fp8_"
+                     : c.type == PackedType::kBF16 ? "bf16_"
+                                                   : "fp8_weights_") +
+         std::to_string(c.vocab) + "_from_" + std::to_string(c.in_features) + "_on_" +
+         std::to_string(c.num_multiprocessors) + (c.cap > 0.0F ? "_capped_" : "_") +
+         std::to_string(static_cast<int>(c.scale));
 }
 
 class HeadProduct : public testing::TestWithParam<Case> {
@@ -39,7 +42,7 @@ class HeadProduct : public testing::TestWithParam<Case> {
   HeadProduct()
       : head_(make_packed_linear(GetParam().type, (vocab() + 15) / 16 * 16, in_features(),
                                  GetParam().num_multiprocessors)),
-        side_(make_packed_linear(GetParam().type, kSideFeatures, in_features(),
+        side_(make_packed_linear(side_type(), kSideFeatures, in_features(),
                                  GetParam().num_multiprocessors)),
         exchange_(head_exchange_bytes(head_)),
         scratch_(ops::cuda::argmax_scratch_bytes(8)),
@@ -51,6 +54,17 @@ class HeadProduct : public testing::TestWithParam<Case> {
     tests::synchronize();
   }
 
+  // Weights alone in FP8 have a scale for each token, and BF16 beside them.
+  bool own_scales() const { return GetParam().type == PackedType::kFp8Weights; }
+  static PackedType side_type() {
+    return GetParam().type == PackedType::kFp8 ? PackedType::kFp8 : PackedType::kBF16;
+  }
+  static std::vector<float> scales() {
+    std::vector<float> values(static_cast<size_t>((GetParam().vocab + 127) / 128 * 128));
+    for (size_t id = 0; id < values.size(); ++id)
+      values[id] = GetParam().scale * (0.5F + static_cast<float>(id * 37 % 101) / 100.0F);
+    return values;
+  }
   int vocab() const { return GetParam().vocab; }
   int in_features() const { return GetParam().in_features; }
   float input_scale() const { return GetParam().type == PackedType::kFp8 ? 0.037F : 0.0F; }
@@ -59,7 +73,8 @@ class HeadProduct : public testing::TestWithParam<Case> {
     HeadArgmax job;
     job.logits.num_rows = num_rows;
     job.logits.vocab_size = vocab();
-    job.logits.scale = GetParam().scale;
+    job.logits.scale = own_scales() ? 0.0F : GetParam().scale;
+    if (own_scales()) job.logits.scales = scales_.as<float>();
     job.logits.cap = GetParam().cap;
     job.logits.suppressed = suppressed_.as<int32_t>();
     job.logits.num_suppressed = num_suppressed_;
@@ -122,6 +137,7 @@ class HeadProduct : public testing::TestWithParam<Case> {
   DeviceBuffer exchange_, scratch_;
   std::vector<int32_t> ids_ = std::vector<int32_t>(64, -1);
   DeviceBuffer suppressed_;
+  DeviceBuffer scales_ = tests::to_device(scales());
   int num_suppressed_ = 0;
 };
 
@@ -215,6 +231,7 @@ TEST_P(HeadProduct, MakesTheNorm) {
 
 constexpr PackedType kFp8 = PackedType::kFp8;
 constexpr PackedType kBF16 = PackedType::kBF16;
+constexpr PackedType kFp8Weights = PackedType::kFp8Weights;
 INSTANTIATE_TEST_SUITE_P(Shapes, HeadProduct,
                          testing::Values(Case{kBF16, 262144, 1024, 132, 0.0F, 1.0F},
                                          Case{kBF16, 20000, 3840, 132, 30.0F, 1.0F},
@@ -222,7 +239,11 @@ INSTANTIATE_TEST_SUITE_P(Shapes, HeadProduct,
                                          Case{kFp8, 20000, 1024, 132, 0.0F, 0.01F},
                                          Case{kFp8, 3001, 416, 5, 30.0F, 3.0F},
                                          Case{kBF16, 1000, 96, 4, 0.0F, 1.0F},
-                                         Case{kBF16, 130, 96, 1, 0.0F, 1.0F}),
+                                         Case{kBF16, 130, 96, 1, 0.0F, 1.0F},
+                                         Case{kFp8Weights, 262144, 1024, 132, 0.0F, 0.01F},
+                                         Case{kFp8Weights, 20000, 256, 132, 30.0F, 40.0F},
+                                         Case{kFp8Weights, 3001, 416, 5, 30.0F, 0.03F},
+                                         Case{kFp8Weights, 130, 96, 1, 0.0F, 1.0F}),
                          name_of);
 
 TEST(HeadProductShapes, ThatDoNotFit) {
@@ -232,6 +253,10 @@ TEST(HeadProductShapes, ThatDoNotFit) {
   const PackedLinear other = ops::cuda::make_packed_linear(kBF16, 256, 512, 132);
   EXPECT_TRUE(takes_head_product(head, {}));
   EXPECT_FALSE(takes_head_product(head, {&other, nullptr}));
+  const PackedLinear rounded = ops::cuda::make_packed_linear(kFp8Weights, 20000, 256, 132);
+  const PackedLinear bf16 = ops::cuda::make_packed_linear(kBF16, 256, 256, 132);
+  EXPECT_TRUE(takes_head_product(rounded, {&bf16, nullptr}));
+  EXPECT_FALSE(takes_head_product(rounded, {&rounded, nullptr}));
 }
 
 }  // namespace

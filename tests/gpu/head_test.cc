@@ -37,6 +37,15 @@ class Head {
     logits_.num_suppressed = static_cast<int>(suppressed_ids.size());
   }
 
+  // Each token's own scale; NaN up to the end of the last set.
+  void use_own_scales() {
+    scales.assign(static_cast<size_t>((vocab() + 127) / 128 * 128), kNan);
+    for (int id = 0; id < vocab(); ++id)
+      scales[static_cast<size_t>(id)] = 0.25F + static_cast<float>(id * 7 % 64) / 32.0F;
+    scales_device_ = tests::to_device(scales);
+    logits_.scales = scales_device_.as<float>();
+  }
+  float scale_of(int id) const { return scales.empty() ? kScale : scales[static_cast<size_t>(id)]; }
   int rows() const { return logits_.num_rows; }
   int vocab() const { return logits_.vocab_size; }
   const HeadLogits& upload() {
@@ -99,6 +108,7 @@ class Head {
 
   HostSums sums;
   std::vector<int32_t> suppressed_ids;
+  std::vector<float> scales;
 
  private:
   void expect_top(std::span<float> logits, const TopTokens& got, int row) {
@@ -118,6 +128,7 @@ class Head {
   }
 
   DeviceBuffer suppressed_device_;
+  DeviceBuffer scales_device_;
   HeadLogits logits_;
 };
 
@@ -126,13 +137,14 @@ TEST(FullLogits, AreThoseOfTheReference) {
   for (const int vocab : {130, 300, 4096}) {
     for (const float cap : {0.0F, 30.0F}) {
       Head head(16, vocab, cap);
+      if (vocab == 300) head.use_own_scales();
       head.sums.fill_normal(3, 25.0F, 16);
       const std::vector<int32_t> which = {15, 0, 7, 8, 7};
       const auto got = head.full(which);
       int failures = 0;
       for (size_t i = 0; i < which.size(); ++i)
         for (int id = 0; id < vocab; ++id) {
-          const double x = double{head.sums.at(which[i], id) * kScale};
+          const double x = double{head.sums.at(which[i], id) * head.scale_of(id)};
           const double expected = cap > 0.0F ? double{cap} * std::tanh(x / double{cap}) : x;
           const double value =
               double{got[i * static_cast<size_t>(vocab) + static_cast<size_t>(id)]};
@@ -153,6 +165,8 @@ TEST(Head, RandomRows) {
       SCOPED_TRACE(vocab);
       Head head(11, vocab, cap, {vocab - 1, 0, vocab / 2, vocab / 2, -1, vocab, vocab + 7});
       head.sums.fill_normal(static_cast<uint32_t>(vocab), 9.0F, 11);
+      head.expect_all();
+      head.use_own_scales();
       head.expect_all();
     }
 }

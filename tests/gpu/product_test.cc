@@ -24,7 +24,9 @@ struct Case {
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {
-  return (info.param.type == PackedType::kFp8 ? "fp8_" : "bf16_") +
+  return std::string(info.param.type == PackedType::kFp8    ? "fp8_"
+                     : info.param.type == PackedType::kBF16 ? "bf16_"
+                                                            : "fp8_weights_") +
          std::to_string(info.param.in_features) + "_to_" + std::to_string(info.param.out_features);
 }
 
@@ -35,8 +37,10 @@ class ProductTest : public testing::TestWithParam<Case> {
     const size_t count = static_cast<size_t>(c.out_features) * static_cast<size_t>(c.in_features);
     values_.resize(count);
     DeviceBuffer rows;
-    if (c.type == PackedType::kFp8) {
-      const std::vector<uint8_t> bytes = tests::random_e4m3(count, 7, 0x50);
+    if (c.type != PackedType::kBF16) {
+      // Widened weights: every finite value there is, subnormal ones too.
+      const std::vector<uint8_t> bytes =
+          tests::random_e4m3(count, 7, c.type == PackedType::kFp8 ? 0x50 : 0x7e);
       for (size_t i = 0; i < count; ++i) values_[i] = core::e4m3_to_float(bytes[i]);
       rows = tests::to_device(bytes);
     } else {
@@ -45,7 +49,7 @@ class ProductTest : public testing::TestWithParam<Case> {
       rows = tests::to_device(bf16);
     }
     const int shard = (c.out_features / c.num_shards + 15) / 16 * 16;
-    const int64_t row_bytes = c.in_features * (c.type == PackedType::kFp8 ? 1 : 2);
+    const int64_t row_bytes = c.in_features * (c.type == PackedType::kBF16 ? 2 : 1);
     for (int begin = 0; begin < c.out_features; begin += shard)
       ops::cuda::pack_rows({}, weight_, rows.as<uint8_t>() + begin * row_bytes, begin,
                            std::min(shard, c.out_features - begin));
@@ -153,7 +157,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{PackedType::kFp8, 256, 896, 1}, Case{PackedType::kFp8, 32, 32, 1},
                     Case{PackedType::kFp8, 384, 160, 1}, Case{PackedType::kFp8, 3840, 4096, 1},
                     Case{PackedType::kFp8, 2048, 3840, 3}, Case{PackedType::kBF16, 128, 512, 1},
-                    Case{PackedType::kBF16, 4096, 128, 1}, Case{PackedType::kBF16, 1024, 7680, 1}),
+                    Case{PackedType::kBF16, 4096, 128, 1}, Case{PackedType::kBF16, 1024, 7680, 1},
+                    Case{PackedType::kFp8Weights, 128, 512, 1},
+                    Case{PackedType::kFp8Weights, 4096, 256, 1},
+                    Case{PackedType::kFp8Weights, 320, 160, 2},
+                    Case{PackedType::kFp8Weights, 20000, 1024, 1}),
     name_of);
 
 }  // namespace

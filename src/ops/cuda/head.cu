@@ -52,10 +52,12 @@ __device__ void load_logits(const HeadLogits& head, int row, int first_set, int 
       sums[s].z += next.z;
       sums[s].w += next.w;
     }
-    out.x[s][0] = sums[s].x * head.scale;
-    out.x[s][1] = sums[s].y * head.scale;
-    out.x[s][2] = sums[s].z * head.scale;
-    out.x[s][3] = sums[s].w * head.scale;
+    float4 scale = {};
+    if (set_pieces > 0) scale = scales_of(head, (first_set + s) * kSetColumns + lane * 4);
+    out.x[s][0] = sums[s].x * scale.x;
+    out.x[s][1] = sums[s].y * scale.y;
+    out.x[s][2] = sums[s].z * scale.z;
+    out.x[s][3] = sums[s].w * scale.w;
   }
 }
 
@@ -156,8 +158,9 @@ __global__ void __launch_bounds__(32 * kTileWarps)
   if (column >= head.vocab_size) return;
   const int row = rows == nullptr ? static_cast<int>(blockIdx.y) : rows[blockIdx.y];
   const float4 sum = load_sum4(head.sums, row, column, pieces);
-  const float4 logits = {capped(head, sum.x * head.scale), capped(head, sum.y * head.scale),
-                         capped(head, sum.z * head.scale), capped(head, sum.w * head.scale)};
+  const float4 scale = scales_of(head, column);
+  const float4 logits = {capped(head, sum.x * scale.x), capped(head, sum.y * scale.y),
+                         capped(head, sum.z * scale.z), capped(head, sum.w * scale.w)};
   float* target = out + static_cast<int64_t>(blockIdx.y) * head.vocab_size + column;
   if (head.vocab_size % 4 == 0) {
     *reinterpret_cast<float4*>(target) = logits;
@@ -225,11 +228,13 @@ __device__ void append_set(const HeadLogits& head, const Suppressed& suppressed,
   const int column = set * kSetColumns + lane * 4;
   const int pieces = column < head.vocab_size ? head.sums.num_pieces(set) : 0;
   const float4 sum = load_sum4(head.sums, row, column, pieces);
-  const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+  float4 scale = {};
+  if (pieces > 0) scale = scales_of(head, column);
+  const float values[4] = {sum.x * scale.x, sum.y * scale.y, sum.z * scale.z, sum.w * scale.w};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const int id = column + j;
-    const float logit = capped(head, values[j] * head.scale);
+    const float logit = capped(head, values[j]);
     bool candidate = id < head.vocab_size && logit > -__int_as_float(0x7f800000);
     for (int i = 0; i < suppressed.count(); ++i) {
       const int hidden_id = suppressed.id(i);  // by every lane

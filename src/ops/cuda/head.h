@@ -20,6 +20,7 @@ struct HeadLogits {
   int num_rows = 0;  // rows whose logits are wanted, from row 0
   int vocab_size = 0;
   float scale = 1.0F;
+  const float* scales = nullptr;  // [vocab_size, in whole sets] of each token, instead of `scale`
   float cap = 0.0F;
   // Ids that are never chosen, in any order. They count for what is finite. Constant while kernels
   // that read them may run.

@@ -32,6 +32,13 @@ __device__ inline float key_logit(Key key) {
   return from_ordered(static_cast<uint32_t>(key >> 32));
 }
 
+// Of the logits of tokens id .. id + 3, id a multiple of 4. Constants: read before a wait, if need
+// be.
+__device__ inline float4 scales_of(const HeadLogits& head, int id) {
+  if (head.scales == nullptr) return make_float4(head.scale, head.scale, head.scale, head.scale);
+  return *reinterpret_cast<const float4*>(head.scales + id);
+}
+
 // For where few logits need it: not unrolled into all places.
 __device__ __noinline__ inline float capped_rarely(float cap, float x) {
   return cap * tanhf(x / cap);

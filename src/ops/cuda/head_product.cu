@@ -46,6 +46,12 @@ struct Job {
   float4* exchange;  // [shares][kFewThreads]
 };
 
+template <PackedType kType>
+using Bytes = few::Shape<1, kType, false, false>;
+// The side product has the head's rows.
+template <PackedType kHead>
+constexpr PackedType kSideType = kHead == PackedType::kFp8Weights ? PackedType::kBF16 : kHead;
+
 // Sets come from the last to the first: what a share has of the set that the next one continues is
 // left in memory first, and needed there last.
 using few::Piece;
@@ -77,31 +83,34 @@ struct Ring {
   }
 };
 
-// One thread.
-template <bool kFp8>
-__device__ void copy_weights(const Job& job, uint32_t rows_full, Ring ring) {
-  using Bytes = OneTile<kFp8>;
-  constexpr int kBlocks = kStageBytes / Bytes::kBlockBytes;
-  const uint64_t policy = ptx::evict_first_policy();
+// The thread that copies: the weights of the pieces, a stage at a time.
+struct Copies {
+  uint32_t rows_full;
+  Ring ring;
+  uint64_t policy = ptx::evict_first_policy();
   int copied = 0;
-  for (const Factor* factor : {&job.side, &job.head})
-    for_pieces(*factor, [&](const Piece& piece) {
+
+  template <PackedType kType>
+  __device__ void copy(const Factor& factor) {
+    using S = Bytes<kType>;
+    for_pieces(factor, [&](const Piece& piece) {
       for (int within = piece.begin; within < piece.end;) {
-        const int count = min(kBlocks - within % kBlocks, piece.end - within);
+        const int count = min(S::kStageBlocks - within % S::kStageBlocks, piece.end - within);
         ptx::barrier_wait(ring.empty_at(), ring.parity ^ 1);
         if (copied >= few::kHeldBack && copied < ring.num_stages &&
             !ptx::barrier_passed(rows_full, 0))
           ptx::barrier_wait(ring.full + (copied - few::kHeldBack) * 8, 0);
         ++copied;
-        ptx::barrier_arrive_expect(ring.full_at(), count * Bytes::kBlockBytes);
-        const int64_t block = static_cast<int64_t>(piece.set) * factor->plan.set_blocks + within;
-        ptx::bulk_copy(ring.at(), factor->weights + block * Bytes::kBlockBytes,
-                       count * Bytes::kBlockBytes, ring.full_at(), policy);
+        ptx::barrier_arrive_expect(ring.full_at(), count * S::kBlockBytes);
+        const int64_t block = static_cast<int64_t>(piece.set) * factor.plan.set_blocks + within;
+        ptx::bulk_copy(ring.at(), factor.weights + block * S::kBlockBytes, count * S::kBlockBytes,
+                       ring.full_at(), policy);
         ring.advance();
         within += count;
       }
     });
-}
+  }
+};
 
 // The first candidates a thread has met of two rows, and whether all it met was finite. Ids fall:
 // among equals the newest comes first.
@@ -126,12 +135,21 @@ class Candidates {
   float largest_[2] = {-__builtin_huge_valf(), -__builtin_huge_valf()};
 };
 
+// The first of the two ids of a set whose logits this thread has; the other one is 8 more.
+__device__ inline int first_id_of(int set) {
+  return set * kSetColumns + static_cast<int>(threadIdx.x) / 32 * 16 +
+         static_cast<int>(threadIdx.x) % 32 / 4;
+}
+__device__ inline float2 two_scales(const HeadLogits& head, int first_id) {
+  if (head.scales == nullptr) return make_float2(head.scale, head.scale);
+  return make_float2(__ldg(head.scales + first_id), __ldg(head.scales + first_id + 8));
+}
+
 // A set is complete.
-__device__ inline void take_set(const HeadLogits& head, const Small& small, int set,
-                                const float (&sums)[4], Candidates& candidates) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = lane % 4 * 2;
-  const int first_id = set * kSetColumns + static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
+__device__ inline void take_set(const HeadLogits& head, const Small& small, int first_id,
+                                const float (&sums)[4], const float2& scales,
+                                Candidates& candidates) {
+  const int row = static_cast<int>(threadIdx.x) % 4 * 2;
   bool hidden[2] = {false, false};  // ids first_id, first_id + 8
   for (int i = 0; i < head.num_suppressed; ++i) {
     const int offset = small.suppressed[i] - first_id;
@@ -145,7 +163,7 @@ __device__ inline void take_set(const HeadLogits& head, const Small& small, int 
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
       if (row + which >= head.num_rows) continue;
-      const float x = sums[upper * 2 + which] * head.scale;
+      const float x = sums[upper * 2 + which] * (upper == 0 ? scales.x : scales.y);
       candidates.note_finite(head, which, x);
       if (!hidden[upper]) candidates.meet(head, which, x, id);
     }
@@ -197,18 +215,18 @@ __device__ inline float4 fetch_part(const Job& job) {
 }
 
 // sums += the blocks [begin, end) of a set, from the ring.
-template <bool kFp8>
-__device__ inline void add_piece(float (&sums)[4], const Piece& piece, Ring& ring, uint32_t own,
-                                 uint32_t rows) {
-  using Bytes = OneTile<kFp8>;
-  constexpr int kBlocks = kStageBytes / Bytes::kBlockBytes;
+template <PackedType kType>
+__device__ inline void add_piece(float (&sums)[4], const Piece& piece, Ring& ring, uint32_t rows) {
+  using S = Bytes<kType>;
+  const uint32_t own = threadIdx.x / 32 * (S::kBlockBytes / kFewWarps) + threadIdx.x % 32 * 16;
   for (int within = piece.begin; within < piece.end;) {
-    const int count = min(kBlocks - within % kBlocks, piece.end - within);
-    const uint32_t stage_rows = rows + within * Bytes::kRowBytes;
+    const int count = min(S::kStageBlocks - within % S::kStageBlocks, piece.end - within);
+    const uint32_t stage_rows = rows + within * S::kRowBytes;
     ptx::barrier_wait(ring.full_at(), ring.parity);
     const uint32_t weights = ring.at() + own;
-    few::with_count<kBlocks>(
-        count, [&](auto blocks) { multiply_blocks<kFp8, blocks>(sums, weights, stage_rows); });
+    few::with_count<S::kStageBlocks>(count, [&](auto blocks) {
+      few::add_blocks<S, blocks>(sums, few::Blocks<S, blocks>(weights, stage_rows));
+    });
     __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.empty_at());
     ring.advance();
@@ -216,12 +234,11 @@ __device__ inline void add_piece(float (&sums)[4], const Piece& piece, Ring& rin
   }
 }
 
-template <bool kFp8>
+template <PackedType kHead>
 __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) {
-  const uint32_t own = lane_bytes<kFp8>();
   for_pieces(job.side, [&](const Piece& piece) {
     float sums[4] = {};
-    add_piece<kFp8>(sums, piece, ring, own, rows);
+    add_piece<kSideType<kHead>>(sums, piece, ring, rows);
     const Partials& plan = job.side.plan;
     const int slot = static_cast<int>(blockIdx.x) - plan.share_of(piece.set * plan.set_blocks);
     const int64_t index = static_cast<int64_t>(piece.set) * plan.max_pieces + slot;
@@ -232,8 +249,10 @@ __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) 
     float4 before = {0.0F, 0.0F, 0.0F, 0.0F};
     const bool continues = piece.begin > 0;
     if (continues && piece.end == job.head.plan.set_blocks) before = fetch_part(job);
+    const int first_id = first_id_of(piece.set);
+    const float2 scales = two_scales(job.logits, first_id);
     float sums[4] = {};
-    add_piece<kFp8>(sums, piece, ring, own, rows);
+    add_piece<kHead>(sums, piece, ring, rows);
     if (piece.end < job.head.plan.set_blocks) return leave_part(job, sums);
     if (continues) {
       sums[0] = before.x + sums[0];
@@ -241,19 +260,18 @@ __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) 
       sums[2] = before.z + sums[2];
       sums[3] = before.w + sums[3];
     }
-    take_set(job.logits, small, piece.set, sums, candidates);
+    take_set(job.logits, small, first_id, sums, scales, candidates);
   });
   tell(job, small, candidates);
 }
 
-template <bool kFp8, bool kNormed>
+template <PackedType kHead, bool kNormed>
 __global__ void __launch_bounds__(kThreads, 1)
     head_product_kernel(const __grid_constant__ Job job) {
-  using Bytes = OneTile<kFp8>;
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   Small& small = *reinterpret_cast<Small*>(shared);
-  const int row_bytes = job.head.plan.set_blocks * Bytes::kRowBytes;
+  const int row_bytes = job.head.plan.set_blocks * Bytes<kHead>::kRowBytes;
   uint8_t* const rows = shared + kSmallBytes;
   const Ring ring{ptx::shared_address(rows + row_bytes), ptx::shared_address(small.full),
                   ptx::shared_address(small.empty), job.num_stages};
@@ -268,7 +286,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kFewThreads) {
-    if (threadIdx.x == kFewThreads) copy_weights<kFp8>(job, rows_full, ring);
+    if (threadIdx.x > kFewThreads) return;
+    Copies copies{rows_full, ring};
+    copies.copy<kSideType<kHead>>(job.side);
+    copies.copy<kHead>(job.head);
     return;
   }
   if (static_cast<int>(threadIdx.x) < job.logits.num_suppressed)
@@ -294,19 +315,19 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     ptx::barrier_wait(rows_full, 0);
   }
-  compute<kFp8>(job, small, ring, ptx::shared_address(rows));
+  compute<kHead>(job, small, ring, ptx::shared_address(rows));
 }
 
 int row_bytes(const PackedLinear& head) {
-  return head.set_blocks * (head.type == PackedType::kFp8 ? 256 : 512);
+  return head.in_features * 8 * head.row_value_bytes();
 }
 int num_stages(const PackedLinear& head) {
   return std::min(kMaxStages, (kMaxShared - kSmallBytes - row_bytes(head)) / kStageBytes);
 }
 
-template <bool kFp8, bool kNormed>
+template <PackedType kHead, bool kNormed>
 void launch_kernel(const Stream& stream, const PackedLinear& head, const Job& job) {
-  const auto kernel = head_product_kernel<kFp8, kNormed>;
+  const auto kernel = head_product_kernel<kHead, kNormed>;
   static const bool configured = [&] {
     TANDEM_CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared));
@@ -315,6 +336,18 @@ void launch_kernel(const Stream& stream, const PackedLinear& head, const Job& jo
   (void)configured;
   launch(stream, kernel, dim3(static_cast<unsigned>(head.num_shares)), dim3(kThreads),
          static_cast<size_t>(kSmallBytes + row_bytes(head) + job.num_stages * kStageBytes), job);
+}
+
+template <bool kNormed>
+void launch_for_type(const Stream& stream, const PackedLinear& head, const Job& job) {
+  switch (head.type) {
+    case PackedType::kFp8:
+      return launch_kernel<PackedType::kFp8, kNormed>(stream, head, job);
+    case PackedType::kBF16:
+      return launch_kernel<PackedType::kBF16, kNormed>(stream, head, job);
+    case PackedType::kFp8Weights:
+      return launch_kernel<PackedType::kFp8Weights, kNormed>(stream, head, job);
+  }
 }
 
 Job job_of(const PackedLinear& head, const SideProduct& side, const HeadArgmax& argmax) {
@@ -341,7 +374,8 @@ Job job_of(const PackedLinear& head, const SideProduct& side, const HeadArgmax& 
 }  // namespace
 
 bool takes_head_product(const PackedLinear& head, const SideProduct& side) {
-  const bool side_fits = side.weight == nullptr || (side.weight->type == head.type &&
+  const PackedType side_type = head.type == PackedType::kFp8Weights ? PackedType::kBF16 : head.type;
+  const bool side_fits = side.weight == nullptr || (side.weight->type == side_type &&
                                                     side.weight->in_features == head.in_features &&
                                                     side.weight->num_shares <= head.num_shares);
   return side_fits && head.max_pieces <= 2 && head.num_shares <= few::kMaxShares &&
@@ -362,8 +396,7 @@ void head_product(const Stream& stream, const PackedLinear& head, const SideProd
                   const void* operand, const HeadArgmax& argmax) {
   Job job = job_of(head, side, argmax);
   job.operand = static_cast<const uint8_t*>(operand);
-  (head.type == PackedType::kFp8 ? launch_kernel<true, false>
-                                 : launch_kernel<false, false>)(stream, head, job);
+  launch_for_type<false>(stream, head, job);
 }
 
 void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,
@@ -373,8 +406,7 @@ void head_product(const Stream& stream, const PackedLinear& head, const SideProd
   TANDEM_GPU_CHECK((head.type == PackedType::kFp8) == (rows.input_scale > 0.0F));
   Job job = job_of(head, side, argmax);
   job.normed = rows;
-  (head.type == PackedType::kFp8 ? launch_kernel<true, true>
-                                 : launch_kernel<false, true>)(stream, head, job);
+  launch_for_type<true>(stream, head, job);
 }
 
 }  // namespace tandem::ops::cuda

@@ -20,8 +20,8 @@ struct HeadArgmax {
   void* exchange = nullptr;   // head_exchange_bytes(); zeros at first, every use leaves it so
 };
 
-// Another product of the same rows, of the same type: its partial sums, as product() leaves them
-// for 8 rows.
+// Another product of the same rows, of the head's type, or BF16 where only the head is FP8: its
+// partial sums, as product() leaves them for 8 rows.
 struct SideProduct {
   const PackedLinear* weight = nullptr;  // null: none
   float* partials = nullptr;

@@ -60,6 +60,38 @@ __global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group,
   reinterpret_cast<uint4*>(data)[target] = *reinterpret_cast<const uint4*>(words);
 }
 
+constexpr float kLargestE4M3 = 448.0F;
+
+// A warp for each row.
+__global__ void __launch_bounds__(kThreads)
+    round_rows_kernel(const uint16_t* rows, int num_rows, int in_features, uint8_t* codes,
+                      float* scales) {
+  const int row = static_cast<int>((blockIdx.x * kThreads + threadIdx.x) / 32);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (row >= num_rows) return;
+  const int64_t begin = static_cast<int64_t>(row) * in_features;
+  const auto pair_at = [&](int column) {
+    return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(rows + begin + column));
+  };
+  float largest = 0.0F;
+  bool finite = true;
+  for (int column = lane * 2; column < in_features; column += 64) {
+    const float2 x = pair_at(column);
+    finite = finite && isfinite(x.x) && isfinite(x.y);
+    largest = fmaxf(largest, fmaxf(fabsf(x.x), fabsf(x.y)));
+  }
+  largest = __uint_as_float(__reduce_max_sync(0xffffffffU, __float_as_uint(largest)));
+  finite = __all_sync(0xffffffffU, finite) != 0;
+  float scale = largest == 0.0F ? 1.0F : largest / kLargestE4M3;
+  if (!finite) scale = __int_as_float(0x7fc00000);
+  if (lane == 0) scales[row] = scale;
+  for (int column = lane * 2; column < in_features; column += 64) {
+    const float2 x = pair_at(column);
+    *reinterpret_cast<uint16_t*>(codes + begin + column) =
+        __nv_cvt_float2_to_fp8x2(make_float2(x.x / scale, x.y / scale), __NV_SATFINITE, __NV_E4M3);
+  }
+}
+
 __device__ uint32_t mix(uint64_t x) {  // splitmix64
   x += 0x9E3779B97F4A7C15ULL;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -133,7 +165,7 @@ PackedLinear make_packed_linear(PackedType type, int out_features, int in_featur
 
 PackedLinear make_gated_linear(PackedType type, int intermediate, int in_features,
                                int num_multiprocessors) {
-  TANDEM_GPU_CHECK(intermediate % 16 == 0);
+  TANDEM_GPU_CHECK(intermediate % 16 == 0 && type != PackedType::kFp8Weights);
   constexpr int kHalf = kSetColumns / 2;
   PackedLinear weight;
   weight.type = type;
@@ -151,10 +183,10 @@ PackedLinear make_gated_linear(PackedType type, int intermediate, int in_feature
 void pack_rows(const Stream& stream, const PackedLinear& weight, const void* rows,
                int first_feature, int num_rows) {
   TANDEM_GPU_CHECK(first_feature % 16 == 0 && first_feature + num_rows <= weight.out_features);
-  const int halves = weight.type == PackedType::kFp8 ? 1 : 2;
+  const int halves = weight.type == PackedType::kBF16 ? 2 : 1;
   const int64_t num_units =
       static_cast<int64_t>((num_rows + 15) / 16) * weight.set_blocks * halves * 32;
-  const auto kernel = weight.type == PackedType::kFp8 ? pack_kernel<true> : pack_kernel<false>;
+  const auto kernel = weight.type == PackedType::kBF16 ? pack_kernel<false> : pack_kernel<true>;
   kernel<<<blocks_for(num_units), kThreads, 0, stream.handle>>>(
       weight.data.as<uint8_t>(), static_cast<const uint8_t*>(rows), first_feature / 16,
       weight.gated ? weight.out_features / 32 : -1, num_rows, weight.in_features, weight.set_blocks,
@@ -162,9 +194,17 @@ void pack_rows(const Stream& stream, const PackedLinear& weight, const void* row
   TANDEM_CUDA_CHECK(cudaGetLastError());
 }
 
+void round_rows(const Stream& stream, const void* rows, int num_rows, int in_features,
+                uint8_t* codes, float* scales) {
+  TANDEM_GPU_CHECK(in_features % 2 == 0);
+  round_rows_kernel<<<blocks_for(int64_t{32} * num_rows), kThreads, 0, stream.handle>>>(
+      static_cast<const uint16_t*>(rows), num_rows, in_features, codes, scales);
+  TANDEM_CUDA_CHECK(cudaGetLastError());
+}
+
 void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed) {
   const int64_t num_words = weight.size_bytes() / 4;
-  const auto kernel = weight.type == PackedType::kFp8 ? fill_kernel<true> : fill_kernel<false>;
+  const auto kernel = weight.type == PackedType::kBF16 ? fill_kernel<false> : fill_kernel<true>;
   kernel<<<std::min(blocks_for(num_words), 4096U), kThreads, 0, stream.handle>>>(
       weight.data.as<uint32_t>(), num_words, seed);
   TANDEM_CUDA_CHECK(cudaGetLastError());

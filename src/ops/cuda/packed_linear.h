@@ -16,7 +16,12 @@
 
 namespace tandem::ops::cuda {
 
-enum class PackedType { kFp8, kBF16 };
+// Of a weight, and of the rows that it is multiplied with.
+enum class PackedType {
+  kFp8,         // both E4M3
+  kBF16,        // both BF16
+  kFp8Weights,  // E4M3, and rows of BF16: widened on their way to the tensor cores
+};
 
 // The largest number of rows of one product; more rows take several.
 inline constexpr int kMaxProductRows = 128;
@@ -33,7 +38,9 @@ struct PackedLinear {
   DeviceBuffer data;
 
   int64_t total_blocks() const { return static_cast<int64_t>(num_sets) * set_blocks; }
-  int64_t block_bytes() const { return type == PackedType::kFp8 ? 4096 : 8192; }
+  int64_t block_bytes() const { return type == PackedType::kBF16 ? 8192 : 4096; }
+  // Of the operand, for each input: 1 or 2.
+  int row_value_bytes() const { return type == PackedType::kFp8 ? 1 : 2; }
   int64_t size_bytes() const { return total_blocks() * block_bytes(); }
   // FP32 partial sums of a product with num_rows rows (a multiple of 8).
   int64_t partial_bytes(int num_rows) const {
@@ -57,6 +64,12 @@ PackedLinear make_gated_linear(PackedType type, int intermediate, int in_feature
 // follow those of gate.
 void pack_rows(const Stream& stream, const PackedLinear& weight, const void* rows,
                int first_feature, int num_rows);
+
+// BF16 rows [num_rows, in_features] on the device as E4M3 with a scale for each: scales[r] = the
+// largest magnitude / 448, 1 of a row of zeros; codes = e4m3(x / scale), nearest even. What is not
+// finite makes its row's scale NaN.
+void round_rows(const Stream& stream, const void* rows, int num_rows, int in_features,
+                uint8_t* codes, float* scales);
 
 // Random weights of plausible size, made where they lie: for benchmarks.
 void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed);

@@ -261,34 +261,47 @@ void launch_product(const Stream& stream, const PackedLinear& weight, Job job) {
          alone ? kMostBytes : S::kBytes, job);
 }
 
-template <bool kFp8, bool kGelu, bool kLong>
+template <PackedType kType, bool kGelu, bool kLong>
 void launch_for_tiles(const Stream& stream, const PackedLinear& weight, int num_tiles,
                       const Job& job) {
   switch (num_tiles) {
     case 1:
-      return launch_product<Shape<1, kFp8, kGelu, kLong>>(stream, weight, job);
+      return launch_product<Shape<1, kType, kGelu, kLong>>(stream, weight, job);
     case 2:
-      return launch_product<Shape<2, kFp8, kGelu, kLong>>(stream, weight, job);
+      return launch_product<Shape<2, kType, kGelu, kLong>>(stream, weight, job);
     case 4:
-      return launch_product<Shape<4, kFp8, kGelu, kLong>>(stream, weight, job);
+      return launch_product<Shape<4, kType, kGelu, kLong>>(stream, weight, job);
     case 8:
-      return launch_product<Shape<8, kFp8, kGelu, kLong || kGelu>>(stream, weight, job);
+      return launch_product<Shape<8, kType, kGelu, kLong || kGelu>>(stream, weight, job);
     case 16:
-      return launch_product<Shape<16, kFp8, kGelu, true>>(stream, weight, job);
+      return launch_product<Shape<16, kType, kGelu, true>>(stream, weight, job);
     default:
       check_condition(false, "num_tiles 1, 2, 4, 8 or 16");
   }
 }
 
+template <PackedType kType, bool kGelu>
+void launch_for_length(const Stream& stream, const PackedLinear& weight, int num_tiles,
+                       const Job& job) {
+  const bool is_long = weight.size_bytes() / weight.num_shares >= kLongShare;
+  (is_long ? launch_for_tiles<kType, kGelu, true>
+           : launch_for_tiles<kType, kGelu, false>)(stream, weight, num_tiles, job);
+}
+
 template <bool kGelu>
 void launch_for_weight(const Stream& stream, const PackedLinear& weight, int num_tiles,
                        const Job& job) {
-  const bool is_long = weight.size_bytes() / weight.num_shares >= kLongShare;
-  const auto run = weight.type == PackedType::kFp8 ? is_long ? launch_for_tiles<true, kGelu, true>
-                                                             : launch_for_tiles<true, kGelu, false>
-                   : is_long ? launch_for_tiles<false, kGelu, true>
-                                                   : launch_for_tiles<false, kGelu, false>;
-  run(stream, weight, num_tiles, job);
+  switch (weight.type) {
+    case PackedType::kFp8:
+      return launch_for_length<PackedType::kFp8, kGelu>(stream, weight, num_tiles, job);
+    case PackedType::kBF16:
+      return launch_for_length<PackedType::kBF16, kGelu>(stream, weight, num_tiles, job);
+    case PackedType::kFp8Weights:  // heads alone: their shares are long
+      if constexpr (!kGelu)
+        return launch_for_tiles<PackedType::kFp8Weights, false, true>(stream, weight, num_tiles,
+                                                                      job);
+  }
+  check_condition(false, "a gated weight of FP8 or BF16");
 }
 
 }  // namespace

@@ -29,6 +29,30 @@ __device__ inline uint2 load_shared2(uint32_t address) {
   return value;
 }
 
+// Four E4M3 values as BF16, which holds each of them, NaN too.
+__device__ inline uint2 widen_e4m3(uint32_t codes) {
+  uint2 wide;
+  asm("{\n"
+      ".reg .b16 low, high, a, b;\n"
+      ".reg .b32 two;\n"
+      ".reg .f32 x, y;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 two, low;\n"
+      "mov.b32 {a, b}, two;\n"
+      "cvt.f32.f16 x, a;\n"
+      "cvt.f32.f16 y, b;\n"
+      "cvt.rn.bf16x2.f32 %0, y, x;\n"
+      "cvt.rn.f16x2.e4m3x2 two, high;\n"
+      "mov.b32 {a, b}, two;\n"
+      "cvt.f32.f16 x, a;\n"
+      "cvt.f32.f16 y, b;\n"
+      "cvt.rn.bf16x2.f32 %1, y, x;\n"
+      "}"
+      : "=r"(wide.x), "=r"(wide.y)
+      : "r"(codes));
+  return wide;
+}
+
 // A counter in global memory: what was written before the addition is there for who reads it.
 __device__ inline void add_release(uint32_t* counter, uint32_t value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");

@@ -21,17 +21,18 @@ inline constexpr int kMaxStages = 32;
 
 // The product of kTiles * 8 rows. With a short ring there is room for a neighbour on the
 // multiprocessor; a long one is filled while the small kernel in front of the product runs.
-template <int kTilesIn, bool kFp8In, bool kGeluIn, bool kLongIn>
+template <int kTilesIn, PackedType kType, bool kGeluIn, bool kLongIn>
 struct Shape {
   static constexpr int kTiles = kTilesIn;
-  static constexpr bool kFp8 = kFp8In;
+  static constexpr bool kFp8 = kType == PackedType::kFp8;  // both sides
+  static constexpr bool kWidened = kType == PackedType::kFp8Weights;
   static constexpr bool kGelu = kGeluIn;
   static constexpr bool kLong = kLongIn;
 
-  static constexpr int kBlockBytes = kFp8 ? 4096 : 8192;
-  static constexpr int kTileBytes = kFp8 ? 256 : 512;    // operand of 8 rows in a block
-  static constexpr int kRowBytes = kTiles * kTileBytes;  // of all rows
-  static constexpr int kStageBlocks = kFp8 ? 4 : 2;      // of one stage of the ring
+  static constexpr int kBlockBytes = kFp8 || kWidened ? 4096 : 8192;
+  static constexpr int kTileBytes = kFp8 ? 256 : 512;           // operand of 8 rows in a block
+  static constexpr int kRowBytes = kTiles * kTileBytes;         // of all rows
+  static constexpr int kStageBlocks = 16 * 1024 / kBlockBytes;  // of one stage of the ring
   static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
   static constexpr bool kTwoStages = kTiles <= 4;             // multiplied at once
   static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time

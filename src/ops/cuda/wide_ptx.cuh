@@ -48,7 +48,11 @@ template <typename T, int kCount>
 __device__ inline void pin(T (&values)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    if constexpr (sizeof(T) == 4 && T(0.5F) != T(0))
+    if constexpr (sizeof(T) == 16)
+      asm volatile(""
+                   : "+r"(values[i].x), "+r"(values[i].y), "+r"(values[i].z),
+                     "+r"(values[i].w)::"memory");
+    else if constexpr (sizeof(T) == 4 && T(0.5F) != T(0))
       asm volatile("" : "+f"(values[i])::"memory");
     else
       asm volatile("" : "+r"(values[i])::"memory");

@@ -22,6 +22,7 @@ struct Setup {
   bool use_graphs = true;
   bool assistant = true;
   bool auto_drafts = false;
+  model::DraftHeadFormat draft_head = model::DraftHeadFormat::kCheckpoint;
   std::vector<double> synthetic_rates = {};
 };
 
@@ -45,6 +46,7 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
   options.pair.target = "demo/target";
   if (setup.assistant) options.pair.assistant = "demo/assistant";
   options.pair.check_values = false;
+  options.pair.model.draft_head = setup.draft_head;
   options.on_gpu = setup.on_gpu;
   options.use_graphs = setup.use_graphs;
   options.num_draft_tokens = setup.num_draft_tokens;
@@ -108,6 +110,31 @@ TEST(PairTest, TextDoesNotDependOnDraftsOrCompany) {
         std::printf("K 4, batch %d: mean acceptance length %.2f\n", static_cast<int>(seqs),
                     got.acceptance.mean_acceptance_length());
     }
+}
+
+// A rounded head guesses a little worse, and nothing else changes: for one sequence, for the few
+// rows of a head's own kernel, and for more.
+TEST(PairTest, ARoundedDraftHeadKeepsTheText) {
+  const auto drafted = [](bool on_gpu, model::DraftHeadFormat head, int64_t seqs) {
+    struct Setup setup{.on_gpu = on_gpu, .num_draft_tokens = 4, .max_num_seqs = seqs};
+    setup.draft_head = head;
+    return run(setup, requests(kCount));
+  };
+  using Format = model::DraftHeadFormat;
+  const auto length = [](const Outcome& outcome) {
+    return outcome.acceptance.mean_acceptance_length();
+  };
+  const Outcome stored = drafted(true, Format::kCheckpoint, 1);
+  const Outcome cpu = drafted(false, Format::kFp8, 8);
+  for (const int64_t seqs : {1, 8, 32}) {
+    const Outcome rounded = drafted(true, Format::kFp8, seqs);
+    expect_same_text(rounded, alone(), "batch " + std::to_string(seqs));
+    // Of some 600 rounds; a head that guessed at random would give 1.0.
+    EXPECT_NEAR(length(rounded), length(stored), 0.05 * length(stored));
+    EXPECT_NEAR(length(rounded), length(cpu), 0.05 * length(cpu));
+    std::printf("batch %d: mean acceptance length %.3f, as stored %.3f, on the CPU %.3f\n",
+                static_cast<int>(seqs), length(rounded), length(stored), length(cpu));
+  }
 }
 
 TEST(PairTest, TextDoesNotDependOnGraphsOrChunks) {
