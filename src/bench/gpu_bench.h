@@ -31,8 +31,9 @@ base::Result<double> gpu_read_bandwidth();
 
 // {"read_gb_per_s", "peer", "ops": [...], "prompt_ops": [...], "chains": [...], "kernels": [...]}.
 // ops: the keys of run_ops_bench, and us_dependent, cublaslt_us, times_cublaslt (cublaslt_us / us).
-// A product of few rows leaves partial sums, which the kernel behind it adds; cuBLASLt leaves BF16,
-// as do ours of prompts.
+// A product of few rows leaves partial sums, which the kernel behind it adds, gate and up the next
+// operand ("with_gelu"), and a head of up to 8 rows its tokens ("with_argmax"); cuBLASLt leaves
+// BF16, as do ours of prompts.
 base::Result<nlohmann::ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models,
                                                        const GpuOpsOptions& options);
 

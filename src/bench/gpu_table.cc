@@ -22,11 +22,19 @@ std::string count(const ordered_json& one, const char* key) {
   return one.contains(key) ? std::to_string(one[key].get<int64_t>()) : "-";
 }
 
+// Says what ours does in the same kernel, and the peer does not.
+std::string name_of(const ordered_json& one) {
+  const auto name = one["name"].get<std::string>();
+  return one.contains("with_gelu")     ? name + " + GELU"
+         : one.contains("with_argmax") ? name + " + argmax"
+                                       : name;
+}
+
 std::string products(const ordered_json& ops) {
   Table table({"projection", "in", "out", "format", "rows", "us", "us dependent", "GB/s", "of read",
                "cuBLASLt us", "x cuBLASLt"});
   for (const ordered_json& one : ops)
-    table.add({one["name"], count(one, "in"), count(one, "out"), one["format"], count(one, "rows"),
+    table.add({name_of(one), count(one, "in"), count(one, "out"), one["format"], count(one, "rows"),
                number(one, "us", 1), number(one, "us_dependent", 1), number(one, "gb_per_s", 0),
                percent(one, "share_of_read"), number(one, "cublaslt_us", 1),
                number(one, "times_cublaslt", 2)});

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "bench/gpu/graph_timer.h"
 #include "bench/ops_bench.h"
 #include "ops/cuda/gelu_product.h"
+#include "ops/cuda/head_product.h"
 
 namespace tandem::bench {
 namespace {
@@ -84,6 +86,39 @@ struct Buffers {
   DeviceBuffer partials;
   DeviceBuffer exchange;
 };
+
+// What a head of few rows needs beside its weights: it is multiplied where its argmax is found, and
+// leaves tokens.
+struct HeadBuffers {
+  explicit HeadBuffers(const PackedLinear& head)
+      : exchange(ops::cuda::head_exchange_bytes(head)),
+        scratch(ops::cuda::argmax_scratch_bytes(ops::cuda::kMaxHeadRows)),
+        tokens(sizeof(int32_t) * ops::cuda::kMaxHeadRows) {
+    for (const DeviceBuffer* buffer : {&exchange, &scratch})
+      TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
+  }
+  void choose(const Stream& stream, const PackedLinear& head, const DeviceBuffer& operand,
+              int64_t rows) const {
+    ops::cuda::HeadArgmax argmax;
+    argmax.logits.num_rows = static_cast<int>(rows);
+    argmax.logits.vocab_size = head.out_features;
+    // filled() and fill_random() give sums near 3e-12: logits should spread as real ones do.
+    argmax.logits.scale = 1e12F;
+    argmax.logits.cap = 30.0F;
+    argmax.scratch = scratch.data();
+    argmax.tokens = tokens.as<int32_t>();
+    argmax.exchange = exchange.data();
+    ops::cuda::head_product(stream, head, {}, operand.data(), argmax);
+  }
+
+  DeviceBuffer exchange;
+  DeviceBuffer scratch;
+  DeviceBuffer tokens;
+};
+
+bool is_head(const LinearShape& shape, const PackedLinear& weight) {
+  return shape.name.ends_with("head") && ops::cuda::takes_head_product(weight, {});
+}
 
 double library_us(const GpuFacts& facts, const PackedLinear& first, int64_t rows,
                   std::span<const PackedLinear> copies, size_t launches) {
@@ -162,15 +197,23 @@ ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape, Pack
   do copies.push_back(random_weight(shape, type, facts.num_multiprocessors, copies.size()));
   while (static_cast<int64_t>(copies.size()) * copies[0].size_bytes() < kDefeatBytes);
   const Buffers buffers(std::span<const PackedLinear>{copies}.first(1));
+  std::optional<HeadBuffers> head;
+  if (is_head(shape, copies[0])) head.emplace(copies[0]);
   const size_t launches = std::max<size_t>(copies.size(), 8);
   auto results = ordered_json::array();
   double one_row = 0;
   for (const int64_t count : rows) {
+    const bool chooses = head && count <= ops::cuda::kMaxHeadRows;
+    const auto launch = [&](const Stream& stream, const PackedLinear& weight) {
+      if (chooses)
+        head->choose(stream, weight, buffers.operand, count);
+      else
+        buffers.multiply(stream, weight, count);
+    };
     const auto time = [&](bool dependent) {
       return time_graph(
                  [&](const Stream& stream) {
-                   for (size_t i = 0; i < launches; ++i)
-                     buffers.multiply(stream, copies[i % copies.size()], count);
+                   for (size_t i = 0; i < launches; ++i) launch(stream, copies[i % copies.size()]);
                  },
                  dependent) /
              static_cast<double>(launches);
@@ -179,6 +222,7 @@ ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape, Pack
     ordered_json one = op_line(shape, count, us * 1e-6, facts.read_bandwidth);
     one["us_dependent"] = time(true);
     if (ops::cuda::takes_gelu_product(copies[0])) one["with_gelu"] = true;
+    if (chooses) one["with_argmax"] = true;
     if (count == 1) one_row = us;
     if (one_row > 0) one["times_one_row"] = us / one_row;
     if (facts.library != nullptr)
