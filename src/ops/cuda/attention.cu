@@ -14,6 +14,8 @@
 // bytes], chunks of 16 bytes exchanged by key.
 #include "ops/cuda/attention.h"
 
+#include <algorithm>
+
 #include "ops/cuda/attention_copies.cuh"
 #include "ops/cuda/attention_ptx.cuh"
 #include "ops/cuda/ptx.cuh"
@@ -536,9 +538,11 @@ template <int kDim, int kMostPairs>
 void launch_segments(const Stream& stream, Job job) {
   using P = Plan<kDim, kMostPairs>;
   auto* const kernel = attention_kernel<kDim, kMostPairs>;
+  // Cards with less shared memory have shorter rings.
+  static const int most_ring = std::min(P::kRing, P::ring_in(max_shared_bytes()));
   static const bool ready = [kernel] {
     TANDEM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           P::bytes(P::kRing)));
+                                           P::bytes(most_ring)));
     return true;
   }();
   (void)ready;
@@ -553,7 +557,7 @@ void launch_segments(const Stream& stream, Job job) {
   const int grid = items < blocks ? static_cast<int>(items) : blocks;
   job.most_rows = kMostPairs / job.group < kTileRows ? kMostPairs / job.group : kTileRows;
   job.least_rows = 16 / job.group < kTileRows ? 16 / job.group : kTileRows;
-  job.ring_size = items <= 2 * blocks ? P::kSmallRing : P::kRing;
+  job.ring_size = items <= 2 * blocks ? std::min(P::kSmallRing, most_ring) : most_ring;
   launch(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
          static_cast<size_t>(P::bytes(job.ring_size)), job);
 }
@@ -568,7 +572,9 @@ bool use_narrow(const Job& job) {
 
 template <int kDim>
 void launch_all(const Stream& stream, const Job& job) {
-  if (use_narrow(job))
+  using Wide = Plan<kDim, kMaxPairs>;
+  static const bool has_room = Wide::ring_in(max_shared_bytes()) >= Wide::kLeastRing;
+  if (!has_room || use_narrow(job))
     launch_segments<kDim, 16>(stream, job);
   else
     launch_segments<kDim, kMaxPairs>(stream, job);

@@ -45,6 +45,7 @@ struct Plan {
   static constexpr int kQueryAt = (static_cast<int>(sizeof(Control)) + 1023) / 1024 * 1024;
   static constexpr int kWeightAt = kQueryAt + kMostPairs * kDim * 2;  // [keys / 64][pairs][64]
   static constexpr int kRingAt = kWeightAt + kMostPairs * kKeys * 2;
+  static constexpr int kLeastRing = kHalves == 1 && kColumns > 3 ? kColumns : 3;
   static constexpr int ring_in(int shared_bytes) {
     const int places = (shared_bytes - kRingAt) / kPieceBytes;
     return places < kMaxRing ? places : kMaxRing;
@@ -53,7 +54,7 @@ struct Plan {
   // Leaves room for a thread block of a product (product.cu).
   static constexpr int kSmallRing = ring_in(114 * 1024) > 3 ? ring_in(114 * 1024) : kRing;
   static constexpr int bytes(int ring) { return kRingAt + ring * kPieceBytes; }
-  static_assert(kRing >= 3);
+  static_assert(kRing >= kLeastRing);
 };
 
 // The next place of the ring.

@@ -17,7 +17,8 @@ static_assert(kMaxNormedHidden == 4 * kFewThreads);
 // Of one tile of eight rows: bytes of a block's weights and rows, and how many blocks of E4M3 go to
 // FP32 registers together.
 template <bool kFp8>
-using OneTile = few::Shape<1, kFp8 ? PackedType::kFp8 : PackedType::kBF16, false, false>;
+using OneTile =
+    few::Shape<1, kFp8 ? PackedType::kFp8 : PackedType::kBF16, false, few::RingLength::kShort>;
 
 // What threads of a norm hold before they wait for the sums.
 struct NormConstants {

@@ -13,7 +13,7 @@ namespace {
 constexpr int kThreads = kFewThreads + 32;  // one more warp copies
 constexpr int kStageBytes = 16 * 1024;
 constexpr int kMaxStages = 13;
-constexpr int kMaxShared = 226 * 1024;
+constexpr int kMostShared = 226 * 1024;  // or what the card has
 constexpr unsigned kAll = 0xffffffffU;
 
 struct Small {
@@ -47,7 +47,7 @@ struct Job {
 };
 
 template <PackedType kType>
-using Bytes = few::Shape<1, kType, false, false>;
+using Bytes = few::Shape<1, kType, false, few::RingLength::kShort>;
 // The side product has the head's rows.
 template <PackedType kHead>
 constexpr PackedType kSideType = kHead == PackedType::kFp8Weights ? PackedType::kBF16 : kHead;
@@ -321,8 +321,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 int row_bytes(const PackedLinear& head) {
   return head.in_features * 8 * head.row_value_bytes();
 }
+int max_shared() {
+  return std::min(kMostShared, max_shared_bytes());
+}
 int num_stages(const PackedLinear& head) {
-  return std::min(kMaxStages, (kMaxShared - kSmallBytes - row_bytes(head)) / kStageBytes);
+  return std::min(kMaxStages, (max_shared() - kSmallBytes - row_bytes(head)) / kStageBytes);
 }
 
 template <PackedType kHead, bool kNormed>
@@ -330,7 +333,7 @@ void launch_kernel(const Stream& stream, const PackedLinear& head, const Job& jo
   const auto kernel = head_product_kernel<kHead, kNormed>;
   static const bool configured = [&] {
     TANDEM_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared));
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, max_shared()));
     return true;
   }();
   (void)configured;
@@ -379,7 +382,7 @@ bool takes_head_product(const PackedLinear& head, const SideProduct& side) {
                                                     side.weight->in_features == head.in_features &&
                                                     side.weight->num_shares <= head.num_shares);
   return side_fits && head.max_pieces <= 2 && head.num_shares <= few::kMaxShares &&
-         num_stages(head) >= 4;
+         num_stages(head) >= 2;
 }
 
 bool takes_head_product(const PackedLinear& head, const SideProduct& side,

@@ -220,7 +220,7 @@ __device__ void compute_share(const Job& job, int begin, int end, Ring<S> ring) 
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
+__device__ void work_on(const Job& job) {
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   const Ring<S> ring{ptx::shared_address(shared)};
@@ -246,8 +246,17 @@ __global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
 }
 
 template <typename S>
+__global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
+  if constexpr (S::kIsUsed)
+    work_on<S>(job);
+  else
+    __trap();
+}
+
+template <typename S>
 void launch_product(const Stream& stream, const PackedLinear& weight, Job job) {
-  constexpr int kMostBytes = S::kBytes > kOwnBytes ? S::kBytes : kOwnBytes;
+  // On a small card no two thread blocks fit anyway.
+  constexpr int kMostBytes = S::kSmallCard || S::kBytes > kOwnBytes ? S::kBytes : kOwnBytes;
   static const bool configured = [] {
     TANDEM_CUDA_CHECK(cudaFuncSetAttribute(
         product_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes));
@@ -261,20 +270,21 @@ void launch_product(const Stream& stream, const PackedLinear& weight, Job job) {
          alone ? kMostBytes : S::kBytes, job);
 }
 
-template <PackedType kType, bool kGelu, bool kLong>
+template <PackedType kType, bool kGelu, RingLength kRing>
 void launch_for_tiles(const Stream& stream, const PackedLinear& weight, int num_tiles,
                       const Job& job) {
+  constexpr RingLength kManyRows = kRing == RingLength::kShort ? RingLength::kLong : kRing;
   switch (num_tiles) {
     case 1:
-      return launch_product<Shape<1, kType, kGelu, kLong>>(stream, weight, job);
+      return launch_product<Shape<1, kType, kGelu, kRing>>(stream, weight, job);
     case 2:
-      return launch_product<Shape<2, kType, kGelu, kLong>>(stream, weight, job);
+      return launch_product<Shape<2, kType, kGelu, kRing>>(stream, weight, job);
     case 4:
-      return launch_product<Shape<4, kType, kGelu, kLong>>(stream, weight, job);
+      return launch_product<Shape<4, kType, kGelu, kRing>>(stream, weight, job);
     case 8:
-      return launch_product<Shape<8, kType, kGelu, kLong || kGelu>>(stream, weight, job);
+      return launch_product<Shape<8, kType, kGelu, kGelu ? kManyRows : kRing>>(stream, weight, job);
     case 16:
-      return launch_product<Shape<16, kType, kGelu, true>>(stream, weight, job);
+      return launch_product<Shape<16, kType, kGelu, kManyRows>>(stream, weight, job);
     default:
       check_condition(false, "num_tiles 1, 2, 4, 8 or 16");
   }
@@ -283,9 +293,16 @@ void launch_for_tiles(const Stream& stream, const PackedLinear& weight, int num_
 template <PackedType kType, bool kGelu>
 void launch_for_length(const Stream& stream, const PackedLinear& weight, int num_tiles,
                        const Job& job) {
-  const bool is_long = weight.size_bytes() / weight.num_shares >= kLongShare;
-  (is_long ? launch_for_tiles<kType, kGelu, true>
-           : launch_for_tiles<kType, kGelu, false>)(stream, weight, num_tiles, job);
+  static const bool small_card = max_shared_bytes() < ring_bytes(RingLength::kLong);
+  // Weights of E4M3 with rows of BF16 are heads: their shares are long.
+  const bool is_long =
+      kType == PackedType::kFp8Weights || weight.size_bytes() / weight.num_shares >= kLongShare;
+  if (small_card)
+    launch_for_tiles<kType, kGelu, RingLength::kSmallCard>(stream, weight, num_tiles, job);
+  else if (is_long)
+    launch_for_tiles<kType, kGelu, RingLength::kLong>(stream, weight, num_tiles, job);
+  else if constexpr (kType != PackedType::kFp8Weights)
+    launch_for_tiles<kType, kGelu, RingLength::kShort>(stream, weight, num_tiles, job);
 }
 
 template <bool kGelu>
@@ -296,10 +313,9 @@ void launch_for_weight(const Stream& stream, const PackedLinear& weight, int num
       return launch_for_length<PackedType::kFp8, kGelu>(stream, weight, num_tiles, job);
     case PackedType::kBF16:
       return launch_for_length<PackedType::kBF16, kGelu>(stream, weight, num_tiles, job);
-    case PackedType::kFp8Weights:  // heads alone: their shares are long
+    case PackedType::kFp8Weights:
       if constexpr (!kGelu)
-        return launch_for_tiles<PackedType::kFp8Weights, false, true>(stream, weight, num_tiles,
-                                                                      job);
+        return launch_for_length<PackedType::kFp8Weights, false>(stream, weight, num_tiles, job);
   }
   check_condition(false, "a gated weight of FP8 or BF16");
 }

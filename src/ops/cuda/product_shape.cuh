@@ -1,6 +1,7 @@
 // How the product of few rows (product.cu) divides its work and its shared memory.
 #pragma once
 
+#include "ops/cuda/card.cuh"
 #include "ops/cuda/gelu_product.h"
 #include "ops/cuda/packed_linear.h"
 #include "ops/cuda/ptx.cuh"
@@ -20,14 +21,21 @@ inline constexpr int kHeldBack = 2;
 inline constexpr int kMaxStages = 32;
 
 // The product of kTiles * 8 rows. With a short ring there is room for a neighbour on the
-// multiprocessor; a long one is filled while the small kernel in front of the product runs.
-template <int kTilesIn, PackedType kType, bool kGeluIn, bool kLongIn>
+// multiprocessor; a long one is filled while the small kernel in front of the product runs. Cards
+// with little shared memory have a ring of their own.
+enum class RingLength { kShort, kLong, kSmallCard };
+constexpr int ring_bytes(RingLength length) {
+  return (length == RingLength::kShort ? 108 : length == RingLength::kLong ? 216 : 97) * 1024;
+}
+template <int kTilesIn, PackedType kType, bool kGeluIn, RingLength kRing>
 struct Shape {
   static constexpr int kTiles = kTilesIn;
   static constexpr bool kFp8 = kType == PackedType::kFp8;  // both sides
   static constexpr bool kWidened = kType == PackedType::kFp8Weights;
   static constexpr bool kGelu = kGeluIn;
-  static constexpr bool kLong = kLongIn;
+  // Whether it is for cards with little shared memory, and whether it is for the card at hand.
+  static constexpr bool kSmallCard = kRing == RingLength::kSmallCard;
+  static constexpr bool kIsUsed = kSmallCard == card::kSmallShared;
 
   static constexpr int kBlockBytes = kFp8 || kWidened ? 4096 : 8192;
   static constexpr int kTileBytes = kFp8 ? 256 : 512;           // operand of 8 rows in a block
@@ -37,9 +45,10 @@ struct Shape {
   static constexpr bool kTwoStages = kTiles <= 4;             // multiplied at once
   static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time
   static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
-  static constexpr int kStages = ((kLong ? 216 : 108) * 1024 - kStagingBytes) / kStageBytes;
-  static_assert(kStages >= 4 && kStages <= kMaxStages);
+  static constexpr int kStages = (ring_bytes(kRing) - kStagingBytes) / kStageBytes;
+  static_assert(kStages >= (kSmallCard && kTiles > 4 ? 2 : 4) && kStages <= kMaxStages);
   static constexpr int kBytes = kStages * kStageBytes + (2 * kStages + 2) * 8 + kStagingBytes;
+  static_assert(!kSmallCard || kBytes <= 99 * 1024);
   // Of how many tiles the sums fit into the weights of a stage.
   static constexpr int stage_tiles() { return kStageBlocks * kBlockBytes / kTileSumBytes; }
 };

@@ -20,7 +20,7 @@ struct Small {
   uint64_t rows_full;
 };
 constexpr int kSmallBytes = sizeof(Small);
-constexpr int kMaxShared = 224 * 1024;
+constexpr int kMostShared = 224 * 1024;  // or what the card has
 static_assert(kFewRows <= 8);
 
 enum class Source { kOperand, kNormed, kInput };
@@ -235,6 +235,9 @@ __global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_c
   multiply_share<kFp8, kJoined, kSource == Source::kNormed>(job, share, places);
 }
 
+int max_shared() {
+  return std::min(kMostShared, max_shared_bytes());
+}
 int share_blocks(const PackedLinear& weight) {
   return static_cast<int>((weight.total_blocks() + weight.num_shares - 1) / weight.num_shares);
 }
@@ -249,7 +252,7 @@ void launch_kernel(const Stream& stream, const PackedLinear& weight, const Job& 
   const auto kernel = row_product_kernel<kFp8, kSource, kJoined>;
   static const bool configured = [&] {
     TANDEM_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared));
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, max_shared()));
     return true;
   }();
   (void)configured;
@@ -291,7 +294,7 @@ bool takes_normed_rows(const Partials& sums, int hidden) {
 
 bool takes_row_product(const PackedLinear& weight) {
   return shared_bytes(weight, std::max(share_blocks(weight), kMaxNormedHidden / 32)) <=
-             kMaxShared &&
+             max_shared() &&
          share_blocks(weight) * weight.block_bytes() <= kMaxRuns * kRunBytes &&
          (!weight.gated || weight.max_pieces == 1);
 }
