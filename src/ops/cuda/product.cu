@@ -56,7 +56,14 @@ __device__ inline void add_published(float (&sums)[S::kTiles * 4], Ring<S> ring,
 #pragma unroll
   for (int i = 0; i < S::kTiles; ++i) {
     if (i % S::stage_tiles() == 0) {
-      if (i > 0) place.advance();
+      if (i > 0) {
+        // Where the ring has no room for all of them.
+        if (S::kStages * S::stage_tiles() < S::kTiles) {
+          __syncwarp();
+          if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.empty(place.stage));
+        }
+        place.advance();
+      }
       ptx::barrier_wait(ring.full(place.stage), place.parity);
     }
     const uint4 first = ptx::load_shared(ring.weights(place.stage) +
