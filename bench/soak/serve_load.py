@@ -5,8 +5,8 @@ usage: bench/soak/serve_load.py [--device cuda|cpu] [--target DIR --assistant DI
 
 The pair is one of bench/configs with random weights, the demo pair's tokenizer and made-up acceptance, so what is asked
 are token ids. Every load runs twice, in the server and in the engine, and the second one counts: graphs are recorded in the
-first. A third load of the server samples as Gemma's own defaults do (top-k 64, top-p 0.95). Closed loop: a client sends the
-next prompt when it has its answer. Needs the built program alone (TANDEM, or build/release/tandem).
+first. A third load of the server samples as Gemma's own defaults do (top-k 64, top-p 0.95), and --asked adds others. Closed
+loop: a client sends the next prompt when it has its answer. Needs the built program alone (TANDEM, or build/release/tandem).
 """
 
 import argparse
@@ -53,8 +53,25 @@ def load_flags(options, clients):
             str(options.output_len)]
 
 
-GREEDY = ["--temperature", "0"]
-SAMPLED = ["--temperature", "1", "--extra-body", json.dumps({"top_k": 64, "top_p": 0.95})]
+GREEDY = ["--ignore-eos", "--temperature", "0"]
+
+
+def asking(temperature, **extra):
+    # A grammar ends when it ends.
+    endless = [] if "structured_outputs" in extra else ["--ignore-eos"]
+    return endless + ["--temperature", str(temperature), "--extra-body", json.dumps(extra)]
+
+
+SAMPLED = asking(1, top_k=64, top_p=0.95)
+# What else requests may ask; with random weights a grammar's tokens are never the likely ones, and drafts never fit it.
+ASKED = {"logprobs": asking(0, logprobs=5),
+         "sampled-logprobs": asking(1, top_k=64, top_p=0.95, logprobs=5),
+         "penalties": asking(1, top_k=64, top_p=0.95, presence_penalty=0.5, frequency_penalty=0.5),
+         "bias": asking(0, logit_bias={"500": 2, "501": -100}),
+         "json": asking(0, structured_outputs={"json": {"type": "array", "items": {"type": "integer"}, "minItems": 500}}),
+         "regex": asking(0, structured_outputs={"regex": "[a-z ]+!"}),
+         "no-top-k": asking(1, top_k=-1, top_p=0.95),
+         "temperature-alone": asking(1, top_k=-1, top_p=1)}
 
 
 def over_http(options, target):
@@ -63,7 +80,7 @@ def over_http(options, target):
     most = max(options.clients)
     with bench.Server(*model_flags(options), "--max-num-seqs", str(most), drafts=0, target=target) as server:
         def load(clients, sampling):
-            return bench.bench_serve(server.port, *load_flags(options, clients), "--ignore-eos", *sampling,
+            return bench.bench_serve(server.port, *load_flags(options, clients), *sampling,
                                      "--max-concurrency", str(clients), "--metric-percentiles", "50,90,99")
 
         ready = server.ready_seconds
@@ -71,6 +88,12 @@ def over_http(options, target):
             load(clients, GREEDY)
             reports[clients] = load(clients, GREEDY)
             reports[clients]["sampled"] = load(clients, SAMPLED)
+            reports[clients]["asked"] = {}
+            for name in options.asked:
+                report = load(clients, ASKED[name])
+                reports[clients]["asked"][name] = {key: report[key] for key in FIGURES if key in report}
+                print("{:3} clients, {}: {:.1f} tokens/s, ITL median {:.2f} ms, {} failed".format(
+                    clients, name, report["output_throughput"], report["median_itl_ms"], report["failed"]), flush=True)
     return ready, reports
 
 
@@ -100,6 +123,7 @@ def measure(options):
             report["loads"].append({"clients": clients, "engine_tokens_per_s": alone["output_tokens_per_second"],
                                     "engine_mean_step_ms": alone["mean_step_ms"], "cost_of_http": round(cost, 4),
                                     "sampled_tokens_per_s": http["sampled"]["output_throughput"],
+                                    "asked": http["asked"],
                                     **{key: http[key] for key in FIGURES if key in http}})
             print("{:3} clients: {:8.1f} tokens/s, sampled {:8.1f}, engine alone {:8.1f}, HTTP costs {:5.1f} %; TTFT median "
                   "{:.1f} p99 {:.1f} ms; ITL median {:.2f} p99 {:.2f} ms".format(
@@ -120,6 +144,8 @@ def main():
     parser.add_argument("--assistant", default=str(CONFIGS / "gemma-4-12B-it-assistant-fp8"))
     parser.add_argument("--layers", type=int, default=0, help="of the target; 0: all")
     parser.add_argument("--clients", default="1,8,32,64", type=lambda text: [int(one) for one in text.split(",")])
+    parser.add_argument("--asked", default="", type=lambda text: [one for one in text.split(",") if one],
+                        help="more loads, of " + ", ".join(ASKED))
     parser.add_argument("--rounds", type=int, default=2, help="prompts for each client")
     parser.add_argument("--drafts", type=int, default=4)
     parser.add_argument("--length", type=float, default=2.76, help="mean acceptance length that is made up")

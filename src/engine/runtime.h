@@ -39,6 +39,7 @@ struct RuntimeOptions {
   bool on_gpu = false;
   double gpu_memory_utilization = 0.9;
   bool use_graphs = true;
+  bool whole_rows = false;  // for tests: DeviceStepOptions
 };
 
 class Runtime {

@@ -86,6 +86,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .synthetic_seed = options.seed,
       .suppress_tokens = engine.suppress_tokens,
       .use_graphs = options.use_graphs,
+      .whole_rows = options.whole_rows,
       .measures_times = options.auto_drafts};
   TANDEM_ASSIGN_OR_RETURN(
       auto device_step,

@@ -40,6 +40,7 @@ struct DeviceStepOptions {
   uint64_t synthetic_seed = 0;
   std::vector<int32_t> suppress_tokens;  // of the target: what a plain greedy sampler leaves out
   bool use_graphs = true;
+  bool whole_rows = false;      // for tests: where the host chooses, it looks at whole rows
   bool measures_times = false;  // fills SpecResult's times, at the cost of three small kernels
 };
 

@@ -1,55 +1,94 @@
-// Steps in which the host chooses tokens. The device drafts and runs the target; to the host come
-// the likeliest tokens of each row, or, where penalties, masks or log-probabilities need them,
-// whole rows of logits, a pass at a time.
+// Steps in which the host chooses tokens. The device drafts, runs the target and tells of each row
+// what mostly decides; rows that stay undecided lie on the device until the host has chosen.
 #include <algorithm>
-#include <array>
+#include <optional>
 
 #include "gpu/pair_step.h"
-#include "sampling/score.h"
 #include "speculation/emit.h"
 
 namespace tandem::gpu {
 
 using ops::cuda::KeptState;
-using ops::cuda::TopTokens;
 using speculation::SpecBatch;
 using speculation::SpecResult;
 using speculation::SpecSequence;
 
 namespace {
 
-sampling::TokenChoice choose_among(const TopTokens& top, const sampling::Sampler& sampler,
-                                   int64_t position) {
-  std::array<sampling::Candidate, ops::cuda::kTopTokens> candidates;
-  const auto count = static_cast<size_t>(top.count);
-  for (size_t i = 0; i < count; ++i) candidates[i] = {top.logits[i], top.ids[i]};
-  return sampler.choose_among(std::span(candidates).first(count), position);
+// Passes with logits take turns.
+int slot_of(const StepLayout& layout, size_t pass) {
+  const auto before = std::ranges::count_if(
+      layout.passes.begin(), layout.passes.begin() + static_cast<std::ptrdiff_t>(pass),
+      [](const PlannedPass& p) { return p.needs_logits; });
+  return static_cast<int>(before % LogitRows::kSlots);
+}
+
+// Whether nobody will need a row of logits whose slot has been taken since; `whole`: all need
+// theirs.
+bool rows_stay(const SpecBatch& batch, const StepLayout& layout, bool whole) {
+  const auto with_logits =
+      std::ranges::count_if(layout.passes, [](const PlannedPass& p) { return p.needs_logits; });
+  if (with_logits <= LogitRows::kSlots) return true;
+  return !whole && std::ranges::all_of(layout.entries, [&](const PlannedEntry& entry) {
+    const SpecSequence& sequence = batch.sequences[entry.sequence];
+    return sequence.constraint == nullptr &&
+           sequence.sampler->needs_no_row(ops::cuda::kLikeliest) &&
+           sequence.sampler->params().logprob_token_ids.empty();
+  });
+}
+
+// The first mask of every constraint, while the device works: it stays until the token is taken.
+void prepare_masks(const SpecBatch& batch, const StepLayout& layout) {
+  for (const PlannedEntry& entry : layout.entries)
+    if (base::TokenConstraint* const constraint = batch.sequences[entry.sequence].constraint)
+      (void)constraint->allowed();
 }
 
 }  // namespace
 
-void PairStep::run_with_candidates(const SpecBatch& batch, const StepLayout& layout,
-                                   SpecResult& result) {
-  if (host_top_.size_bytes() == 0) {
-    const auto vocab_size = static_cast<int>(target_.config().vocab_size);
-    const auto rows = static_cast<size_t>(control_.sizes().max_passes) * kPassRows;
-    top_ = ops::cuda::DeviceBuffer(rows * sizeof(TopTokens));
-    host_top_ = ops::cuda::PinnedBuffer(rows * sizeof(TopTokens));
-    top_scratch_ = ops::cuda::DeviceBuffer(ops::cuda::top_scratch_bytes(kPassRows, vocab_size));
+void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+  if (rows_ == nullptr)
+    rows_ = std::make_unique<LogitRows>(control_.sizes().max_passes, control_.sizes().max_entries,
+                                        target_.config().vocab_size, options_.whole_rows);
+  rows_->questions().fill(batch, layout);
+  if (rows_stay(batch, layout, options_.whole_rows)) {
+    launch_step(layout, Choice::kHost);
+    prepare_masks(batch, layout);
+    TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+    for (size_t i = 0; i < layout.passes.size(); ++i) finish_pass(batch, layout, i, result);
+  } else {
+    run_passes(batch, layout, result);
   }
-  launch_step(layout, Choice::kCandidates);
-  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
   add_times(layout, result);
-  for (size_t i = 0; i < layout.passes.size(); ++i) {
-    if (!layout.passes[i].needs_logits) continue;
-    const TopTokens* const rows = host_top_.as<TopTokens>() + i * kPassRows;
-    emit_pass(
-        batch, layout, i,
-        [rows](const sampling::Sampler& sampler, int64_t place, int64_t position,
-               sampling::TokenMask) { return choose_among(rows[place], sampler, position); },
-        result);
-  }
   keep_states();
+}
+
+void PairStep::run_passes(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+  control_.copy_to_device(stream_);
+  rows_->questions().copy_to_device(stream_);
+  record_moment(Moment::kBegin);
+  record_drafts(layout);
+  record_moment(Moment::kDrafted);
+  record_draft_copies();
+  next_wide_ = 0;
+  std::optional<size_t> running;  // its tokens are still to be chosen
+  for (size_t i = 0; i < layout.passes.size(); ++i) {
+    record_pass(layout, i);
+    if (!layout.passes[i].needs_logits) continue;
+    record_rows(layout, i);
+    rows_->mark_end(stream_, slot_of(layout, i));
+    if (running) {
+      rows_->wait_for_end(slot_of(layout, *running));
+      finish_pass(batch, layout, *running, result);
+    } else {
+      prepare_masks(batch, layout);
+    }
+    running = i;
+  }
+  record_wide(layout, layout.wide.size());
+  record_moment(Moment::kEnd);
+  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+  if (running) finish_pass(batch, layout, *running, result);
 }
 
 void PairStep::record_draft_copies() {
@@ -61,51 +100,13 @@ void PairStep::record_draft_copies() {
                                     stream_.handle));
 }
 
-void PairStep::record_top(size_t index, const ops::cuda::HeadLogits& head) {
-  TopTokens* const rows = top_.as<TopTokens>() + index * kPassRows;
-  ops::cuda::top_rows(stream_, head, top_scratch_.data(), rows);
-  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_top_.as<TopTokens>() + index * kPassRows, rows,
-                                    static_cast<size_t>(head.num_rows) * sizeof(TopTokens),
-                                    cudaMemcpyDeviceToHost, stream_.handle));
-}
-
-void PairStep::run_with_logits(const SpecBatch& batch, const StepLayout& layout,
-                               SpecResult& result) {
-  const auto vocab = static_cast<size_t>(target_.config().vocab_size);
-  if (host_logits_.size_bytes() == 0) {
-    logits_ = ops::cuda::DeviceBuffer(kPassRows * vocab * sizeof(float));
-    host_logits_ = ops::cuda::PinnedBuffer(kPassRows * vocab * sizeof(float));
-  }
-  control_.copy_to_device(stream_);
-  record_drafts(layout);
-  record_draft_copies();
-  const auto choose = [this](const sampling::Sampler& sampler, int64_t place, int64_t position,
-                             sampling::TokenMask allowed) {
-    return sampler.choose(host_logits_at(place), position, allowed);
-  };
-  next_wide_ = 0;
-  for (size_t i = 0; i < layout.passes.size(); ++i) {
-    const PlannedPass& pass = layout.passes[i];
-    record_pass(layout, i);
-    if (!pass.needs_logits) continue;
-    ops::cuda::HeadLogits head = head_of(pass);
-    head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
-    ops::cuda::full_logits(stream_, head, nullptr, head.num_rows, logits_.as<float>());
-    TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_logits_.as<void>(), logits_.data(),
-                                      static_cast<size_t>(head.num_rows) * vocab * sizeof(float),
-                                      cudaMemcpyDeviceToHost, stream_.handle));
-    TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
-    score_pass(batch, layout, i, result);
-    emit_pass(batch, layout, i, choose, result);
-  }
-  record_wide(layout, layout.wide.size());
-  keep_states();
-  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
-}
-
-std::span<const float> PairStep::host_logits_at(int64_t place) const {
-  const int64_t vocab = target_.config().vocab_size;
-  return {host_logits_.as<float>() + place * vocab, static_cast<size_t>(vocab)};
+void PairStep::record_rows(const StepLayout& layout, size_t index) {
+  const PlannedPass& pass = layout.passes[index];
+  ops::cuda::HeadLogits head = head_of(pass);
+  head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
+  rows_->record(stream_, index, slot_of(layout, index), head,
+                control_.device().sequences + index * kPassRows,
+                control_.device().positions + index * kPassRows);
 }
 
 void PairStep::score_pass(const SpecBatch& batch, const StepLayout& layout, size_t pass,
@@ -116,13 +117,16 @@ void PairStep::score_pass(const SpecBatch& batch, const StepLayout& layout, size
     const auto index = static_cast<size_t>(rows[i].position - sequence.start_position);
     if (index >= sequence.scored_tokens.size()) continue;
     result.sequences[static_cast<size_t>(rows[i].sequence)].scores.push_back(
-        sampling::score_token(host_logits_at(static_cast<int64_t>(i)),
-                              sequence.scored_tokens[index], sequence.num_scored_top));
+        rows_->score({.pass = pass, .row = static_cast<int64_t>(i)}, sequence.scored_tokens[index],
+                     sequence.num_scored_top));
   }
 }
 
-void PairStep::emit_pass(const SpecBatch& batch, const StepLayout& layout, size_t pass,
-                         const ChooseAt& choose, SpecResult& result) {
+void PairStep::finish_pass(const SpecBatch& batch, const StepLayout& layout, size_t pass,
+                           SpecResult& result) {
+  if (!layout.passes[pass].needs_logits) return;
+  score_pass(batch, layout, pass, result);
+  const int slot = slot_of(layout, pass);
   const auto pass_begin = static_cast<int32_t>(pass) * kPassRows;
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const PlannedEntry& entry = layout.entries[i];
@@ -134,7 +138,10 @@ void PairStep::emit_pass(const SpecBatch& batch, const StepLayout& layout, size_
     const int64_t last = speculation::emit_tokens(
         sequence, drafts,
         [&](int64_t row, int64_t position, sampling::TokenMask allowed) {
-          return choose(*sequence.sampler, entry.first_row - pass_begin + row, position, allowed);
+          return rows_->choose(
+              *sequence.sampler,
+              {.pass = pass, .slot = slot, .row = entry.first_row - pass_begin + row},
+              entry.sequence, position, allowed);
         },
         {options_.synthetic, options_.synthetic_seed}, result.sequences[entry.sequence]);
     host_kept_.as<KeptState>()[num_kept_++] = {entry.first_row + static_cast<int32_t>(last),

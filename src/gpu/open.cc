@@ -40,7 +40,8 @@ base::Result<DeviceInfo> find_device() {
 }
 
 int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64_t max_step_rows) {
-  // The head's partial sums, a set of 128 in at most three pieces, and logits for the host.
+  // The head's partial sums, a set of 128 in at most three pieces, and logits for the host
+  // (LogitRows::kSlots).
   constexpr int64_t kFloat = 4;
   const int64_t logits = kMaxPassRows * target.vocab_size * kFloat;
   int64_t attention = 0;
@@ -56,7 +57,7 @@ int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64
   }
   // Hidden states of every row of a step, of which passes may hold half.
   const int64_t hidden = 2 * (max_step_rows + kMaxPassRows) * target.hidden_size * 2;
-  return attention + 4 * logits + hidden + wide_sizes(target).bytes(wide_capacity(max_step_rows));
+  return attention + 5 * logits + hidden + wide_sizes(target).bytes(wide_capacity(max_step_rows));
 }
 
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,

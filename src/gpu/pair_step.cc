@@ -117,34 +117,22 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   copy_ring_blocks(batch.ring_copies);
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   control_.fill(batch, layout, options_.draft_position_offset);
-  switch (choice_of(batch, layout)) {
-    case Choice::kDevice:
-      run_on_device(batch, layout, result);
-      break;
-    case Choice::kCandidates:
-      run_with_candidates(batch, layout, result);
-      break;
-    case Choice::kLogits:
-      run_with_logits(batch, layout, result);
-      break;
-  }
+  if (choice_of(batch, layout) == Choice::kDevice)
+    run_on_device(batch, layout, result);
+  else
+    run_with_host(batch, layout, result);
   return result;
 }
 
 PairStep::Choice PairStep::choice_of(const SpecBatch& batch, const StepLayout& layout) const {
-  if (std::ranges::any_of(batch.sequences,
-                          [](const SpecSequence& s) { return !s.scored_tokens.empty(); }))
-    return Choice::kLogits;
-  Choice choice = Choice::kDevice;
-  for (const PlannedEntry& entry : layout.entries) {
+  const bool scores = std::ranges::any_of(
+      batch.sequences, [](const SpecSequence& s) { return !s.scored_tokens.empty(); });
+  const bool plain = std::ranges::all_of(layout.entries, [&](const PlannedEntry& entry) {
     const SpecSequence& sequence = batch.sequences[entry.sequence];
-    const std::optional<int64_t> candidates = sequence.sampler->num_candidates();
-    if (sequence.constraint != nullptr || !candidates || *candidates > ops::cuda::kTopTokens ||
-        sequence.sampler->suppress_tokens() != options_.suppress_tokens)
-      return Choice::kLogits;
-    if (!sequence.sampler->is_plain_greedy()) choice = Choice::kCandidates;
-  }
-  return choice;
+    return sequence.constraint == nullptr && sequence.sampler->is_plain_greedy() &&
+           sequence.sampler->suppress_tokens() == options_.suppress_tokens;
+  });
+  return plain && !scores ? Choice::kDevice : Choice::kHost;
 }
 
 void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
@@ -170,6 +158,7 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
 PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) const {
   Shape shape = {static_cast<int32_t>(choice), static_cast<int32_t>(layout.entries.size()),
                  layout.num_drafting, layout.max_drafts};
+  shape.push_back(choice == Choice::kHost && rows_->questions().asks() ? 1 : 0);
   shape.push_back(sees_settled_keys(layout) ? 1 : 0);
   for (const PlannedPass& pass : layout.passes) {
     shape.push_back(static_cast<int32_t>(pass.rows.size()));
@@ -207,28 +196,27 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
 
 void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart part) {
   control_.copy_to_device(stream_);
+  if (choice == Choice::kHost) rows_->questions().copy_to_device(stream_);
   record_moment(Moment::kBegin);
   if (part != StepPart::kTarget) record_drafts(layout);
   if (part == StepPart::kDrafts) return;
   record_moment(Moment::kDrafted);
-  if (choice == Choice::kCandidates) record_draft_copies();
+  if (choice == Choice::kHost) record_draft_copies();
   next_wide_ = 0;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     const PlannedPass& pass = layout.passes[i];
     record_pass(layout, i);
     if (!pass.needs_logits) continue;
-    ops::cuda::HeadLogits head = head_of(pass);
-    if (choice == Choice::kDevice) {
-      target_.choose(stream_, pass.num_padded_rows(),
-                     {.logits = head,
-                      .scratch = argmax_scratch_.data(),
-                      .tokens = chosen_.as<int32_t>() + i * kPassRows,
-                      .draft = {}},
-                     workspace_);
-    } else {
-      head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
-      record_top(i, head);
+    if (choice == Choice::kHost) {
+      record_rows(layout, i);
+      continue;
     }
+    target_.choose(stream_, pass.num_padded_rows(),
+                   {.logits = head_of(pass),
+                    .scratch = argmax_scratch_.data(),
+                    .tokens = chosen_.as<int32_t>() + i * kPassRows,
+                    .draft = {}},
+                   workspace_);
   }
   record_wide(layout, layout.wide.size());
   if (choice == Choice::kDevice) record_acceptance(layout);

@@ -2,12 +2,13 @@
 // kernels, replayed as a CUDA graph where its shape has been seen before.
 #pragma once
 
-#include <functional>
 #include <map>
+#include <memory>
 #include <span>
 
 #include "gpu/control.h"
 #include "gpu/device_step.h"
+#include "gpu/logit_rows.h"
 #include "gpu/models.h"
 #include "gpu/prefill.h"
 #include "ops/cuda/accept.h"
@@ -27,9 +28,8 @@ class PairStep final : public DeviceStep {
                                      int count) override;
 
  private:
-  // Who chooses a step's tokens: the device; the host among the likeliest tokens of each row; or
-  // the host from whole rows of logits.
-  enum class Choice { kDevice, kCandidates, kLogits };
+  // Who chooses a step's tokens: the device, where all is greedy and plain; else the host.
+  enum class Choice { kDevice, kHost };
   Choice choice_of(const speculation::SpecBatch& batch, const StepLayout& layout) const;
 
   // What a graph of a step depends on besides the numbers in the control block.
@@ -38,10 +38,11 @@ class PairStep final : public DeviceStep {
 
   void run_on_device(const speculation::SpecBatch& batch, const StepLayout& layout,
                      speculation::SpecResult& result);
-  void run_with_candidates(const speculation::SpecBatch& batch, const StepLayout& layout,
-                           speculation::SpecResult& result);
-  void run_with_logits(const speculation::SpecBatch& batch, const StepLayout& layout,
-                       speculation::SpecResult& result);
+  void run_with_host(const speculation::SpecBatch& batch, const StepLayout& layout,
+                     speculation::SpecResult& result);
+  // Pass by pass, the host choosing beside the device.
+  void run_passes(const speculation::SpecBatch& batch, const StepLayout& layout,
+                  speculation::SpecResult& result);
 
   ops::cuda::KvTable ring_table() const;
   ops::cuda::KvTable page_table() const;
@@ -63,20 +64,15 @@ class PairStep final : public DeviceStep {
   void add_times(const StepLayout& layout, speculation::SpecResult& result) const;
   // Drafts, and how many there are, to the host.
   void record_draft_copies();
-  // The likeliest tokens of each row of pass `index`, to the host.
-  void record_top(size_t index, const ops::cuda::HeadLogits& head);
+  // The head of pass `index`, and what the host wants to know of its rows.
+  void record_rows(const StepLayout& layout, size_t index);
   void copy_ring_blocks(std::span<const model::RingBlockCopy> copies);
-  // Chooses on the host for the entries of one pass. place: of the row within the pass.
-  using ChooseAt =
-      std::function<sampling::TokenChoice(const sampling::Sampler& sampler, int64_t place,
-                                          int64_t position, sampling::TokenMask allowed)>;
-  void emit_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
-                 const ChooseAt& choose, speculation::SpecResult& result);
-  // Scores prompt tokens whose rows are in the pass, from logits the device has copied.
+  // Scores and chooses on the host for the entries of one pass.
+  void finish_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
+                   speculation::SpecResult& result);
   void score_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
                   speculation::SpecResult& result);
-  std::span<const float> host_logits_at(int64_t place) const;
-  // States of the entries that emit_pass() chose for.
+  // States of the entries that finish_pass() chose for.
   void keep_states();
 
   DeviceStepOptions options_;
@@ -99,13 +95,10 @@ class PairStep final : public DeviceStep {
   ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
   int num_draft_suppressed_ = 0;
   ops::cuda::PinnedBuffer host_results_;  // [max_entries] RoundResult, written by the device
-  // For entries that the host chooses for; made when first needed.
-  ops::cuda::DeviceBuffer logits_;  // [kPassRows, vocab] F32
-  ops::cuda::PinnedBuffer host_logits_;
+  // For entries that the host chooses for; rows_ is made when first needed.
+  std::unique_ptr<LogitRows> rows_;
   ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * kPassRows] tokens with their drafts
   ops::cuda::PinnedBuffer host_num_drafts_;
-  ops::cuda::DeviceBuffer top_, top_scratch_;  // [max_passes * kPassRows] TopTokens
-  ops::cuda::PinnedBuffer host_top_;
   ops::cuda::PinnedBuffer host_moments_;  // [3] nanoseconds
   ops::cuda::PinnedBuffer host_kept_;     // [max_entries] KeptState
   int num_kept_ = 0;

@@ -13,6 +13,7 @@ constexpr size_t kLanes = 16;  // independent maxima, so that the compiler can u
 
 constexpr int64_t kFirstLook = 256;
 constexpr size_t kSortedTail = 64;
+constexpr double kSumSlack = 1e-9;
 
 // All tokens above -inf with a logit of at least `floor`, in id order.
 void keep_above(std::span<const float> logits, double floor, std::vector<Candidate>& out) {
@@ -70,6 +71,30 @@ void keep_mass(float max_logit, double temperature, double mass, std::vector<Can
   out.resize(begin + prefix_of_mass({at(begin), at(end)}, max_logit, temperature, mass).count);
 }
 
+// The same for many: finds the band of logits in which the prefix ends, from one look at each, and
+// leaves only that band to be ordered.
+void keep_mass_of_many(float max_logit, double temperature, double mass,
+                       std::vector<Candidate>& out) {
+  constexpr double kBands = 2048;
+  constexpr double kDepth = 40;  // in units of temperature; the last band goes on below
+  const auto band_of = [&](float logit) {
+    const double depth =
+        (static_cast<double>(max_logit) - static_cast<double>(logit)) / temperature;
+    return static_cast<size_t>(std::min(depth * (kBands / kDepth), kBands - 1));
+  };
+  std::vector<double> weights(static_cast<size_t>(kBands));
+  for (const Candidate& c : out)
+    weights[band_of(c.logit)] += weight(c.logit, max_logit, temperature);
+  size_t last = 0;
+  while (last + 1 < weights.size() && weights[last] < mass) mass -= weights[last++];
+  std::erase_if(out, [&](const Candidate& c) { return band_of(c.logit) > last; });
+  const auto band = std::partition(out.begin(), out.end(),
+                                   [&](const Candidate& c) { return band_of(c.logit) < last; });
+  std::vector<Candidate> ordered(band, out.end());
+  keep_mass(max_logit, temperature, mass, ordered);
+  out.erase(std::copy(ordered.begin(), ordered.end(), band), out.end());
+}
+
 // Top-p over the whole vocabulary: most rows need only the few likeliest tokens.
 void top_p_of_all(std::span<const float> logits, float max_logit, const Truncation& truncation,
                   std::vector<Candidate>& out) {
@@ -83,14 +108,7 @@ void top_p_of_all(std::span<const float> logits, float max_logit, const Truncati
     return;
   }
   keep_above(logits, -std::numeric_limits<double>::infinity(), out);
-  keep_mass(max_logit, truncation.temperature, mass, out);
-}
-
-// In logits: weight >= min_p. min_p = 0 keeps everything above -inf.
-double min_p_floor(float max_logit, const Truncation& truncation) {
-  return truncation.min_p > 0
-             ? static_cast<double>(max_logit) + truncation.temperature * std::log(truncation.min_p)
-             : -std::numeric_limits<double>::infinity();
+  keep_mass_of_many(max_logit, truncation.temperature, mass, out);
 }
 
 void drop_below(double floor, std::vector<Candidate>& out) {
@@ -106,6 +124,13 @@ void top_p_of_top_k(float max_logit, const Truncation& truncation, std::vector<C
 }
 
 }  // namespace
+
+// weight >= min_p; min_p = 0 keeps everything above -inf.
+double min_p_floor(float max_logit, const Truncation& truncation) {
+  return truncation.min_p > 0
+             ? static_cast<double>(max_logit) + truncation.temperature * std::log(truncation.min_p)
+             : -std::numeric_limits<double>::infinity();
+}
 
 RowMax row_max(std::span<const float> logits) {
   std::array<float, kLanes> best;
@@ -175,14 +200,43 @@ void truncate(std::span<const float> logits, float max_logit, const Truncation& 
   drop_below(floor, out);
 }
 
-void truncate_top(std::span<const Candidate> top, const Truncation& truncation,
-                  std::vector<Candidate>& out) {
-  const size_t count = std::min(top.size(), static_cast<size_t>(truncation.top_k));
-  out.assign(top.begin(), top.begin() + static_cast<std::ptrdiff_t>(count));
-  if (out.empty()) return;
-  const float max_logit = out.front().logit;
-  top_p_of_top_k(max_logit, truncation, out);
-  drop_below(min_p_floor(max_logit, truncation), out);
+Kept truncate_first(std::span<const Candidate> first, const Tail& tail,
+                    const Truncation& truncation) {
+  const float max_logit = first.front().logit;
+  const double temperature = truncation.temperature;
+  const double floor = min_p_floor(max_logit, truncation);
+  const auto above = std::partition_point(first.begin(), first.end(), [&](const Candidate& c) {
+    return static_cast<double>(c.logit) >= floor;
+  });
+  const auto above_floor = static_cast<size_t>(above - first.begin());
+  const bool tail_is_below = tail.empty || static_cast<double>(tail.largest) < floor;
+  // What top-k leaves of the tail: at most `open` tokens.
+  double open = std::numeric_limits<double>::infinity();
+  double least = tail.empty ? 0 : tail.least_weight;
+  double most = tail.empty ? 0 : tail.most_weight;
+  if (truncation.top_k > 0) {
+    const auto top_k = static_cast<size_t>(truncation.top_k);
+    if (first.size() >= top_k) {
+      first = first.first(top_k);
+      least = most = 0;
+      open = 0;
+    } else {
+      open = static_cast<double>(top_k - first.size());
+      least = 0;
+      most = std::min(most, open * weight(tail.largest, max_logit, temperature));
+    }
+  }
+  const bool ends = tail_is_below || open == 0;  // nothing of the tail stays, whatever top-p says
+  if (truncation.top_p >= 1) return {std::min(above_floor, first.size()), ends};
+  const double known = total_weight(first, max_logit, temperature);
+  // Sums of the same numbers in another order differ by far less.
+  const double slack = truncation.top_k > 0 && most == 0 ? 0 : kSumSlack;
+  const Prefix shortest = prefix_of_mass(first, max_logit, temperature,
+                                         truncation.top_p * (known + least) * (1 - slack));
+  const Prefix longest = prefix_of_mass(first, max_logit, temperature,
+                                        truncation.top_p * (known + most) * (1 + slack));
+  const size_t fewest = std::min(shortest.count, above_floor);
+  return {fewest, (longest.reached || ends) && fewest == std::min(longest.count, above_floor)};
 }
 
 }  // namespace tandem::sampling

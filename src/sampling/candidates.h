@@ -44,9 +44,23 @@ void select_top(std::span<const float> logits, int64_t count, std::vector<Candid
 void truncate(std::span<const float> logits, float max_logit, const Truncation& truncation,
               std::vector<Candidate>& out);
 
-// The same where top_k is on, from the first top_k tokens of the row, or all of them if there are
-// fewer, in candidate order.
-void truncate_top(std::span<const Candidate> top, const Truncation& truncation,
-                  std::vector<Candidate>& out);
+// The tokens of a row behind its first ones, as far as they are known.
+struct Tail {
+  bool empty = false;       // all at -inf
+  float largest = 0.0F;     // none has a larger logit
+  double least_weight = 0;  // of all together, exp((logit - largest of the row) / temperature)
+  double most_weight = 0;   // likewise; may be infinite
+};
+
+// In logits: what min-p leaves is at least that.
+double min_p_floor(float max_logit, const Truncation& truncation);
+
+// What truncate() leaves of a row that begins with `first`, in candidate order and not empty.
+struct Kept {
+  size_t least = 0;     // the first so many of them stay
+  bool is_all = false;  // and nothing else
+};
+Kept truncate_first(std::span<const Candidate> first, const Tail& tail,
+                    const Truncation& truncation);
 
 }  // namespace tandem::sampling

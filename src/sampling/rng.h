@@ -22,6 +22,13 @@ inline double gumbel_from_bits(uint32_t high, uint32_t low) {
   return -std::log(-std::log1p(-std::fmin(v, 1 - 0x1p-53)));  // v may have rounded up to 1
 }
 
+// The noise of a token at a position.
+inline double token_noise(uint64_t seed, int64_t position, int32_t id) {
+  const auto index = static_cast<uint32_t>(id);
+  return gumbel_from_bits(random_word(seed, position, Purpose::kTokenHigh, index),
+                          random_word(seed, position, Purpose::kTokenLow, index));
+}
+
 // The seed of a request that brought none.
 constexpr uint64_t derive_seed(uint64_t server_seed, uint64_t request_number) {
   const PhiloxCounter words =

@@ -26,18 +26,6 @@ Scratch& scratch() {
   return instance;
 }
 
-void exclude(std::span<const int32_t> ids, std::span<float> logits) {
-  for (const int32_t id : ids) logits[static_cast<size_t>(id)] = kNegativeInfinity;
-}
-
-void keep_only(std::span<const int32_t> ids, std::span<float> logits) {
-  std::vector<std::pair<int32_t, float>> kept;
-  kept.reserve(ids.size());
-  for (const int32_t id : ids) kept.emplace_back(id, logits[static_cast<size_t>(id)]);
-  std::fill(logits.begin(), logits.end(), kNegativeInfinity);
-  for (const auto& [id, logit] : kept) logits[static_cast<size_t>(id)] = logit;
-}
-
 // The upper halves of the tokens' noise; neighbours share one block.
 class NoiseWords {
  public:
@@ -85,8 +73,12 @@ void fill_logprobs(std::span<const float> logits, float max_logit, const Samplin
 void keep_allowed(TokenMask allowed, std::span<float> logits) {
   if (allowed.empty()) return;
   TANDEM_CHECK_GE(allowed.size() * 32, logits.size());
-  for (size_t id = 0; id < logits.size(); ++id)
-    if (((allowed[id / 32] >> (id % 32)) & 1U) == 0) logits[id] = kNegativeInfinity;
+  for (size_t begin = 0; begin < logits.size(); begin += 32) {
+    const size_t count = std::min<size_t>(32, logits.size() - begin);
+    const uint32_t inside = count == 32 ? ~0U : (1U << count) - 1;
+    for (uint32_t off = ~allowed[begin / 32] & inside; off != 0; off &= off - 1)
+      logits[begin + static_cast<size_t>(std::countr_zero(off))] = kNegativeInfinity;
+  }
 }
 
 Sampler::Sampler(SamplingParams params, int64_t vocab_size, std::span<const int32_t> prompt_ids,
@@ -102,6 +94,14 @@ Sampler::Sampler(SamplingParams params, int64_t vocab_size, std::span<const int3
   TANDEM_CHECK_MSG(valid.has_value(), "{}", valid.error().message);
   stop_ids_.insert(stop_ids_.end(), params_.stop_token_ids.begin(), params_.stop_token_ids.end());
   for (const int32_t id : suppress_tokens_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
+  never_ids_ = suppress_tokens_;
+  never_ids_.insert(never_ids_.end(), params_.banned_token_ids.begin(),
+                    params_.banned_token_ids.end());
+  allowed_ids_ = params_.allowed_token_ids;
+  std::ranges::sort(never_ids_);
+  std::ranges::sort(allowed_ids_);
+  // Biases of one token are added in the order in which they came.
+  std::ranges::stable_sort(params_.logit_bias, {}, &std::pair<int32_t, float>::first);
   for (const int32_t id : stop_ids_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
   for (const auto& sequence : params_.banned_sequences)
     longest_banned_ = std::max(longest_banned_, sequence.size());
@@ -124,40 +124,70 @@ bool Sampler::adjusts_logits() const {
          (tracks_history_ && !output_counts_.empty()) || (stops_banned() && !stop_ids_.empty());
 }
 
+bool Sampler::history_raises() const {
+  return params_.presence_penalty < 0 || params_.frequency_penalty < 0 ||
+         params_.repetition_penalty < 1;
+}
+
 bool Sampler::is_plain_greedy() const {
   return params_.greedy() && params_.num_logprobs < 0 && !tracks_history_ && !adjusts_logits();
 }
 
-void Sampler::adjust_logits(TokenMask allowed, std::span<float> logits) const {
-  exclude(suppress_tokens_, logits);
-  exclude(params_.banned_token_ids, logits);
-  end_no_banned_sequence(logits);
-  if (stops_banned()) exclude(stop_ids_, logits);
-  if (!params_.allowed_token_ids.empty()) keep_only(params_.allowed_token_ids, logits);
-  keep_allowed(allowed, logits);
-  for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += bias;
-  if (tracks_history_) apply_penalties(logits);
+float Sampler::adjusted(int32_t id, float logit, std::span<const int32_t> ended) const {
+  const auto holds = [id](const auto& sorted) { return std::ranges::binary_search(sorted, id); };
+  const auto names = [id](const auto& ids) { return std::ranges::find(ids, id) != ids.end(); };
+  if (holds(never_ids_) || names(ended) || (stops_banned() && names(stop_ids_)) ||
+      (!allowed_ids_.empty() && !holds(allowed_ids_)))
+    return kNegativeInfinity;
+  const auto biases =
+      std::ranges::equal_range(params_.logit_bias, id, {}, &std::pair<int32_t, float>::first);
+  for (const auto& [biased, bias] : biases) logit += bias;
+  return tracks_history_ ? penalized(id, logit) : logit;
 }
 
-void Sampler::apply_penalties(std::span<float> logits) const {
+float Sampler::penalized(int32_t id, float logit) const {
+  const auto found = output_counts_.find(id);
+  if (found == output_counts_.end()) return logit;
   const auto repetition = static_cast<float>(params_.repetition_penalty);
   const auto frequency = static_cast<float>(params_.frequency_penalty);
   const auto presence = static_cast<float>(params_.presence_penalty);
-  for (const auto& [id, count] : output_counts_) {
-    float& logit = logits[static_cast<size_t>(id)];
-    logit = logit > 0 ? logit / repetition : logit * repetition;
-    if (count > 0) logit -= frequency * static_cast<float>(count) + presence;
-  }
+  logit = logit > 0 ? logit / repetition : logit * repetition;
+  const int32_t count = found->second;
+  return count > 0 ? logit - (frequency * static_cast<float>(count) + presence) : logit;
 }
 
-void Sampler::end_no_banned_sequence(std::span<float> logits) const {
+void Sampler::adjust_logits(std::span<const float> logits, TokenMask allowed,
+                            std::vector<float>& row) const {
+  if (allowed_ids_.empty()) {
+    row.assign(logits.begin(), logits.end());
+    keep_allowed(allowed, row);
+  } else {
+    row.assign(logits.size(), kNegativeInfinity);
+  }
+  const std::vector<int32_t> ended = ended_ids();
+  // Everything that a rule names; all other logits stay.
+  const auto adjust = [&](int32_t id) {
+    const auto i = static_cast<size_t>(id);
+    row[i] = is_allowed(allowed, id) ? adjusted(id, logits[i], ended) : kNegativeInfinity;
+  };
+  std::ranges::for_each(never_ids_, adjust);
+  std::ranges::for_each(ended, adjust);
+  if (stops_banned()) std::ranges::for_each(stop_ids_, adjust);
+  std::ranges::for_each(allowed_ids_, adjust);
+  for (const auto& [id, bias] : params_.logit_bias) adjust(id);
+  for (const auto& [id, count] : output_counts_) adjust(id);
+}
+
+std::vector<int32_t> Sampler::ended_ids() const {
+  std::vector<int32_t> ids;
   for (const std::vector<int32_t>& sequence : params_.banned_sequences) {
     const auto count = static_cast<std::ptrdiff_t>(sequence.size()) - 1;
     if (count > static_cast<std::ptrdiff_t>(recent_.size())) continue;
     const bool begun =
         std::equal(recent_.end() - count, recent_.end(), sequence.begin(), sequence.end() - 1);
-    if (begun) logits[static_cast<size_t>(sequence.back())] = kNegativeInfinity;
+    if (begun) ids.push_back(sequence.back());
   }
+  return ids;
 }
 
 TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
@@ -175,8 +205,7 @@ TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
   const bool suppresses = params_.greedy() ? hits_suppressed : !suppress_tokens_.empty();
   if (suppresses || !allowed.empty() || adjusts_logits()) {
     auto& row = scratch().logits;
-    row.assign(logits.begin(), logits.end());
-    adjust_logits(allowed, row);
+    adjust_logits(logits, allowed, row);
     best = row_max(row);
     adjusted = row;
   }
@@ -189,27 +218,6 @@ TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
     choice.token = draw(candidates, best.logit, position);
   }
   if (params_.num_logprobs >= 0) fill_logprobs(logits, raw.logit, params_, choice);
-  return choice;
-}
-
-std::optional<int64_t> Sampler::num_candidates() const {
-  if (is_plain_greedy()) return 1;
-  const bool needs_row =
-      params_.greedy() || params_.num_logprobs >= 0 || tracks_history_ || adjusts_logits();
-  if (needs_row || params_.top_k <= 0 || params_.top_k >= vocab_size_) return std::nullopt;
-  return params_.top_k;
-}
-
-TokenChoice Sampler::choose_among(std::span<const Candidate> candidates, int64_t position) const {
-  TokenChoice choice;
-  if (candidates.empty()) return choice;
-  if (params_.greedy()) {
-    choice.token = candidates.front().id;
-    return choice;
-  }
-  auto& kept = scratch().candidates;
-  truncate_top(candidates, truncation(), kept);
-  choice.token = draw(kept, candidates.front().logit, position);
   return choice;
 }
 

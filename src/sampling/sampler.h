@@ -15,6 +15,7 @@
 
 #include "ops/argmax.h"
 #include "sampling/candidates.h"
+#include "sampling/known_row.h"
 #include "sampling/params.h"
 #include "sampling/score.h"
 
@@ -33,6 +34,11 @@ struct TokenChoice {
 // Which tokens a grammar allows: bit id % 32 of word id / 32. Empty: all.
 using TokenMask = std::span<const uint32_t>;
 
+inline bool is_allowed(TokenMask mask, int32_t id) {
+  const auto bit = static_cast<uint32_t>(id);
+  return mask.empty() || ((mask[bit / 32] >> (bit % 32)) & 1U) != 0;
+}
+
 // The logits of all other tokens become -inf.
 void keep_allowed(TokenMask allowed, std::span<float> logits);
 
@@ -49,14 +55,20 @@ class Sampler {
   // logit_bias; repetition, frequency, presence penalty; temperature; top-k; top-p; min-p; draw.
   TokenChoice choose(std::span<const float> logits, int64_t position, TokenMask allowed = {}) const;
 
-  // How many of a row's likeliest tokens choose() looks at, without suppress_tokens(), where it
-  // looks at nothing else: 1 for plain greedy, top_k where no other rule needs the row. None: all
-  // of it.
-  std::optional<int64_t> num_candidates() const;
+  // The same from what is known of the row (known_row.h); none where that does not decide it.
+  std::optional<TokenChoice> choose_known(const KnownRow& row, int64_t position,
+                                          TokenMask allowed = {}) const;
+  // Whether that always decides, with the first `num_top` tokens, all that add_asked_ids() names
+  // and no mask, for the tokens that follow too.
+  bool needs_no_row(int64_t num_top) const;
+  // Appends ids whose logits choose_known() would like to know beside those of the first tokens.
+  void add_asked_ids(std::vector<int32_t>& ids) const;
 
-  // What choose() gives for a row whose first num_candidates() tokens, or all above -inf if there
-  // are fewer, are `candidates`, in candidate order; none where the row is not finite.
-  TokenChoice choose_among(std::span<const Candidate> candidates, int64_t position) const;
+  // Whether no top-k bounds what may be drawn: then the tokens that are ahead in the draw tell
+  // more.
+  bool draws_from_all() const {
+    return !params_.greedy() && (params_.top_k <= 0 || params_.top_k >= vocab_size_);
+  }
 
   // Takes an emitted token into the history.
   void commit(int32_t token);
@@ -65,21 +77,41 @@ class Sampler {
   bool is_plain_greedy() const;
   const std::vector<int32_t>& suppress_tokens() const { return suppress_tokens_; }
   const SamplingParams& params() const { return params_; }
+  uint64_t seed() const { return seed_; }
   int64_t num_output_tokens() const { return num_output_tokens_; }
 
  private:
   bool stops_banned() const { return num_output_tokens_ < params_.min_tokens; }
   bool adjusts_logits() const;
-  void adjust_logits(TokenMask allowed, std::span<float> logits) const;
-  void apply_penalties(std::span<float> logits) const;
-  void end_no_banned_sequence(std::span<float> logits) const;
+  // Whether the history makes some tokens likelier.
+  bool history_raises() const;
+  // What is left of a token's logit, masks aside. ended: ended_ids().
+  float adjusted(int32_t id, float logit, std::span<const int32_t> ended) const;
+  float penalized(int32_t id, float logit) const;
+  void adjust_logits(std::span<const float> logits, TokenMask allowed,
+                     std::vector<float>& row) const;
+  // What would end one of banned_sequences.
+  std::vector<int32_t> ended_ids() const;
+  // Whether every token that a rule may raise is known, so that the others stay behind the first.
+  bool raised_are_known(const KnownRow& row) const;
+  // The row's tokens by the rules; false where that takes the row.
+  bool apply_rules(const KnownRow& row, TokenMask allowed, KnownTokens& known) const;
+  std::optional<int32_t> choose_among(const KnownRow& row, const KnownTokens& known,
+                                      int64_t position) const;
+  // The winner of the draw, if it is one of `known` and none else can be. `least`: of the row's
+  // first tokens so many survive truncation for sure.
+  std::optional<int32_t> win_draw(const KnownRow& row, const KnownTokens& known, size_t least,
+                                  int64_t position) const;
+  bool add_logprobs(const KnownRow& row, TokenChoice& choice) const;
   Truncation truncation() const;
   int32_t draw(std::span<const Candidate> candidates, float max_logit, int64_t position) const;
 
   SamplingParams params_;
   int64_t vocab_size_;
   std::vector<int32_t> suppress_tokens_;
-  std::vector<int32_t> stop_ids_;  // eos and stop ids: what min_tokens holds back
+  std::vector<int32_t> never_ids_;    // suppressed or banned, sorted
+  std::vector<int32_t> allowed_ids_;  // params_.allowed_token_ids, sorted
+  std::vector<int32_t> stop_ids_;     // eos and stop ids: what min_tokens holds back
   uint64_t seed_;
   int64_t num_output_tokens_ = 0;
   // Only kept when a penalty needs them. Prompt tokens stand with count 0.

@@ -16,11 +16,6 @@ bool accepts(const SyntheticRule& synthetic, int row, int64_t position, int32_t 
   return draw < synthetic.acceptance->conditional(row);
 }
 
-bool is_allowed(sampling::TokenMask mask, int32_t token) {
-  const auto id = static_cast<size_t>(token);
-  return mask.empty() || ((mask[id / 32] >> (id % 32)) & 1U) != 0;
-}
-
 }  // namespace
 
 int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> drafts,
@@ -40,7 +35,7 @@ int64_t emit_tokens(const SpecSequence& sequence, std::span<const int32_t> draft
       return index;
     }
     // Drafts that nobody held to the constraint only ever equal a token that is.
-    const bool accepted = row < drafts.size() && is_allowed(mask, drafts[row]) &&
+    const bool accepted = row < drafts.size() && sampling::is_allowed(mask, drafts[row]) &&
                           accepts(synthetic, static_cast<int>(row), position,
                                   sequence.tokens.back(), drafts[row], choice.token);
     if (accepted) choice.token = drafts[row];

@@ -1,6 +1,5 @@
 // The head's reductions. full_logits() is held against the reference within a few FP32 steps;
-// argmax and the likeliest tokens are then held exactly against the host's code on the device's
-// logits.
+// argmax is then held exactly against the host's code on the device's logits.
 #include "ops/cuda/head.h"
 
 #include <functional>
@@ -15,7 +14,6 @@ namespace {
 
 using ops::cuda::DeviceBuffer;
 using ops::cuda::HeadLogits;
-using ops::cuda::TopTokens;
 using tests::HostSums;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -83,14 +81,6 @@ class Head {
     return tests::to_host<int32_t>(tokens, static_cast<size_t>(rows()));
   }
 
-  std::vector<TopTokens> top() {
-    const auto scratch = tests::poisoned(ops::cuda::top_scratch_bytes(rows(), vocab()));
-    const auto out = tests::poisoned(static_cast<size_t>(rows()) * sizeof(TopTokens));
-    ops::cuda::top_rows({}, upload(), scratch.data(), out.as<TopTokens>());
-    tests::synchronize();
-    return tests::to_host<TopTokens>(out, static_cast<size_t>(rows()));
-  }
-
   // Everything against the host's code.
   void expect_all() {
     std::vector<float> logits = full();
@@ -99,11 +89,6 @@ class Head {
                 core::TensorView(logits.data(), core::DType::kF32, {rows(), vocab()}),
                 suppressed_ids, expected);
     EXPECT_EQ(argmax(), expected);
-    const auto tops = top();
-    for (int row = 0; row < rows(); ++row)
-      expect_top(std::span(logits).subspan(static_cast<size_t>(row * vocab()),
-                                           static_cast<size_t>(vocab())),
-                 tops[static_cast<size_t>(row)], row);
   }
 
   HostSums sums;
@@ -111,22 +96,6 @@ class Head {
   std::vector<float> scales;
 
  private:
-  void expect_top(std::span<float> logits, const TopTokens& got, int row) {
-    const bool finite = sampling::row_max(logits).finite;
-    EXPECT_EQ(got.finite, finite ? 1 : 0) << "row " << row;
-    for (const int32_t id : suppressed_ids)
-      if (id >= 0 && id < vocab()) logits[static_cast<size_t>(id)] = -kInfinity;
-    std::vector<sampling::Candidate> expected;
-    if (finite) sampling::select_top(logits, ops::cuda::kTopTokens, expected);
-    ASSERT_EQ(got.count, static_cast<int32_t>(expected.size())) << "row " << row;
-    for (size_t i = 0, failures = 0; i < expected.size() && failures < 5; ++i) {
-      if (got.ids[i] == expected[i].id && got.logits[i] == expected[i].logit) continue;
-      ++failures;
-      ADD_FAILURE() << "row " << row << " place " << i << ": expected " << expected[i].id << " ("
-                    << expected[i].logit << "), got " << got.ids[i] << " (" << got.logits[i] << ")";
-    }
-  }
-
   DeviceBuffer suppressed_device_;
   DeviceBuffer scales_device_;
   HeadLogits logits_;
@@ -276,13 +245,10 @@ TEST(Head, ARowIsTheSameInEveryCompany) {
   Head many(64, kSize, 30.0F, {17});
   many.sums.fill_normal(4, 9.0F, 64);
   const auto tokens = many.argmax();
-  const auto tops = many.top();
   Head alone(8, kSize, 30.0F, {17}, 1);
   for (const int row : {0, 7, 8, 63}) {
     alone.sums.copy_row(many.sums, row, 0);
     EXPECT_EQ(alone.argmax()[0], tokens[static_cast<size_t>(row)]);
-    const auto top = alone.top();
-    EXPECT_EQ(std::memcmp(&top[0], &tops[static_cast<size_t>(row)], sizeof(TopTokens)), 0);
   }
 }
 

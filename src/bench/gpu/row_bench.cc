@@ -8,6 +8,7 @@
 
 #include "bench/gpu/kernel_bench.h"
 #include "ops/cuda/head.h"
+#include "ops/cuda/row_facts.h"
 #include "ops/cuda/row_ops.h"
 
 namespace tandem::bench {
@@ -96,15 +97,18 @@ class RowBench {
       ops::cuda::argmax_rows(stream, head, argmax_scratch_.data(), indices_.as<int32_t>());
     });
     if (!is_target_) return;
-    const DeviceBuffer scratch =
-        zeros(static_cast<int64_t>(ops::cuda::top_scratch_bytes(kMaxRows, vocab_)));
-    add("the 64 likeliest", rows, bytes, [&](const Stream& stream) {
-      ops::cuda::top_rows(stream, head, scratch.data(), top_.as<ops::cuda::TopTokens>());
-    });
-    if (rows > 8) return;
-    const DeviceBuffer logits = zeros(int64_t{vocab_} * 8 * 4);
+    const DeviceBuffer logits = zeros(int64_t{vocab_} * rows * 4);
     add("full logits", rows, bytes, [&](const Stream& stream) {
       ops::cuda::full_logits(stream, head, nullptr, rows, logits.as<float>());
+    });
+    const DeviceBuffer scratch =
+        zeros(static_cast<int64_t>(ops::cuda::row_facts_scratch_bytes(rows, vocab_)));
+    const DeviceBuffer facts = zeros(rows * static_cast<int64_t>(sizeof(ops::cuda::RowFacts)));
+    ops::cuda::full_logits({}, head, nullptr, rows, logits.as<float>());
+    add("what the host chooses from", rows, 4.0 * vocab_ * rows, [&](const Stream& stream) {
+      ops::cuda::row_facts(stream,
+                           {.num_rows = rows, .vocab_size = vocab_, .logits = logits.as<float>()},
+                           scratch.data(), facts.as<ops::cuda::RowFacts>());
     });
   }
 
@@ -187,7 +191,6 @@ class RowBench {
   DeviceBuffer argmax_scratch_ =
       zeros(static_cast<int64_t>(ops::cuda::argmax_scratch_bytes(kMaxRows)));
   DeviceBuffer round_results_ = zeros(kMaxRows * sizeof(ops::cuda::RoundResult));
-  DeviceBuffer top_ = zeros(kMaxRows * sizeof(ops::cuda::TopTokens));
   DeviceBuffer table_ = zeros(int64_t{128} * backbone_ * 2);
 };
 

@@ -9,10 +9,6 @@ namespace {
 constexpr unsigned kAll = 0xffffffffU;
 constexpr int kWarpSets = 8;  // sets of 128 columns that a warp reads at once
 constexpr int kTileWarps = 8;
-constexpr int kMergeThreads = 1024;
-// The 64 likeliest tokens lie in the 64 sets with the largest maxima.
-constexpr int kMergeKeys = kTopTokens * kSetColumns;
-static_assert(kMaxVocab / kSetColumns <= kMergeKeys);
 
 // x is the uncapped logit, sum * scale.
 __device__ float capped(const HeadLogits& head, float x) {
@@ -172,118 +168,6 @@ __global__ void __launch_bounds__(32 * kTileWarps)
     if (column + j < head.vocab_size) target[j] = values[j];
 }
 
-// set_keys [num_rows][num_sets]: the first candidate of every set.
-__global__ void __launch_bounds__(32 * kTileWarps)
-    set_keys_kernel(const HeadLogits head, Key* set_keys, int num_sets) {
-  allow_next();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = static_cast<int>(blockIdx.y * kTileWarps + threadIdx.x / 32);
-  const int first_set = static_cast<int>(blockIdx.x) * kWarpSets;
-  const int pieces = lane_pieces(head, first_set, lane);
-  const Suppressed suppressed(head, lane);
-  wait_for_previous();
-  if (row >= head.num_rows) return;
-  SetLogits<kWarpSets> logits;
-  load_logits(head, row, first_set, lane, pieces, logits);
-#pragma unroll
-  for (int s = 0; s < kWarpSets; ++s) {
-    SetLogits<1> one;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) one.x[0][j] = logits.x[s][j];
-    const Key key = first_key(head, suppressed, first_set + s, lane, one);
-    if (lane == 0 && first_set + s < num_sets)
-      set_keys[static_cast<int64_t>(row) * num_sets + first_set + s] = key;
-  }
-}
-
-// Sorts keys[0 .. count), the largest first, by bitonic merging; what lies behind up to the next
-// power of two (at least kTopTokens) is overwritten with kNoKey. Every thread of the block calls
-// it.
-__device__ void sort_keys(Key* keys, int count) {
-  int size = kTopTokens;
-  while (size < count) size *= 2;
-  for (int i = count + static_cast<int>(threadIdx.x); i < size; i += kMergeThreads)
-    keys[i] = kNoKey;
-  __syncthreads();
-  for (int run = 2; run <= size; run *= 2)
-    for (int distance = run / 2; distance > 0; distance /= 2) {
-      for (int i = static_cast<int>(threadIdx.x); i < size / 2; i += kMergeThreads) {
-        const int low = 2 * i - (i & (distance - 1));
-        const int high = low + distance;
-        const bool descending = (low & run) == 0;
-        const Key a = keys[low];
-        const Key b = keys[high];
-        if ((a < b) == descending) {
-          keys[low] = b;
-          keys[high] = a;
-        }
-      }
-      __syncthreads();
-    }
-}
-
-// Tokens of the set that come no later than `bound`, appended to keys in any order. Whole warps.
-__device__ void append_set(const HeadLogits& head, const Suppressed& suppressed, int row, int set,
-                           int lane, Key bound, Key* keys, int* count) {
-  const int column = set * kSetColumns + lane * 4;
-  const int pieces = column < head.vocab_size ? head.sums.num_pieces(set) : 0;
-  const float4 sum = load_sum4(head.sums, row, column, pieces);
-  float4 scale = {};
-  if (pieces > 0) scale = scales_of(head, column);
-  const float values[4] = {sum.x * scale.x, sum.y * scale.y, sum.z * scale.z, sum.w * scale.w};
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const int id = column + j;
-    const float logit = capped(head, values[j]);
-    bool candidate = id < head.vocab_size && logit > -__int_as_float(0x7f800000);
-    for (int i = 0; i < suppressed.count(); ++i) {
-      const int hidden_id = suppressed.id(i);  // by every lane
-      candidate = candidate && hidden_id != id;
-    }
-    const Key key = make_key(logit, id);
-    if (candidate && key >= bound) keys[atomicAdd(count, 1)] = key;
-  }
-}
-
-// One block per row. The 64th of the sets' maxima bounds the 64th token from below, so only the
-// sets down to it can hold one of the 64.
-__global__ void __launch_bounds__(kMergeThreads, 1)
-    top_kernel(const HeadLogits head, const Key* set_keys, int num_sets, TopTokens* out) {
-  allow_next();
-  extern __shared__ Key keys[];  // [kMergeKeys]
-  __shared__ int sets[kTopTokens];
-  __shared__ int count;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int row = static_cast<int>(blockIdx.x);
-  const Suppressed suppressed(head, thread % 32);
-  wait_for_previous();
-  for (int i = thread; i < num_sets; i += kMergeThreads)
-    keys[i] = set_keys[static_cast<int64_t>(row) * num_sets + i];
-  sort_keys(keys, num_sets);
-  const Key bound = keys[kTopTokens - 1];
-  const bool finite = keys[0] != kNotFiniteKey;
-  if (thread < kTopTokens)
-    sets[thread] = keys[thread] == kNoKey ? -1 : key_id(keys[thread]) / kSetColumns;
-  if (thread == 0) count = 0;
-  __syncthreads();
-  if (finite)
-    for (int i = thread / 32; i < kTopTokens; i += kMergeThreads / 32)
-      if (sets[i] >= 0)
-        append_set(head, suppressed, row, sets[i], thread % 32, bound, keys, &count);
-  __syncthreads();
-  const int found = count;
-  sort_keys(keys, found);
-  TopTokens& result = out[row];
-  if (thread == 0) {
-    result.finite = finite ? 1 : 0;
-    result.count = found < kTopTokens ? found : kTopTokens;
-  }
-  if (thread >= kTopTokens) return;
-  const bool there = thread < found;
-  result.logits[thread] = there ? key_logit(keys[thread]) : 0.0F;
-  result.ids[thread] = there ? key_id(keys[thread]) : -1;
-}
-
 int num_sets_of(const HeadLogits& head) {
   return (head.vocab_size + kSetColumns - 1) / kSetColumns;
 }
@@ -322,28 +206,6 @@ void full_logits(const Stream& stream, const HeadLogits& head, const int32_t* ro
   const dim3 grid(static_cast<unsigned>((num_sets_of(head) + kTileWarps - 1) / kTileWarps),
                   static_cast<unsigned>(num_out));
   launch(stream, full_logits_kernel, grid, dim3(32 * kTileWarps), 0, head, rows, out);
-}
-
-size_t top_scratch_bytes(int num_rows, int vocab_size) {
-  return static_cast<size_t>(num_rows) *
-         static_cast<size_t>((vocab_size + kSetColumns - 1) / kSetColumns) * sizeof(Key);
-}
-
-void top_rows(const Stream& stream, const HeadLogits& head, void* scratch, TopTokens* out) {
-  check_head(head);
-  constexpr size_t kShared = kMergeKeys * sizeof(Key);
-  static const bool allowed = [] {
-    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(top_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           static_cast<int>(kShared)));
-    return true;
-  }();
-  TANDEM_GPU_CHECK(allowed);
-  auto* set_keys = static_cast<Key*>(scratch);
-  const int num_sets = num_sets_of(head);
-  launch(stream, set_keys_kernel, tile_grid(head), dim3(32 * kTileWarps), 0, head, set_keys,
-         num_sets);
-  launch(stream, top_kernel, dim3(static_cast<unsigned>(head.num_rows)), dim3(kMergeThreads),
-         kShared, head, set_keys, num_sets, out);
 }
 
 }  // namespace tandem::ops::cuda

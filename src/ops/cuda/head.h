@@ -1,5 +1,5 @@
-// What is made of a head's product: the greedy token, logits for the host, or the 64 likeliest
-// tokens. None of them writes the whole row unless asked to. Row r of `sums` is row r here.
+// What is made of a head's product: the greedy token, or the whole row of logits. Row r of `sums`
+// is row r here.
 #pragma once
 
 #include <cstddef>
@@ -40,19 +40,5 @@ void argmax_rows(const Stream& stream, const HeadLogits& head, void* scratch, in
 // aligned; suppressed ids are as the model gave them.
 void full_logits(const Stream& stream, const HeadLogits& head, const int32_t* rows, int num_out,
                  float* out);
-
-// The likeliest tokens of a row, likeliest first and the lower id first among equals; without
-// suppressed ids and those at -inf.
-inline constexpr int kTopTokens = 64;
-struct TopTokens {
-  int32_t finite;  // 0: NaN or +inf in the row, suppressed or not; count is then 0
-  int32_t count;
-  float logits[kTopTokens];
-  int32_t ids[kTopTokens];
-};
-
-// out [num_rows]; scratch: top_scratch_bytes(), no need to clear it.
-size_t top_scratch_bytes(int num_rows, int vocab_size);
-void top_rows(const Stream& stream, const HeadLogits& head, void* scratch, TopTokens* out);
 
 }  // namespace tandem::ops::cuda

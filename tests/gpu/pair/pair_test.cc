@@ -22,6 +22,7 @@ struct Setup {
   bool use_graphs = true;
   bool assistant = true;
   bool auto_drafts = false;
+  bool whole_rows = false;
   model::DraftHeadFormat draft_head = model::DraftHeadFormat::kCheckpoint;
   std::vector<double> synthetic_rates = {};
 };
@@ -49,6 +50,7 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
   options.pair.model.draft_head = setup.draft_head;
   options.on_gpu = setup.on_gpu;
   options.use_graphs = setup.use_graphs;
+  options.whole_rows = setup.whole_rows;
   options.num_draft_tokens = setup.num_draft_tokens;
   options.auto_drafts = setup.auto_drafts;
   if (!setup.synthetic_rates.empty())
@@ -188,7 +190,7 @@ TEST(PairTest, SampledTextDoesNotDependOnDrafts) {
   expect_same_text(run({.num_draft_tokens = 4, .max_num_seqs = 8}, sampled), plain, "sampled");
 }
 
-// With log-probabilities the host chooses from whole rows, without from their likeliest tokens.
+// From what the device tells of a row's likeliest tokens.
 TEST(PairTest, SamplesAmongTheLikeliestAsFromTheRow) {
   auto sampled = requests(kCount);
   for (EngineRequest& request : sampled) {
@@ -197,9 +199,8 @@ TEST(PairTest, SamplesAmongTheLikeliestAsFromTheRow) {
     request.sampling.top_k = 1 + static_cast<int64_t>(request.id * 7 % 64);
     request.sampling.top_p = request.id % 3 == 0 ? 1.0 : 0.9;
   }
-  auto from_rows = sampled;
-  for (EngineRequest& request : from_rows) request.sampling.num_logprobs = 0;
-  const Outcome expected = run({.num_draft_tokens = 3, .max_num_seqs = 8}, from_rows);
+  const Outcome expected =
+      run({.num_draft_tokens = 3, .max_num_seqs = 8, .whole_rows = true}, sampled);
   for (const bool graphs : {false, true})
     for (const int drafts : {0, 4})
       expect_same_text(
