@@ -229,6 +229,22 @@ TEST_P(HeadProduct, MakesTheNorm) {
   }
 }
 
+// Under a cap all of them are equal, the lowest there is: only who may be chosen counts.
+TEST_P(HeadProduct, SuppressedIdsAreNoLogitsAtTheCap) {
+  if (GetParam().cap == 0.0F || GetParam().type != PackedType::kBF16) GTEST_SKIP();
+  const auto in = static_cast<size_t>(in_features());
+  const auto minus = tests::to_device(std::vector<core::BFloat16>(
+      static_cast<size_t>(head_.out_features) * in, core::to_bf16(-1.0F)));
+  pack_rows({}, head_, minus.data(), 0, head_.out_features);
+  const auto operand = operand_of(std::vector<core::BFloat16>(8 * in, core::to_bf16(64.0F)));
+  for (int i = 0; i < 64; ++i) ids_[static_cast<size_t>(i)] = i;
+  TANDEM_CUDA_CHECK(cudaMemcpy(suppressed_.data(), ids_.data(), suppressed_.size_bytes(),
+                               cudaMemcpyHostToDevice));
+  for (num_suppressed_ = 1; num_suppressed_ <= 64; num_suppressed_ += 21)
+    EXPECT_EQ(tokens_of(static_cast<const void*>(operand.data()), 8, {}),
+              std::vector<int32_t>(8, num_suppressed_));
+}
+
 constexpr PackedType kFp8 = PackedType::kFp8;
 constexpr PackedType kBF16 = PackedType::kBF16;
 constexpr PackedType kFp8Weights = PackedType::kFp8Weights;

@@ -10,7 +10,7 @@
 namespace tandem::ops::cuda {
 namespace {
 
-constexpr int kThreads = kFewThreads + 32;  // one more warp copies
+constexpr int kThreads = kFewThreads + 64;  // one more warp copies, one tells the next block
 constexpr int kStageBytes = 16 * 1024;
 constexpr int kMaxStages = 13;
 constexpr int kMostShared = 226 * 1024;  // or what the card has
@@ -20,6 +20,7 @@ struct Small {
   uint64_t full[kMaxStages];
   uint64_t empty[kMaxStages];
   uint64_t rows_full;
+  uint64_t part_left;  // in memory, by every warp that multiplies
   float parts[2 * kFewWarps];
   Key keys[kFewWarps][8];
   int32_t suppressed[kMaxHeadSuppressed];
@@ -42,7 +43,7 @@ struct Job {
   ArgmaxScratch scratch;
   int32_t* tokens;
   DraftToken draft;
-  uint32_t* flags;   // [shares] warps that have left theirs
+  uint32_t* flags;   // [shares] 1: the share's part is there
   float4* exchange;  // [shares][kFewThreads]
 };
 
@@ -112,27 +113,40 @@ struct Copies {
   }
 };
 
+constexpr float kInfinity = __builtin_huge_valf();
+
 // The first candidates a thread has met of two rows, and whether all it met was finite. Ids fall:
 // among equals the newest comes first.
 class Candidates {
  public:
-  // x: an uncapped logit, not suppressed.
-  __device__ void meet(const HeadLogits& head, int which, float x, int id) {
-    if (x < floor_of(head.cap, largest_[which])) return;
-    largest_[which] = fmaxf(largest_[which], x);
-    const float logit = head.cap > 0.0F ? capped_rarely(head.cap, x) : x;
-    if (logit == -__int_as_float(0x7f800000)) return;
-    const Key key = make_key(logit, id);
-    if (key > best_[which]) best_[which] = key;
+  // x: an uncapped logit. `counts`: it exists and is not suppressed.
+  __device__ void meet(const HeadLogits& head, int which, float x, int id, bool counts) {
+    if (head.cap > 0.0F) return meet_capped(head, which, x, id, counts);
+    const bool first = counts && x >= largest_[which] && x > -kInfinity;
+    largest_[which] = first ? x : largest_[which];
+    first_[which] = first ? id : first_[which];
   }
-  __device__ void note_finite(const HeadLogits& head, int which, float x) {
-    if (!is_finite(head, x)) best_[which] = kNotFiniteKey;
+  __device__ void note_finite(const HeadLogits& head, int which, float x, bool inside) {
+    finite_[which] = finite_[which] && (!inside || is_finite(head, x));
   }
-  __device__ Key best(int which) const { return best_[which]; }
+  __device__ Key best(const HeadLogits& head, int which) const {
+    if (!finite_[which]) return kNotFiniteKey;
+    if (head.cap > 0.0F) return capped_[which];
+    return first_[which] < 0 ? kNoKey : make_key(largest_[which], first_[which]);
+  }
 
  private:
-  Key best_[2] = {kNoKey, kNoKey};
-  float largest_[2] = {-__builtin_huge_valf(), -__builtin_huge_valf()};
+  __device__ void meet_capped(const HeadLogits& head, int which, float x, int id, bool counts) {
+    if (!counts || !(x >= floor_of(head.cap, largest_[which]))) return;
+    largest_[which] = fmaxf(largest_[which], x);
+    const Key key = make_key(capped_rarely(head.cap, x), id);
+    if (key > capped_[which]) capped_[which] = key;
+  }
+
+  float largest_[2] = {-kInfinity, -kInfinity};
+  int first_[2] = {-1, -1};           // without a cap: whose logit it is
+  Key capped_[2] = {kNoKey, kNoKey};  // with one
+  bool finite_[2] = {true, true};
 };
 
 // The first of the two ids of a set whose logits this thread has; the other one is 8 more.
@@ -142,30 +156,49 @@ __device__ inline int first_id_of(int set) {
 }
 __device__ inline float2 two_scales(const HeadLogits& head, int first_id) {
   if (head.scales == nullptr) return make_float2(head.scale, head.scale);
-  return make_float2(__ldg(head.scales + first_id), __ldg(head.scales + first_id + 8));
+  return make_float2(ptx::load_constant(head.scales + first_id),
+                     ptx::load_constant(head.scales + first_id + 8));
 }
 
-// A set is complete.
-__device__ inline void take_set(const HeadLogits& head, const Small& small, int first_id,
-                                const float (&sums)[4], const float2& scales,
-                                Candidates& candidates) {
-  const int row = static_cast<int>(threadIdx.x) % 4 * 2;
-  bool hidden[2] = {false, false};  // ids first_id, first_id + 8
-  for (int i = 0; i < head.num_suppressed; ++i) {
-    const int offset = small.suppressed[i] - first_id;
-    hidden[0] = hidden[0] || offset == 0;
-    hidden[1] = hidden[1] || offset == 8;
+// Which of this thread's two ids of a set are suppressed. Whole warps.
+struct Suppressed {
+  int mine[2];  // of up to 64 ids
+
+  __device__ Suppressed(const HeadLogits& head, const Small& small) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      mine[i] = lane + 32 * i < head.num_suppressed ? small.suppressed[lane + 32 * i] : -1;
   }
+  __device__ void hide(const HeadLogits& head, const Small& small, int first_id,
+                       bool (&hidden)[2]) const {
+    const int set = first_id / kSetColumns;
+    hidden[0] = hidden[1] = false;
+    if (!__any_sync(kAll, mine[0] / kSetColumns == set || mine[1] / kSetColumns == set)) return;
+    for (int i = 0; i < head.num_suppressed; ++i) {
+      const int offset = small.suppressed[i] - first_id;
+      hidden[0] = hidden[0] || offset == 0;
+      hidden[1] = hidden[1] || offset == 8;
+    }
+  }
+};
+
+// A set is complete.
+__device__ inline void take_set(const HeadLogits& head, const Small& small,
+                                const Suppressed& suppressed, int first_id, const float (&sums)[4],
+                                const float2& scales, Candidates& candidates) {
+  const int row = static_cast<int>(threadIdx.x) % 4 * 2;
+  bool hidden[2];  // ids first_id, first_id + 8
+  suppressed.hide(head, small, first_id, hidden);
 #pragma unroll
   for (int upper = 1; upper >= 0; --upper) {
     const int id = first_id + upper * 8;
-    if (id >= head.vocab_size) continue;
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
-      if (row + which >= head.num_rows) continue;
+      const bool inside = id < head.vocab_size && row + which < head.num_rows;
       const float x = sums[upper * 2 + which] * (upper == 0 ? scales.x : scales.y);
-      candidates.note_finite(head, which, x);
-      if (!hidden[upper]) candidates.meet(head, which, x, id);
+      candidates.note_finite(head, which, x, inside);
+      candidates.meet(head, which, x, id, inside && !hidden[upper]);
     }
   }
 }
@@ -176,7 +209,7 @@ __device__ void tell(const Job& job, Small& small, const Candidates& candidates)
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-    Key key = candidates.best(which);
+    Key key = candidates.best(job.logits, which);
 #pragma unroll
     for (int mask = 4; mask < 32; mask *= 2) {
       const Key other = __shfl_xor_sync(kAll, key, mask);
@@ -193,19 +226,27 @@ __device__ void tell(const Job& job, Small& small, const Candidates& candidates)
   tell_candidate(job.scratch, row, gridDim.x, key, job.tokens, job.draft);
 }
 
-// This share's part of a set that the next one continues.
-__device__ inline void leave_part(const Job& job, const float (&sums)[4]) {
+// This share's part of a set that the next one continues. Who releases it to another thread block
+// waits for it behind all weights on their way, so a warp of its own does.
+__device__ inline void leave_part(const Job& job, Small& small, const float (&sums)[4]) {
   __stcg(job.exchange + static_cast<int64_t>(blockIdx.x) * kFewThreads + threadIdx.x,
          make_float4(sums[0], sums[1], sums[2], sums[3]));
   __syncwarp();
-  if (threadIdx.x % 32 == 0) ptx::add_release(job.flags + blockIdx.x, 1);
+  if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ptx::shared_address(&small.part_left));
+}
+__device__ inline bool leaves_part(const Factor& head) {
+  return head.plan.share_begin(static_cast<int>(blockIdx.x) + 1) % head.plan.set_blocks != 0;
+}
+__device__ inline void release_part(const Job& job, Small& small) {
+  ptx::barrier_wait(ptx::shared_address(&small.part_left), 0);
+  ptx::add_release(job.flags + blockIdx.x, 1);
 }
 // What the share before this one has of the set.
 __device__ inline float4 fetch_part(const Job& job) {
   const int share = static_cast<int>(blockIdx.x) - 1;
   uint32_t* const flag = job.flags + share;
   if (threadIdx.x % 32 == 0)
-    while (ptx::load_acquire(flag) != kFewWarps) __nanosleep(20);
+    while (ptx::load_acquire(flag) == 0) __nanosleep(20);
   __syncwarp();
   const float4 part =
       __ldcg(job.exchange + static_cast<int64_t>(share) * kFewThreads + threadIdx.x);
@@ -214,36 +255,82 @@ __device__ inline float4 fetch_part(const Job& job) {
   return part;
 }
 
-// sums += the blocks [begin, end) of a set, from the ring.
+// The stages of a piece, in order. A stage's place is free as soon as its bytes are in registers.
 template <PackedType kType>
-__device__ inline void add_piece(float (&sums)[4], const Piece& piece, Ring& ring, uint32_t rows) {
+struct Multiplier {
   using S = Bytes<kType>;
-  const uint32_t own = threadIdx.x / 32 * (S::kBlockBytes / kFewWarps) + threadIdx.x % 32 * 16;
-  for (int within = piece.begin; within < piece.end;) {
-    const int count = min(S::kStageBlocks - within % S::kStageBlocks, piece.end - within);
-    const uint32_t stage_rows = rows + within * S::kRowBytes;
-    ptx::barrier_wait(ring.full_at(), ring.parity);
-    const uint32_t weights = ring.at() + own;
-    few::with_count<S::kStageBlocks>(count, [&](auto blocks) {
-      few::add_blocks<S, blocks>(sums, few::Blocks<S, blocks>(weights, stage_rows));
-    });
+  static constexpr int kStage = S::kStageBlocks;
+  using Stage = few::Blocks<S, kStage>;
+  Ring& ring;
+  uint32_t rows;
+  uint32_t own = threadIdx.x / 32 * (S::kBlockBytes / kFewWarps) + threadIdx.x % 32 * 16;
+
+  __device__ uint32_t rows_at(int within) const { return rows + within * S::kRowBytes; }
+  __device__ void give_back() {
     __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.empty_at());
     ring.advance();
-    within += count;
   }
-}
+  // `kCount` blocks, from block `within` of the set on.
+  template <int kCount>
+  __device__ few::Blocks<S, kCount> take(int within) {
+    ptx::barrier_wait(ring.full_at(), ring.parity);
+    const few::Blocks<S, kCount> blocks(ring.at() + own, rows_at(within));
+    give_back();
+    return blocks;
+  }
+  // Products that run while the next stage is taken. `before`: the stage whose products are then
+  // done.
+  __device__ void start(float (&sums)[4], const Stage& stage, Stage& before) {
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int i = 0; i < kStage * Stage::kHalves; ++i) stage.multiply_bf16(sums, i);
+    ptx::warpgroup_commit();
+    ptx::warpgroup_wait<1>();
+    ptx::pin(before.a);
+  }
+  // Pairs of stages while there are any. Gives the block behind them.
+  __device__ int add_pairs(float (&sums)[4], int within, int end) {
+    if (end - within < 2 * kStage) return within;
+    Stage even;
+    Stage odd;
+    ptx::pin(sums);
+#pragma unroll 1
+    for (; end - within >= 2 * kStage; within += 2 * kStage) {
+      even = take<kStage>(within);
+      start(sums, even, odd);
+      odd = take<kStage>(within + kStage);
+      start(sums, odd, even);
+    }
+    ptx::warpgroup_wait<0>();
+    ptx::pin(odd.a);
+    ptx::pin(sums);
+    return within;
+  }
+  __device__ void add(float (&sums)[4], const Piece& piece) {
+    for (int within = piece.begin; within < piece.end;) {
+      if constexpr (!S::kFp8)
+        if (within % kStage == 0) within = add_pairs(sums, within, piece.end);
+      if (within == piece.end) return;
+      const int count = min(kStage - within % kStage, piece.end - within);
+      few::with_count<kStage>(
+          count, [&](auto blocks) { few::add_blocks<S, blocks>(sums, take<blocks>(within)); });
+      within += count;
+    }
+  }
+};
 
 template <PackedType kHead>
 __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) {
   for_pieces(job.side, [&](const Piece& piece) {
     float sums[4] = {};
-    add_piece<kSideType<kHead>>(sums, piece, ring, rows);
+    Multiplier<kSideType<kHead>>{ring, rows}.add(sums, piece);
     const Partials& plan = job.side.plan;
     const int slot = static_cast<int>(blockIdx.x) - plan.share_of(piece.set * plan.set_blocks);
     const int64_t index = static_cast<int64_t>(piece.set) * plan.max_pieces + slot;
     store_few(sums, job.side_partials + index * (8 * kSetColumns), job.logits.num_rows);
   });
+  const Suppressed suppressed(job.logits, small);
   Candidates candidates;
   for_pieces(job.head, [&](const Piece& piece) {
     float4 before = {0.0F, 0.0F, 0.0F, 0.0F};
@@ -252,15 +339,15 @@ __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) 
     const int first_id = first_id_of(piece.set);
     const float2 scales = two_scales(job.logits, first_id);
     float sums[4] = {};
-    add_piece<kHead>(sums, piece, ring, rows);
-    if (piece.end < job.head.plan.set_blocks) return leave_part(job, sums);
+    Multiplier<kHead>{ring, rows}.add(sums, piece);
+    if (piece.end < job.head.plan.set_blocks) return leave_part(job, small, sums);
     if (continues) {
       sums[0] = before.x + sums[0];
       sums[1] = before.y + sums[1];
       sums[2] = before.z + sums[2];
       sums[3] = before.w + sums[3];
     }
-    take_set(job.logits, small, first_id, sums, scales, candidates);
+    take_set(job.logits, small, suppressed, first_id, sums, scales, candidates);
   });
   tell(job, small, candidates);
 }
@@ -282,11 +369,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::barrier_init(ring.empty + i * 8, kFewWarps);
     }
     ptx::barrier_init(rows_full, 1);
+    ptx::barrier_init(ptx::shared_address(&small.part_left), kFewWarps);
     ptx::fence_barrier_init();
   }
   __syncthreads();
   if (threadIdx.x >= kFewThreads) {
-    if (threadIdx.x > kFewThreads) return;
+    if (threadIdx.x == kFewThreads + 32 && leaves_part(job.head)) release_part(job, small);
+    if (threadIdx.x != kFewThreads) return;
     Copies copies{rows_full, ring};
     copies.copy<kSideType<kHead>>(job.side);
     copies.copy<kHead>(job.head);

@@ -41,6 +41,7 @@ struct Blocks {
   uint4 a[kCount * kHalves];
   uint64_t rows;  // descriptor
 
+  __device__ Blocks() : a(), rows(0) {}
   __device__ Blocks(uint32_t own_weights, uint32_t rows_address)
       : rows(ptx::rows_of(rows_address, S::kTileBytes)) {
     if constexpr (S::kWidened) {
