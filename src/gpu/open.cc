@@ -1,7 +1,10 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <mutex>
 
+#include "base/log.h"
+#include "gpu/card.h"
 #include "gpu/device_step.h"
 #include "gpu/pair_step.h"
 #include "gpu/prefill.h"
@@ -10,7 +13,12 @@
 namespace tandem::gpu {
 namespace {
 
-constexpr int kOldestCapability = 90;  // what this build has code for
+// Says so once: a command may ask for the device more than once.
+void warn_if_untested(const Card& card) {
+  static std::once_flag once;
+  if (!is_tested(card))
+    std::call_once(once, [&card] { base::log_warning("{}", untested_warning(card)); });
+}
 
 }  // namespace
 
@@ -26,11 +34,9 @@ base::Result<DeviceInfo> find_device() {
   info.name = properties.name;
   info.num_multiprocessors = properties.multiProcessorCount;
   info.compute_capability = properties.major * 10 + properties.minor;
-  if (info.compute_capability != kOldestCapability)
-    return base::unsupported(
-        "--device cuda: expected compute capability 9.0 (Hopper), which this build has kernels "
-        "for, got {}.{} ({}); use --device cpu",
-        properties.major, properties.minor, info.name);
+  const Card card{info.name, properties.major, properties.minor, ops::cuda::has_code_for_device()};
+  TANDEM_RETURN_IF_ERROR(check_card(card, TANDEM_CUDA_ARCHITECTURES));
+  warn_if_untested(card);
   size_t free = 0;
   size_t total = 0;
   TANDEM_CUDA_CHECK(cudaMemGetInfo(&free, &total));

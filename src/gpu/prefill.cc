@@ -156,7 +156,8 @@ WideWorkspace::WideWorkspace(const WideSizes& sizes, int64_t max_step_rows, int 
 }
 
 bool runs_wide(const std::vector<LayerWeights>& layers) {
-  return std::ranges::all_of(layers, [](const LayerWeights& layer) { return runs_wide(layer); });
+  return ops::cuda::has_warpgroup_products() &&
+         std::ranges::all_of(layers, [](const LayerWeights& layer) { return runs_wide(layer); });
 }
 
 void run_wide_layer(const Stream& stream, const LayerWeights& layer, float eps,

@@ -63,7 +63,8 @@ struct WidePass {
   ops::cuda::KvTable pages;
 };
 
-// Whether the kernels for prompts know such layers: FP8 weights and a layout that they can cut.
+// Whether the card has the kernels for prompts, and these know such layers: FP8 weights and a
+// layout that they can cut.
 bool runs_wide(const std::vector<LayerWeights>& layers);
 
 // One layer. Expects the normed input as the operand and the residual in x; leaves both for the

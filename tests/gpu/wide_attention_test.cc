@@ -219,7 +219,7 @@ void expect_like_reference(const PassSetup& setup, int stride = 1) {
   EXPECT_LE(std::sqrt(squares / static_cast<double>(want.rows() * want.cols())), 0.02);
 }
 
-class WideAttentionTest : public testing::TestWithParam<Heads> {};
+class WideAttentionTest : public tests::OfPrompts<testing::TestWithParam<Heads>> {};
 
 // The demo pair's, 12B and 31B heads of both types; groups that are no power of two.
 INSTANTIATE_TEST_SUITE_P(Shapes, WideAttentionTest,
@@ -271,13 +271,15 @@ TEST_P(WideAttentionTest, BitsOfARowDoNotDependOnItsCompany) {
   }
 }
 
-TEST(WideAttentionLong, TheWindowOfThe12B) {
+using WideAttentionLong = tests::OfPrompts<testing::Test>;
+
+TEST_F(WideAttentionLong, TheWindowOfThe12B) {
   PassSetup setup{{16, 8, 256}, 1024, {{0, 1800, 1990}}};
   setup.in_chunk = true;
   expect_like_reference(setup, 17);
 }
 
-TEST(WideAttentionLong, AFullLayerOverManyKeys) {
+TEST_F(WideAttentionLong, AFullLayerOverManyKeys) {
   expect_like_reference({{16, 1, 512}, 0, {{0, 5000, 5070}}}, 9);
 }
 

@@ -70,7 +70,7 @@ struct Shape {
   int out;
   int in;
 };
-class WideProduct : public testing::TestWithParam<Shape> {};
+class WideProduct : public tests::OfPrompts<testing::TestWithParam<Shape>> {};
 std::string name_of(const testing::TestParamInfo<Shape>& info) {
   return std::to_string(info.param.in) + "_to_" + std::to_string(info.param.out);
 }
@@ -141,7 +141,7 @@ TEST_P(WideProduct, BitsOfARowDoNotDependOnItsCompany) {
   expect_rows(3, 65, 128, 1);
 }
 
-class WideGeluProduct : public testing::TestWithParam<int> {};  // intermediate
+class WideGeluProduct : public tests::OfPrompts<testing::TestWithParam<int>> {};  // intermediate
 INSTANTIATE_TEST_SUITE_P(Intermediate, WideGeluProduct, testing::Values(64, 192, 896),
                          testing::PrintToStringParamName());
 

@@ -12,6 +12,15 @@
 
 namespace tandem::tests {
 
+// The kernels for prompts, which cards without wgmma do not run.
+template <typename Base>
+class OfPrompts : public Base {
+ protected:
+  void SetUp() override {
+    if (!ops::cuda::has_warpgroup_products()) GTEST_SKIP() << "this card has no wgmma";
+  }
+};
+
 // An operand on the device with a guard behind it; what nobody wrote is NaN.
 class WideTestOperand {
  public:

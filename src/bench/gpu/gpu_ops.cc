@@ -72,7 +72,8 @@ base::Result<ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models
       if (!wanted(shape.name, options.only)) continue;
       for (ordered_json& one : bench_product(facts, shape, *packed_type(shape), options.rows))
         result["ops"].push_back(std::move(one));
-      const bool in_prompts = model.config.kind == io::ModelKind::kTarget &&
+      const bool in_prompts = ops::cuda::has_warpgroup_products() &&
+                              model.config.kind == io::ModelKind::kTarget &&
                               *packed_type(shape) == ops::cuda::PackedType::kFp8;
       if (!in_prompts) continue;
       for (ordered_json& one : bench_wide_product(facts, shape, options.prompt_rows))
