@@ -33,6 +33,7 @@ TEST(DraftHead, AsStoredItIsTheStoredHead) {
   EXPECT_EQ(head.weight().weight.data, stored.data());
   EXPECT_EQ(head.weight().format, ops::LinearFormat::kBF16);
   EXPECT_EQ(head.size_bytes(), kVocab * kHidden * 2);
+  EXPECT_EQ(draft_head_bytes(stored.view(), DraftHeadFormat::kCheckpoint), head.size_bytes());
 }
 
 // E4M3 keeps four bits, so a rounded weight is off by at most 1/16 of itself, or by half a step of
@@ -43,6 +44,7 @@ TEST(DraftHead, RoundsEachTokenWithItsOwnScale) {
   EXPECT_EQ(head.weight().format, ops::LinearFormat::kFp8Channel);
   EXPECT_EQ(head.weight().activation, ops::ActivationQuantization::kNone);
   EXPECT_EQ(head.size_bytes(), kVocab * (kHidden + 4));
+  EXPECT_EQ(draft_head_bytes(stored.view(), DraftHeadFormat::kFp8), head.size_bytes());
   const auto* codes = static_cast<const uint8_t*>(head.weight().weight.data);
   const auto* scales = static_cast<const float*>(head.weight().weight_scales.data);
   for (int64_t row = 0; row < kVocab; ++row) {
