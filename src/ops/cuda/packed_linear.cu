@@ -146,8 +146,10 @@ void finish_linear(PackedLinear& weight, int most_shares) {
   for (int set = 0; set < weight.num_sets; ++set)
     weight.max_pieces = std::max(weight.max_pieces, plan.num_pieces(set));
   weight.data = DeviceBuffer(static_cast<size_t>(weight.size_bytes()));
-  if (weight.out_features != weight.num_sets * kSetColumns)
-    TANDEM_CUDA_CHECK(cudaMemset(weight.data.data(), 0, weight.data.size_bytes()));
+  if (weight.out_features == weight.num_sets * kSetColumns) return;
+  TANDEM_CUDA_CHECK(cudaMemset(weight.data.data(), 0, weight.data.size_bytes()));
+  // Whoever packs does so on a stream of their own, which does not wait for this one.
+  TANDEM_CUDA_CHECK(cudaStreamSynchronize(nullptr));
 }
 
 }  // namespace

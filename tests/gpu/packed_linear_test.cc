@@ -1,0 +1,40 @@
+// Packed weights, and the streams they are packed on.
+#include "ops/cuda/packed_linear.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "tests/gpu/support.h"
+
+namespace tandem::ops::test {
+namespace {
+
+using cuda::PackedLinear;
+using cuda::PackedType;
+
+struct OwnStream : cuda::Stream {
+  OwnStream() { TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking)); }
+  ~OwnStream() { (void)cudaStreamDestroy(handle); }
+};
+
+// What no feature fills is cleared before features are packed, on whichever stream: here the
+// default one is late.
+TEST(PackedLinearTest, IsClearedBeforeItIsPacked) {
+  constexpr int kOut = 48;
+  constexpr int kIn = 64;
+  const OwnStream stream;
+  const auto rows = tests::to_device(std::vector<uint8_t>(size_t{kOut} * kIn, 0x38));
+  TANDEM_CUDA_CHECK(cudaLaunchHostFunc(
+      nullptr, [](void*) { std::this_thread::sleep_for(std::chrono::milliseconds(50)); }, nullptr));
+  const PackedLinear weight = cuda::make_packed_linear(PackedType::kFp8, kOut, kIn, 4);
+  pack_rows(stream, weight, rows.data(), 0, kOut);
+  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream.handle));
+  tests::synchronize();
+  const auto bytes = tests::to_host<uint8_t>(weight.data, weight.data.size_bytes());
+  EXPECT_EQ(std::ranges::count(bytes, 0x38), kOut * kIn);
+  EXPECT_EQ(std::ranges::count(bytes, 0), static_cast<int64_t>(bytes.size()) - kOut * kIn);
+}
+
+}  // namespace
+}  // namespace tandem::ops::test
