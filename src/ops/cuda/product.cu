@@ -187,6 +187,73 @@ struct Multiplier {
     place = next;
     place.advance();
   }
+  // A stage in registers.
+  struct Stage {
+    Blocks<S, kStage> blocks;
+    int place;
+  };
+  __device__ Stage next_stage() {
+    ptx::barrier_wait(ring.full(place.stage), place.parity);
+    const Stage stage{Blocks<S, kStage>(weights(place.stage), ring.rows(place.stage, 0)),
+                      place.stage};
+    place.advance();
+    return stage;
+  }
+  // Products of half of the rows.
+  using HalfProducts = float[S::kTiles * 2];
+  __device__ static void start_half(HalfProducts& products, const Stage& stage, int half) {
+    ptx::pin(products);
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int i = 0; i < kStage; ++i)
+      stage.blocks.multiply_e4m3(products, i, half * (S::kTiles / 2));
+    ptx::warpgroup_commit();
+  }
+  __device__ static void add_half(float (&sums)[S::kTiles * 4], HalfProducts& products, int half) {
+    ptx::pin(products);
+#pragma unroll
+    for (int i = 0; i < S::kTiles * 2; ++i) sums[half * S::kTiles * 2 + i] += products[i];
+  }
+  __device__ void give_back(const Stage& stage) const {
+    __syncwarp();
+    give_back(stage.place);
+  }
+  // Adds up the stage whose products are under way, and starts those of the next one.
+  __device__ Stage follow(float (&sums)[S::kTiles * 4], HalfProducts (&products)[2],
+                          const Stage& now) {
+    const Stage next = next_stage();
+    ptx::warpgroup_wait<1>();
+    add_half(sums, products[0], 0);
+    start_half(products[0], next, 0);
+    ptx::warpgroup_wait<1>();
+    give_back(now);
+    add_half(sums, products[1], 1);
+    start_half(products[1], next, 1);
+    return next;
+  }
+  // The same sums as one stage after the other.
+  __device__ void pipeline(float (&sums)[S::kTiles * 4], int num_stages) {
+    HalfProducts products[2];
+    Stage stage = next_stage();
+    start_half(products[0], stage, 0);
+    start_half(products[1], stage, 1);
+    const auto finish = [&](const Stage& last) {
+      ptx::warpgroup_wait<0>();
+      give_back(last);
+      add_half(sums, products[0], 0);
+      add_half(sums, products[1], 1);
+    };
+    // Paths that met before the end would make ptxas wait after every product.
+#pragma unroll 1
+    for (; num_stages > 2; num_stages -= 2) {
+      const Stage second = follow(sums, products, stage);
+      stage = follow(sums, products, second);
+    }
+    if (num_stages == 2)
+      finish(follow(sums, products, stage));
+    else
+      finish(stage);
+  }
   // `count` blocks, from block `within` of the set on.
   __device__ void one_stage(float (&sums)[S::kTiles * 4], int within, int count) {
     ptx::barrier_wait(ring.full(place.stage), place.parity);
@@ -204,6 +271,14 @@ struct Multiplier {
 #pragma unroll 1
         for (; end - begin >= 2 * kStage; begin += 2 * kStage) two_stages(sums);
         if (begin == end) break;
+      }
+      if constexpr (S::kPipelined) {
+        const int whole = begin % kStage == 0 ? (end - begin) / kStage : 0;
+        if (whole > 0) {
+          pipeline(sums, whole);
+          begin += whole * kStage;
+          continue;
+        }
       }
       const int count = min(kStage - begin % kStage, end - begin);
       one_stage(sums, begin, count);
@@ -244,16 +319,18 @@ __device__ void work_on(const Job& job) {
   const int begin = job.plan.share_begin(static_cast<int>(blockIdx.x));
   const int end = job.plan.share_begin(static_cast<int>(blockIdx.x) + 1);
   if (threadIdx.x >= kWarps * 32) {
+    if constexpr (S::kPipelined) ptx::lower_registers<40>();
     if (threadIdx.x == kWarps * 32) copy_share<S>(job, begin, end, ring);
     return;
   }
+  if constexpr (S::kPipelined) ptx::raise_registers<232>();
   wait_for_previous();  // what the last product left has been read
   if (threadIdx.x == 0) ptx::barrier_arrive(ring.turn());
   compute_share<S>(job, begin, end, ring);
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 1) product_kernel(const Job job) {
+__global__ void __launch_bounds__(S::kThreads, 1) product_kernel(const Job job) {
   if constexpr (S::kIsUsed)
     work_on<S>(job);
   else
@@ -273,8 +350,8 @@ void launch_product(const Stream& stream, const PackedLinear& weight, Job job) {
   job.weights = weight.data.as<uint8_t>();
   job.plan = weight.partials(nullptr, S::kTiles * 8);
   const bool alone = weight.size_bytes() / weight.num_shares >= kOwnShare;
-  launch(stream, product_kernel<S>, dim3(static_cast<unsigned>(weight.num_shares)), dim3(kThreads),
-         alone ? kMostBytes : S::kBytes, job);
+  launch(stream, product_kernel<S>, dim3(static_cast<unsigned>(weight.num_shares)),
+         dim3(S::kThreads), alone ? kMostBytes : S::kBytes, job);
 }
 
 template <PackedType kType, bool kGelu, RingLength kRing>

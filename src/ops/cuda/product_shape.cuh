@@ -42,7 +42,12 @@ struct Shape {
   static constexpr int kRowBytes = kTiles * kTileBytes;         // of all rows
   static constexpr int kStageBlocks = 16 * 1024 / kBlockBytes;  // of one stage of the ring
   static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
-  static constexpr bool kTwoStages = kTiles <= 4;             // multiplied at once
+  static constexpr bool kTwoStages = kTiles <= 4;  // multiplied at once
+  // 128 rows: products of a stage start while those of the stage before are added up. It takes more
+  // registers than nine warps leave each other, since they are allotted by quarters of a
+  // multiprocessor: the warp that copies becomes a warpgroup, which gives its own up.
+  static constexpr bool kPipelined = kTiles == 16 && kFp8 && !kSmallCard;
+  static constexpr int kThreads = kPipelined ? 3 * 128 : few::kThreads;
   static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time
   static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
   static constexpr int kStages = (ring_bytes(kRing) - kStagingBytes) / kStageBytes;
