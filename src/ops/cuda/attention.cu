@@ -50,8 +50,10 @@ __device__ void set_pairs(const Job& job, const Entry& entry, int kv_head,
   if (pair < kPairs) {
     PairInfo info{-1, 0, -1, 0};
     if (pair < entry.num_rows * job.group) {
-      const int row = entry.first_row + pair / job.group;
-      info.index = row * job.attention.num_heads + kv_head * job.group + pair % job.group;
+      const auto entry_row = static_cast<int>(job.by_group.quotient(static_cast<unsigned>(pair)));
+      const int row = entry.first_row + entry_row;
+      const int head = kv_head * job.group + pair - entry_row * job.group;
+      info.index = row * job.attention.num_heads + head;
       info.slot = info.index * job.attention.max_segments;
       info.last_key = control.list.last_keys[row];
       info.first_key = first_key_of(job.attention.window, info.last_key);
@@ -109,9 +111,6 @@ __device__ void load_queries(const Job& job, const typename P::Control& control,
                           values[i]);
     }
   }
-  ptx::fence_async_shared();
-  __syncwarp();
-  ptx::named_barrier(1, kComputing);
 }
 
 // The scores of 64 keys for each warpgroup, all columns at once, every second 16 of them added up
@@ -292,18 +291,33 @@ __device__ void multiply_ones(uint32_t shared, float (&sums)[kPairs / 2]) {
     ptx::wgmma_ones(sums, weights_of_step<P, kPairs>(shared, step), step);
 }
 
+// Where a lane's pairs leave what they found in a segment; worked out while keys are on their way.
 template <typename P, int kPairs>
-__device__ void store_values(const Job& job, const typename P::Control& control, const Lane& lane,
-                             int segment, int first_column, const float (&sums)[kPairs / 2]) {
+struct Targets {
+  int slots[kPairs / 4];  // -1: nowhere
+
+  __device__ Targets(const Job& job, const typename P::Control& control, const Lane& lane,
+                     int segment) {
+    const int slot = segment % job.attention.max_segments;
+#pragma unroll
+    for (int i = 0; i < kPairs / 4; ++i) {
+      const PairInfo& pair = control.pairs[i / 2 * 8 + lane.t * 2 + i % 2];
+      slots[i] =
+          is_seen(pair, segment * P::kKeys, (segment + 1) * P::kKeys) ? pair.slot + slot : -1;
+    }
+  }
+};
+
+template <typename P, int kPairs>
+__device__ void store_values(const Job& job, const Targets<P, kPairs>& targets, const Lane& lane,
+                             int first_column, const float (&sums)[kPairs / 2]) {
   const Attention& attention = job.attention;
   if (first_column + lane.warp * 16 >= attention.head_dim) return;
   float* const target = attention.workspace + first_column + lane.warp * 16 + lane.g;
-  const int slot = segment % attention.max_segments;
 #pragma unroll
   for (int i = 0; i < kPairs / 4; ++i) {
-    const PairInfo& pair = control.pairs[i / 2 * 8 + lane.t * 2 + i % 2];
-    if (!is_seen(pair, segment * P::kKeys, (segment + 1) * P::kKeys)) continue;
-    float* const own = target + static_cast<int64_t>(pair.slot + slot) * attention.head_dim;
+    if (targets.slots[i] < 0) continue;
+    float* const own = target + static_cast<int64_t>(targets.slots[i]) * attention.head_dim;
     own[0] = sums[i / 2 * 4 + i % 2];
     own[8] = sums[i / 2 * 4 + i % 2 + 2];
   }
@@ -312,16 +326,15 @@ __device__ void store_values(const Job& job, const typename P::Control& control,
 
 // Maxima and totals of a segment.
 template <typename P, int kPairs>
-__device__ void store_totals(const Job& job, const typename P::Control& control, const Lane& lane,
-                             int segment, const int* maxima, const float (&sums)[kPairs / 2]) {
+__device__ void store_totals(const Job& job, const Targets<P, kPairs>& targets, const Lane& lane,
+                             const int* maxima, const float (&sums)[kPairs / 2]) {
   if (lane.warp == 0 && lane.g == 0)
 #pragma unroll
     for (int i = 0; i < kPairs / 4; ++i) {
       const int index = i / 2 * 8 + lane.t * 2 + i % 2;
-      const PairInfo& pair = control.pairs[index];
-      if (!is_seen(pair, segment * P::kKeys, (segment + 1) * P::kKeys)) continue;
-      job.totals[pair.slot + segment % job.attention.max_segments] =
-          make_float2(from_ordered(maxima[index]), sums[i / 2 * 4 + i % 2]);
+      if (targets.slots[i] >= 0)
+        job.totals[targets.slots[i]] =
+            make_float2(from_ordered(maxima[index]), sums[i / 2 * 4 + i % 2]);
     }
   __syncwarp();
 }
@@ -329,8 +342,8 @@ __device__ void store_totals(const Job& job, const typename P::Control& control,
 // The values of a segment of 128 keys, all columns at once, every second 64 of them for each
 // warpgroup.
 template <typename P, int kPairs>
-__device__ void add_at_once(const Job& job, const typename P::Control& control, const Lane& lane,
-                            const Item& item, const int* maxima, uint32_t shared, Ring& ring) {
+__device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, const Lane& lane,
+                            const int* maxima, uint32_t shared, Ring& ring) {
   constexpr int kOwnColumns = (P::kColumns + 1) / 2;
   float sums[kOwnColumns][2][kPairs / 2] = {};
   float totals[kPairs / 2] = {};
@@ -371,8 +384,7 @@ __device__ void add_at_once(const Job& job, const typename P::Control& control, 
     own_ring.advance();
     own_ring.advance();
   }
-  if (lane.warpgroup == 1)
-    store_totals<P, kPairs>(job, control, lane, item.segment, maxima, totals);
+  if (lane.warpgroup == 1) store_totals<P, kPairs>(job, targets, lane, maxima, totals);
 #pragma unroll
   for (int own = 0; own < kOwnColumns; ++own) {
     const int c = own * 2 + lane.warpgroup;
@@ -380,14 +392,15 @@ __device__ void add_at_once(const Job& job, const typename P::Control& control, 
     float sum[kPairs / 2];
 #pragma unroll
     for (int i = 0; i < kPairs / 2; ++i) sum[i] = sums[own][0][i] + sums[own][1][i];
-    store_values<P, kPairs>(job, control, lane, item.segment, c * 64, sum);
+    store_values<P, kPairs>(job, targets, lane, c * 64, sum);
   }
 }
 
 // The same for 256 keys and an item's part of the columns, 64 after 64; results are stored while
 // the next product runs.
 template <typename P, int kPairs>
-__device__ void add_by_columns(const Job& job, const typename P::Control& control, const Lane& lane,
+__device__ void add_by_columns(const Job& job, const typename P::Control& control,
+                               const Targets<P, kPairs>& targets, const Lane& lane,
                                const Item& item, const int* maxima, uint32_t shared, Ring& ring) {
   const int value_columns = P::kColumns / control.list.column_parts;
   const int first_column = item.column_part * value_columns * 64;
@@ -403,9 +416,9 @@ __device__ void add_by_columns(const Job& job, const typename P::Control& contro
   }
   const auto store_ready = [&] {
     if (stored == -1)
-      store_totals<P, kPairs>(job, control, lane, item.segment, maxima, ready);
+      store_totals<P, kPairs>(job, targets, lane, maxima, ready);
     else if (stored >= 0)
-      store_values<P, kPairs>(job, control, lane, item.segment, first_column + stored * 64, ready);
+      store_values<P, kPairs>(job, targets, lane, first_column + stored * 64, ready);
   };
 #pragma unroll 1
   for (int c = 0; c < value_columns; ++c) {
@@ -450,10 +463,22 @@ __device__ void attend(const Job& job, const Item& item, bool is_new, bool waits
   if (is_new) {
     ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more
     set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.kv_head, control);
-    if (waits) wait_for_previous();
-    load_queries<P, kDim, kPairs>(job, control, shared);
+    if (waits) {
+      FreshKeys<P> fresh(job, control.list, item);
+      wait_for_previous();
+      fresh.load(job, item.kv_head);
+      load_queries<P, kDim, kPairs>(job, control, shared);
+      fresh.store(shared);
+      fresh.copy_others(job, control.list, item, shared);
+    } else {
+      load_queries<P, kDim, kPairs>(job, control, shared);
+    }
+    ptx::fence_async_shared();
+    __syncwarp();
+    ptx::named_barrier(1, kComputing);
   }
   int* const maxima = control.maxima[parity];
+  const Targets<P, kPairs> targets(job, control, lane, item.segment);
   {
     float scores[P::kHalves][kPairs / 2] = {};
     if constexpr (P::kHalves == 1)
@@ -472,9 +497,9 @@ __device__ void attend(const Job& job, const Item& item, bool is_new, bool waits
   __syncwarp();
   ptx::named_barrier(1, kComputing);
   if constexpr (P::kHalves == 1)
-    add_at_once<P, kPairs>(job, control, lane, item, maxima, shared, ring);
+    add_at_once<P, kPairs>(job, targets, lane, maxima, shared, ring);
   else
-    add_by_columns<P, kPairs>(job, control, lane, item, maxima, shared, ring);
+    add_by_columns<P, kPairs>(job, control, targets, lane, item, maxima, shared, ring);
 }
 
 template <typename P, int kDim>
@@ -595,7 +620,11 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
       job.workspace + static_cast<size_t>(rows.num_rows) * static_cast<size_t>(job.num_heads) *
                           static_cast<size_t>(job.max_segments) *
                           static_cast<size_t>(job.head_dim));
-  const AttentionJob all{job, rows, tiles, job.num_heads / job.num_kv_heads, 0, 0, 0, totals};
+  AttentionJob all{job, rows, tiles, job.num_heads / job.num_kv_heads};
+  all.by_group = Divisor(all.group);
+  all.by_ring = Divisor(job.places.ring_len);
+  all.by_block = Divisor(job.places.block_size);
+  all.totals = totals;
   switch (job.head_dim) {
     case 32:
     case 64:

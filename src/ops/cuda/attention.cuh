@@ -34,6 +34,22 @@ __device__ inline void copy_async(uint32_t target, const void* source, bool vali
                "r"(valid ? 16 : 0)
                : "memory");
 }
+__device__ inline void copy_async(uint32_t target, const void* source) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(target), "l"(source)
+               : "memory");
+}
+// Nothing at all unless `condition`: not a branch.
+__device__ inline void copy_async_if(bool condition, uint32_t target, const void* source,
+                                     bool valid) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.s32 p, %3, 0;\n"
+      "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n"
+      "}" ::"r"(target),
+      "l"(source), "r"(valid ? 16 : 0), "r"(static_cast<int>(condition))
+      : "memory");
+}
 __device__ inline void copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -1,5 +1,6 @@
 // The second kernel of attention: a row's segments, weighted, are added up.
 #include "ops/cuda/attention_job.cuh"
+#include "ops/cuda/partials.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -30,11 +31,25 @@ struct RowSegments {
   }
 };
 
+// What is at `source`, or `value`; not a branch.
+__device__ inline float2 load2_if(bool condition, const float2* source, float2 value) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.s32 p, %3, 0;\n"
+      "@p ld.global.v2.f32 {%0, %1}, [%2];\n"
+      "}"
+      : "+f"(value.x), "+f"(value.y)
+      : "l"(source), "r"(static_cast<int>(condition)));
+  return value;
+}
+
 // The largest maximum of all segments, in every lane.
-__device__ float largest_of(const RowSegments& segments, const float2* totals, int lane) {
+__device__ float largest_of(bool live, const RowSegments& segments, const float2* totals,
+                            int lane) {
   float largest = -INFINITY;
   for (int i = lane; i < segments.count; i += 32)
-    largest = fmaxf(largest, totals[segments.slot(i)].x);
+    largest = fmaxf(largest, load2_if(live, &totals[segments.slot(i)], {-INFINITY, 0.0F}).x);
 #pragma unroll
   for (int mask = 16; mask > 0; mask /= 2)
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
@@ -58,8 +73,8 @@ struct Chain {
 
 // Chains warp, warp + kWarps, ...
 template <int kHeadDim, int kWarps>
-__device__ void add_segments(const RowSegments& segments, const float2* totals, const float* sums,
-                             int warp, int lane,
+__device__ void add_segments(bool live, const RowSegments& segments, const float2* totals,
+                             const float* sums, int warp, int lane,
                              Chain (&chains)[Plan<kHeadDim, kWarps>::kOwnChains]) {
   using P = Plan<kHeadDim, kWarps>;
   float4 values[kBatch];
@@ -70,12 +85,12 @@ __device__ void add_segments(const RowSegments& segments, const float2* totals, 
       const int i = begin + b * kWarps;
       if (i >= segments.count) continue;
       const int slot = segments.slot(i);
-      scales[b] = totals[slot];
-      values[b] = *reinterpret_cast<const float4*>(sums + static_cast<int64_t>(slot) * kHeadDim);
+      scales[b] = load2_if(live, &totals[slot], {});
+      values[b] = load4_if(live, sums + static_cast<int64_t>(slot) * kHeadDim);
     }
   };
   fetch(warp);
-  const float largest = largest_of(segments, totals, lane);
+  const float largest = largest_of(live, segments, totals, lane);
   for (int begin = warp; begin < segments.count; begin += kBatch * kWarps) {
     if (begin != warp) fetch(begin);
 #pragma unroll
@@ -85,27 +100,14 @@ __device__ void add_segments(const RowSegments& segments, const float2* totals, 
   }
 }
 
-// grid (head, row)
+// Unless `live` it is a rehearsal (launch.cuh).
 template <int kHeadDim, int kWarps>
-__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kernel(const Job job) {
+__device__ void combine_head(const Job& job, int row, int head, int last_key, bool live) {
   using P = Plan<kHeadDim, kWarps>;
   __shared__ float4 chain_sums[P::kSlabs][kChains][P::kSlab / 4];
   __shared__ float chain_totals[kChains];
-  allow_next();
-  if (!job.rows.early_plan) wait_for_previous();
   const Attention& attention = job.attention;
   const int thread = static_cast<int>(threadIdx.x);
-  const int head = static_cast<int>(blockIdx.x);
-  const int row = static_cast<int>(blockIdx.y);
-  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
-  if (job.rows.early_plan) wait_for_previous();
-  const int column = head * kHeadDim;
-  if (last_key < 0) {
-    for (int c = thread * 2; c < kHeadDim; c += P::kThreads * 2)
-      store_operand(attention.out, row, column + c, 0.0F, 0.0F);
-    return;
-  }
-
   constexpr int kKeys = attention_segment_keys(kHeadDim);
   const int first = first_key_of(attention.window, last_key) / kKeys;
   const RowSegments segments{first % attention.max_segments, last_key / kKeys - first + 1,
@@ -118,7 +120,7 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kern
   Chain chains[P::kOwnChains];
   // Where a slab has fewer columns than a warp, the last lanes take the last ones once more.
   const int own = min(lane, P::kSlab / 4 - 1);
-  add_segments<kHeadDim, kWarps>(segments, job.totals + base,
+  add_segments<kHeadDim, kWarps>(live, segments, job.totals + base,
                                  attention.workspace + base * kHeadDim + slab * P::kSlab + own * 4,
                                  warp, lane, chains);
 #pragma unroll
@@ -138,8 +140,33 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kern
       value.y += part.y;
       total += chain_totals[i];
     }
-    store_operand(attention.out, row, column + c, round_bf16(__fdiv_rn(value.x, total)),
-                  round_bf16(__fdiv_rn(value.y, total)));
+    store_operand(attention.out, row, head * kHeadDim + c, round_bf16(__fdiv_rn(value.x, total)),
+                  round_bf16(__fdiv_rn(value.y, total)), live);
+  }
+}
+
+// grid (head, row)
+template <int kHeadDim, int kWarps>
+__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kernel(const Job job) {
+  using P = Plan<kHeadDim, kWarps>;
+  allow_next();
+  const bool early = job.rows.early_plan;
+  if (!early) wait_for_previous();
+  const int head = static_cast<int>(blockIdx.x);
+  const int row = static_cast<int>(blockIdx.y);
+  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
+  if (last_key < 0) {
+    if (early) wait_for_previous();
+    for (int c = static_cast<int>(threadIdx.x) * 2; c < kHeadDim; c += P::kThreads * 2)
+      store_operand(job.attention.out, row, head * kHeadDim + c, 0.0F, 0.0F);
+    return;
+  }
+#pragma unroll 1
+  for (int turn = first_turn(early); turn < 2; ++turn) {
+    const bool live = turn == 1;
+    if (live && early) wait_for_previous();
+    combine_head<kHeadDim, kWarps>(job, row, head, last_key, live);
+    __syncthreads();
   }
 }
 

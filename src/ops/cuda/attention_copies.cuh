@@ -14,7 +14,7 @@ inline constexpr int kLaneKeys = 8;
 // Where this thread's key of a segment lies.
 struct OwnKey {
   bool seen = false;   // by any row; others become zeros
-  bool later = false;  // this pass writes it: it is copied after the wait
+  bool later = false;  // this pass writes it: it is read after the wait
   int block = 0;       // of the cache
   int place = 0;       // in the block
 };
@@ -23,14 +23,13 @@ __device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
   OwnKey own;
   if (key < entry.first_key || key > entry.last_key) return own;
   const KvTable& places = job.attention.places;
-  const auto size = static_cast<unsigned>(places.block_size);
-  const auto position = static_cast<unsigned>(key);
-  const unsigned place =
-      places.ring_len > 0 ? position % static_cast<unsigned>(places.ring_len) : position;
+  auto place = static_cast<unsigned>(key);
+  if (places.ring_len > 0) place -= job.by_ring.quotient(place) * job.by_ring.value;
+  const unsigned block = job.by_block.quotient(place);
   own.seen = true;
   own.later = key >= entry.fresh_key;
-  own.block = places.table[static_cast<int64_t>(entry.sequence) * places.max_blocks + place / size];
-  own.place = static_cast<int>(place % size);
+  own.block = places.table[static_cast<int64_t>(entry.sequence) * places.max_blocks + block];
+  own.place = static_cast<int>(place - block * job.by_block.value);
   return own;
 }
 
@@ -53,38 +52,44 @@ struct LaneKeys {
   uint32_t chunks[kLaneKeys];
   uint32_t seen = 0;  // one bit for each key
   uint32_t later = 0;
+  bool all_seen;  // by the warp, and there are no keys for later
 
   __device__ LaneKeys(const Job& job, int kv_head, const OwnKey& key) {
+    const uint32_t own_chunk = chunk_of_key(job, kv_head, key);
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const uint32_t chunk = chunk_of_key(job, kv_head, key);
-    const uint32_t all_seen = __ballot_sync(0xffffffffU, key.seen);
-    const uint32_t all_later = __ballot_sync(0xffffffffU, key.later);
+    const uint32_t warp_seen = __ballot_sync(0xffffffffU, key.seen);
+    const uint32_t warp_later = __ballot_sync(0xffffffffU, key.later);
 #pragma unroll
     for (int i = 0; i < kLaneKeys; ++i) {
       const int from = i * 4 + lane / 8;
-      seen |= (all_seen >> from & 1) << i;
-      later |= (all_later >> from & 1) << i;
-      chunks[i] = __shfl_sync(0xffffffffU, chunk, from) + static_cast<uint32_t>(lane % 8);
+      seen |= (warp_seen >> from & 1) << i;
+      later |= (warp_later >> from & 1) << i;
+      chunks[i] = __shfl_sync(0xffffffffU, own_chunk, from) + static_cast<uint32_t>(lane % 8);
     }
+    all_seen = warp_seen == 0xffffffffU && warp_later == 0;
   }
 };
 
-// Before the wait the ring is filled with old keys, then completed with fresh ones; everything else
-// follows.
-enum class Phase { kOld, kFresh, kRest };
+// Where a lane's key i of a piece goes: the chunks of odd and even groups of four keys are
+// exchanged differently.
+__device__ inline uint32_t target_of(uint32_t lane_target, int i) {
+  return (lane_target ^ static_cast<uint32_t>(i % 2 * 64)) + static_cast<uint32_t>(i * 4 * 128);
+}
 
-// `columns`: those of the piece, of the cache's first key.
-template <Phase kPhase>
-__device__ void copy_piece(const LaneKeys& keys, const uint16_t* columns, bool has_column,
-                           uint32_t lane_target) {
+// `columns`: those of the piece, of the cache's first key. kPlain: every row sees every key and no
+// column is missing; otherwise only `taken`, one bit for each key, zeros where nothing is seen.
+template <bool kPlain>
+__device__ void copy_piece(const LaneKeys& keys, uint32_t taken, const uint16_t* columns,
+                           bool has_column, uint32_t lane_target) {
 #pragma unroll
   for (int i = 0; i < kLaneKeys; ++i) {
-    const bool later = (keys.later >> i & 1) != 0;
-    if (kPhase != Phase::kRest && later != (kPhase == Phase::kFresh)) continue;
-    const bool valid = (keys.seen >> i & 1) != 0 && has_column;
-    // Chunks of odd and even groups of four keys are exchanged differently.
-    ptx::copy_async((lane_target ^ (i % 2 * 64)) + static_cast<uint32_t>(i * 4 * 128),
-                    valid ? chunk_at(columns, keys.chunks[i]) : columns, valid);
+    const uint32_t target = target_of(lane_target, i);
+    const uint16_t* const source = chunk_at(columns, keys.chunks[i]);
+    if constexpr (kPlain)
+      ptx::copy_async(target, source);
+    else
+      ptx::copy_async_if((taken >> i & 1) != 0, target, source,
+                         (keys.seen >> i & 1) != 0 && has_column);
   }
 }
 
@@ -115,25 +120,112 @@ struct ItemPieces {
   }
 };
 
-// Pieces `begin` to `end` - 1 of an item into the ring.
-template <typename P, Phase kPhase>
-__device__ void copy_pieces(const ItemPieces<P>& pieces, const LaneKeys (&keys)[2], int begin,
-                            int end, bool complete, Ring& ring) {
+// Where the lane's first key of a piece begins.
+__device__ inline uint32_t lane_offset() {
   const int thread = static_cast<int>(threadIdx.x - kComputing);
-  const int lane_key = thread / 32 * 32 + thread % 32 / 8;
-  const auto lane_at = static_cast<uint32_t>(lane_key * 128 + (thread % 8 ^ lane_key % 8) * 16);
+  const int key = thread / 32 * 32 + thread % 32 / 8;
+  return static_cast<uint32_t>(key * 128 + (thread % 8 ^ key % 8) * 16);
+}
+
+// Pieces `begin` to `end` - 1 of an item into the ring; fresh keys left out if `old_only`.
+template <typename P, bool kPlain, bool kWaits>
+__device__ void copy_pieces(const ItemPieces<P>& pieces, const LaneKeys (&keys)[2], int begin,
+                            int end, bool old_only, Ring& ring) {
+  const uint32_t lane_at = lane_offset();
 #pragma unroll 1
   for (int p = begin; p < end; p += P::kHalves)
 #pragma unroll
     for (int half = 0; half < P::kHalves; ++half) {
       if (half > 0 && p + half >= end) break;
-      if (kPhase == Phase::kRest) ring.wait_empty();
-      copy_piece<kPhase>(keys[half], pieces.columns(p), pieces.has_column(p),
-                         ring.address() + lane_at);
-      if (complete) ptx::copy_arrive(ring.full());
+      if (kWaits) ring.wait_empty();
+      copy_piece<kPlain>(keys[half], old_only ? ~keys[half].later : ~0U, pieces.columns(p),
+                         pieces.has_column(p), ring.address() + lane_at);
+      ptx::copy_arrive(ring.full());
       ring.advance();
     }
 }
+
+// How many pieces of its first item a thread block copies before the wait.
+template <typename P>
+__device__ int pieces_ahead(const Job& job, const ItemPieces<P>& pieces) {
+  return min(job.ring_size / P::kHalves * P::kHalves, pieces.count);
+}
+
+// The pieces ahead, without fresh keys: the warps that compute bring those (FreshKeys).
+template <typename P>
+__device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces, const LaneKeys (&keys)[2],
+                          const OwnKey (&own)[P::kHalves], int kv_head, bool plain, Ring& ring) {
+  const int count = pieces_ahead<P>(job, pieces);
+  if (plain)
+    copy_pieces<P, true, false>(pieces, keys, 0, count, false, ring);
+  else
+    copy_pieces<P, false, false>(pieces, keys, 0, count, true, ring);
+  // A little more, so as not to delay what comes after the wait.
+  for (int p = count; p < min(count + 4, pieces.count); p += P::kHalves)
+#pragma unroll
+    for (int half = 0; half < P::kHalves; ++half)
+      if (own[half].seen && !own[half].later)
+        ptx::prefetch(chunk_at(pieces.columns(p), chunk_of_key(job, kv_head, own[half])));
+  wait_for_previous();
+  return count;
+}
+
+// The fresh keys of the pieces ahead, a warp that computes for each: few bytes, which come with the
+// queries. Where they lie is known before the wait.
+template <typename P>
+struct FreshKeys {
+  static constexpr int kWarps = kComputing / 32;
+  static constexpr int kMostChunks = (2 * P::kColumns + 3) / 4;  // of a lane and key
+  const ItemPieces<P> pieces;
+  int count;  // of pieces
+  int key;    // this warp's first
+  int end;
+  OwnKey own;
+  uint4 values[kMostChunks];
+
+  __device__ FreshKeys(const Job& job, const WorkList& list, const Item& item)
+      : pieces(job, list, item), count(pieces_ahead<P>(job, pieces)) {
+    const Entry& entry = list.entries[item.entry];
+    const int first = item.segment * P::kKeys;
+    key = max(first, entry.fresh_key) + static_cast<int>(threadIdx.x) / 32;
+    end = min(first + P::kKeys, entry.last_key + 1);
+    if (key < end) own = locate(job, entry, key);
+  }
+  // Piece of the lane's i-th chunk, which is chunk `column` there.
+  __device__ int piece(int i) const {
+    const int half = key % P::kKeys / 128;
+    return (i * 32 + static_cast<int>(threadIdx.x) % 32) / 8 * P::kHalves + half;
+  }
+  __device__ int column() const { return static_cast<int>(threadIdx.x) % 8; }
+
+  __device__ void load(const Job& job, int kv_head) {
+    const uint32_t chunk = chunk_of_key(job, kv_head, own) + static_cast<uint32_t>(column());
+#pragma unroll
+    for (int i = 0; i < kMostChunks; ++i)
+      if (key < end && piece(i) < count && pieces.has_column(piece(i)))
+        values[i] = *reinterpret_cast<const uint4*>(chunk_at(pieces.columns(piece(i)), chunk));
+      else
+        values[i] = uint4{};
+  }
+  __device__ void store(uint32_t shared) const {
+#pragma unroll
+    for (int i = 0; i < kMostChunks; ++i)
+      if (key < end && piece(i) < count)
+        ptx::store_shared(shared + P::kRingAt +
+                              static_cast<uint32_t>(piece(i) * kPieceBytes + key % 128 * 128 +
+                                                    (column() ^ key % 8) * 16),
+                          values[i]);
+  }
+  // Those of rows that are no neighbours.
+  __device__ void copy_others(const Job& job, const WorkList& list, const Item& item,
+                              uint32_t shared) {
+    for (key += kWarps; key < end; key += kWarps) {
+      own = locate(job, list.entries[item.entry], key);
+      load(job, item.kv_head);
+      store(shared);
+    }
+  }
+};
 
 // Segments of the items begin .. end - 1. With an early plan, as much of the first one as the ring
 // holds is copied while the kernels before finish.
@@ -159,31 +251,20 @@ __device__ void copy_all(const Job& job, const WorkList& list, int begin, int en
     const LaneKeys keys[2] = {{job, item.kv_head, own[0]},
                               {job, item.kv_head, own[P::kHalves - 1]}};
     const ItemPieces<P> pieces(job, list, item);
-    int first = 0;
-    if (must_wait) {
-      const bool has_fresh = (item.segment + 1) * P::kKeys > list.entries[item.entry].fresh_key;
-      first = min(job.ring_size / P::kHalves * P::kHalves, pieces.count);
-      Ring ahead = ring;
-      copy_pieces<P, Phase::kOld>(pieces, keys, 0, first, !has_fresh, ahead);
-      // A little more, so as not to delay what comes after the wait.
-      for (int p = first; p < min(first + 4, pieces.count); p += P::kHalves)
-#pragma unroll
-        for (int half = 0; half < P::kHalves; ++half)
-          if (own[half].seen && !own[half].later)
-            ptx::prefetch(chunk_at(pieces.columns(p), chunk_of_key(job, item.kv_head, own[half])));
-      wait_for_previous();
-      if (has_fresh)
-        copy_pieces<P, Phase::kFresh>(pieces, keys, 0, first, true, ring);
-      else
-        ring = ahead;
-      must_wait = false;
-    }
+    const bool plain =
+        keys[0].all_seen && keys[1].all_seen && job.attention.head_dim == P::kColumns * 64;
+    const int first =
+        must_wait ? copy_ahead<P>(job, pieces, keys, own, item.kv_head, plain, ring) : 0;
+    must_wait = false;
     // The next item's places are on their way meanwhile.
     if (i + 1 < end) {
       item = item_at<P::kKeys>(job, list, i + 1, item.entry);
       locate_all(item, own);
     }
-    copy_pieces<P, Phase::kRest>(pieces, keys, first, pieces.count, true, ring);
+    if (plain)
+      copy_pieces<P, true, true>(pieces, keys, first, pieces.count, false, ring);
+    else
+      copy_pieces<P, false, true>(pieces, keys, first, pieces.count, false, ring);
   }
   if (must_wait) wait_for_previous();
   ptx::copy_commit();

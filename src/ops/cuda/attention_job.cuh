@@ -7,15 +7,31 @@
 
 namespace tandem::ops::cuda {
 
+// Divides integers from 0 to 2^32 - 1 without a division, which takes a kernel's first warps long.
+struct Divisor {
+  unsigned value = 1;
+  unsigned inverse = 0xffffffffU;
+  Divisor() = default;
+  explicit Divisor(int divisor)
+      : value(divisor > 0 ? static_cast<unsigned>(divisor) : 1U), inverse(0xffffffffU / value) {}
+  __device__ unsigned quotient(unsigned x) const {
+    const unsigned low = __umulhi(x, inverse);  // this, or one less than the quotient
+    return x - low * value >= value ? low + 1 : low;
+  }
+};
+
 struct AttentionJob {
   Attention attention;
   Rows rows;
   QueryTiles tiles;
-  int group;       // query heads of a KV head
-  int most_rows;   // of a tile that a thread block takes together, at most
-  int least_rows;  // splitting rows further saves no work
-  int ring_size;   // places in shared memory for what is copied
-  float2* totals;  // [num_rows][num_heads][max_segments]: maximum, total
+  int group = 1;       // query heads of a KV head
+  int most_rows = 1;   // of a tile that a thread block takes together, at most
+  int least_rows = 1;  // splitting rows further saves no work
+  int ring_size = 0;   // places in shared memory for what is copied
+  Divisor by_group;
+  Divisor by_ring;
+  Divisor by_block;
+  float2* totals = nullptr;  // [num_rows][num_heads][max_segments]: maximum, total
 };
 
 // e^(score - largest); 0 for what is hidden, also where everything is.

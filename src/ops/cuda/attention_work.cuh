@@ -171,12 +171,76 @@ __device__ Split choose_split(const AttentionJob& job, const Tiles& tiles, int m
   return {column_parts, fine * column_parts <= blocks ? job.least_rows : job.most_rows};
 }
 
+// The work of one tile among at most 32 rows, a lane for each: few instructions, since nothing of
+// attention can begin before.
+template <int kKeys>
+__device__ void list_one_tile(const AttentionJob& job, int max_column_parts, int blocks,
+                              WorkList& list) {
+  constexpr unsigned kAll = 0xffffffffU;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int first_row = job.tiles.first_rows[0];
+  int num_rows = job.tiles.num_rows[0];
+  int row_sequence = -1;
+  int row_last = -1;
+  if (lane < job.rows.num_rows) {
+    row_sequence = job.rows.sequences[lane];
+    row_last = job.rows.last_keys[lane];
+    list.last_keys[lane] = row_last;
+  }
+  const int sequence = __shfl_sync(kAll, row_sequence, first_row);
+  int last = __shfl_sync(kAll, row_last, first_row + lane);  // of the tile's row `lane`
+  if (sequence < 0) num_rows = 0;
+  if (lane >= num_rows) last = -1;
+  const int low = __reduce_min_sync(kAll, last < 0 ? 0x7fffffff : last);
+  const int high = __reduce_max_sync(kAll, last);
+  const auto segments = [&](int from, int to) {
+    return to < 0 ? 0 : to / kKeys - first_key_of(job.attention.window, from) / kKeys + 1;
+  };
+  const int items = segments(low, high) * job.attention.num_kv_heads;
+  int column_parts = 1;
+  const int coarse = items * num_parts(num_rows, job.most_rows);
+  while (column_parts < max_column_parts && coarse * column_parts * 2 <= blocks) column_parts *= 2;
+  const int fine = items * num_parts(num_rows, job.least_rows);
+  const int most = fine * column_parts <= blocks ? job.least_rows : job.most_rows;
+  const int rows = num_parts(num_rows, num_parts(num_rows, most));
+  // The lane's entry.
+  const int begin = lane * rows;
+  int from = 0x7fffffff;
+  int to = -1;
+  for (int r = 0; r < rows; ++r) {
+    const int own = __shfl_sync(kAll, last, min(begin + r, 31));
+    if (own >= 0) from = min(from, own);
+    to = max(to, own);
+  }
+  const int own_items = segments(from, to) * (job.attention.num_kv_heads * column_parts);
+  const unsigned exist = __ballot_sync(kAll, to >= 0);
+  const int before = sum_before(own_items, lane);
+  if (to >= 0) {
+    if (segments(from, to) > job.attention.max_segments) __trap();
+    list.entries[__popc(exist & ((1U << lane) - 1U))] = {
+        before,
+        first_row + begin,
+        min(rows, num_rows - begin),
+        sequence,
+        first_key_of(job.attention.window, from),
+        to,
+        job.attention.has_fresh_keys ? low : 0x7fffffff};
+  }
+  if (lane == 31) {
+    list.num_items = before + own_items;
+    list.num_entries = __popc(exist);
+    list.column_parts = column_parts;
+  }
+}
+
 }  // namespace work
 
 // Cuts the work so that it keeps gridDim.x thread blocks busy: few segments are split by value
 // columns, at most `max_column_parts`, and by rows. One warp calls it; the others wait for it.
 template <int kKeys>
 __device__ void list_work(const AttentionJob& job, int max_column_parts, WorkList& list) {
+  if (job.tiles.num_tiles == 1 && job.rows.num_rows <= 32)
+    return work::list_one_tile<kKeys>(job, max_column_parts, static_cast<int>(gridDim.x), list);
   const work::Tiles tiles{job, list};  // on their way while the rows are
   for (int row = tiles.lane; row < job.rows.num_rows; row += 32) {
     list.sequences[row] = job.rows.sequences[row];
@@ -198,9 +262,8 @@ __device__ void list_work(const AttentionJob& job, int max_column_parts, WorkLis
     });
     __syncwarp();
   }
-  const bool one_tile = tiles.num_tiles == 1;
-  int item = one_tile ? 0 : work::sum_before(items, tiles.lane);
-  int part = one_tile ? 0 : work::sum_before(parts, tiles.lane);
+  int item = work::sum_before(items, tiles.lane);
+  int part = work::sum_before(parts, tiles.lane);
   for (int i = 0; i < tiles.own_tiles; ++i) {
     work::for_parts(job, tiles.load(i), split.most_rows, [&](Entry entry) {
       entry.first_item = item;
@@ -210,7 +273,7 @@ __device__ void list_work(const AttentionJob& job, int max_column_parts, WorkLis
     });
     __syncwarp();
   }
-  if (tiles.lane == (one_tile ? 0 : 31)) {
+  if (tiles.lane == 31) {
     list.num_items = item;
     list.num_entries = part;
     list.column_parts = split.column_parts;

@@ -69,22 +69,21 @@ struct RawPieces {
 };
 
 __device__ RawPieces load_pieces(const HeadPrep& job, const Lane& lane, int row, int first_column,
-                                 const Constants& constants) {
+                                 const int (&pieces)[2]) {
   RawPieces raw;
 #pragma unroll
   for (int upper = 0; upper < 2; ++upper) {
     const int column = lane.exists ? lane.column + upper * lane.half : 0;
-    raw.halves[upper] =
-        load_pieces4(job.product, row, first_column + column, constants.pieces[upper]);
+    raw.halves[upper] = load_pieces4(job.product, row, first_column + column, pieces[upper]);
   }
   return raw;
 }
 
-__device__ Head sum_head(const RawPieces& raw, const Constants& constants, float scale) {
+__device__ Head sum_head(const RawPieces& raw, const int (&pieces)[2], float scale) {
   Head head;
 #pragma unroll
   for (int upper = 0; upper < 2; ++upper) {
-    const float4 sum = sum_pieces4(raw.halves[upper], constants.pieces[upper]);
+    const float4 sum = sum_pieces4(raw.halves[upper], pieces[upper]);
     head.values[upper][0] = round_bf16(sum.x * scale);
     head.values[upper][1] = round_bf16(sum.y * scale);
     head.values[upper][2] = round_bf16(sum.z * scale);
@@ -175,6 +174,28 @@ __device__ Head norm_and_rotate(const Head& raw, float inverse, const Place& pla
   return head;
 }
 
+// Unless `live` it is a rehearsal (launch.cuh).
+template <bool kTwoWarps>
+__device__ void prepare_head(const HeadPrep& job, int row, int unit, Part part, const Lane& lane,
+                             const Constants& constants, const Place& place, bool live) {
+  const int pieces[2] = {live ? constants.pieces[0] : 0, live ? constants.pieces[1] : 0};
+  const RawPieces sums = load_pieces(job, lane, row, unit * job.head_dim, pieces);
+  Lane target = lane;
+  target.exists = lane.exists && live;
+  uint16_t* const q = job.q + (static_cast<int64_t>(row) * job.num_heads + unit) * job.head_dim;
+  if (place.sequence < 0) {
+    if (part == kQuery) store_head(target, Head{}, q);
+    return;
+  }
+  const Head raw = sum_head(sums, pieces, job.scales[static_cast<int>(part)]);
+  const float inverse = inverse_rms<kTwoWarps>(raw, job.head_dim, job.eps);
+  if (part == kValue) return store_head(target, plain_norm(raw, inverse), job.kv.v + place.offset);
+  const Head rotated = norm_and_rotate(raw, inverse, place, constants);
+  if (part == kQuery) return store_head(target, rotated, q);
+  store_head(target, rotated, job.kv.k + place.offset);
+  if (job.k_eq_v) store_head(target, plain_norm(raw, inverse), job.kv.v + place.offset);
+}
+
 // grid (groups of heads, row): kWarps heads, or one with kTwoWarps
 template <bool kTwoWarps>
 __global__ void __launch_bounds__(kWarps * 32)
@@ -190,35 +211,19 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int half = job.head_dim / 2;
   const int column = (static_cast<int>(threadIdx.x) % 32 + (kTwoWarps ? warp * 32 : 0)) * 4;
   const Lane lane{column, half, column < half};
-  const int first_column = unit * job.head_dim;
-  const Constants constants = load_constants(job, lane, first_column,
+  const Constants constants = load_constants(job, lane, unit * job.head_dim,
                                              part == kQuery ? job.q_norm
                                              : part == kKey ? job.k_norm
                                                             : nullptr);
-  // The sums are on their way while the place is worked out, or the other way round.
-  RawPieces pieces;
-  if (!rows.early_plan) {
-    wait_for_previous();
-    pieces = load_pieces(job, lane, row, first_column, constants);
-  }
+  if (!rows.early_plan) wait_for_previous();
   const Place place = load_place(job, rows, row, part, kv_head, constants.inv_freq);
-  if (rows.early_plan) {
-    wait_for_previous();
-    pieces = load_pieces(job, lane, row, first_column, constants);
+#pragma unroll 1
+  for (int turn = first_turn(rows.early_plan); turn < 2; ++turn) {
+    const bool live = turn == 1;
+    if (live && rows.early_plan) wait_for_previous();
+    prepare_head<kTwoWarps>(job, row, unit, part, lane, constants, place, live);
+    if constexpr (kTwoWarps) __syncthreads();
   }
-
-  uint16_t* const q = job.q + (static_cast<int64_t>(row) * job.num_heads + unit) * job.head_dim;
-  if (place.sequence < 0) {
-    if (part == kQuery) store_head(lane, Head{}, q);
-    return;
-  }
-  const Head raw = sum_head(pieces, constants, job.scales[static_cast<int>(part)]);
-  const float inverse = inverse_rms<kTwoWarps>(raw, job.head_dim, job.eps);
-  if (part == kValue) return store_head(lane, plain_norm(raw, inverse), job.kv.v + place.offset);
-  const Head rotated = norm_and_rotate(raw, inverse, place, constants);
-  if (part == kQuery) return store_head(lane, rotated, q);
-  store_head(lane, rotated, job.kv.k + place.offset);
-  if (job.k_eq_v) store_head(lane, plain_norm(raw, inverse), job.kv.v + place.offset);
 }
 
 }  // namespace

@@ -52,6 +52,15 @@ __device__ inline void allow_next() {
   asm volatile("griddepcontrol.launch_dependents;");
 }
 
+// Rehearsal: a kernel's code and parameters come from memory when they are first used, a few
+// instructions at a time, which takes up to 1 us of a small kernel's turn. Such a kernel goes
+// through what it will do once before the wait, by the same instructions, but reads and leaves
+// nothing. Only where all of its blocks find room while they still have to wait.
+__device__ inline int first_turn(bool waits) {
+  constexpr unsigned kMostBlocks = 264;
+  return waits && gridDim.x * gridDim.y <= kMostBlocks ? 0 : 1;  // turn 1 is the real one
+}
+
 // Returns when every earlier kernel of the stream has finished and its writes are visible. Every
 // thread that touches activations, KV or results calls it first; weights may be read before it.
 // Every block of every kernel must call it, or a later kernel could pass an unfinished one.

@@ -38,15 +38,16 @@ __device__ inline int64_t operand_offset(const Operand& operand, int row, int co
 // Stores two neighbouring values (column even) of a row; both have been rounded to BF16 by the
 // caller, as the model's arithmetic does before a projection.
 __device__ inline void store_operand(const Operand& operand, int row, int column, float x0,
-                                     float x1) {
+                                     float x1, bool stores = true) {
   uint8_t* const target =
       static_cast<uint8_t*>(operand.data) + operand_offset(operand, row, column);
   if (operand.input_scale > 0.0F) {
-    *reinterpret_cast<uint16_t*>(target) = __nv_cvt_float2_to_fp8x2(
+    const uint16_t bits = __nv_cvt_float2_to_fp8x2(
         make_float2(x0 / operand.input_scale, x1 / operand.input_scale), __NV_SATFINITE, __NV_E4M3);
+    if (stores) *reinterpret_cast<uint16_t*>(target) = bits;
   } else {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(x0, x1);
-    *reinterpret_cast<uint32_t*>(target) = *reinterpret_cast<const uint32_t*>(&pair);
+    if (stores) *reinterpret_cast<uint32_t*>(target) = *reinterpret_cast<const uint32_t*>(&pair);
   }
 }
 

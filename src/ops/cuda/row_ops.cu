@@ -14,9 +14,10 @@ static_assert(kMaxRowWarps == 64);                 // add_up() reads two for eac
 static_assert(kMaxHidden == 4 * 8 * kRowThreads);  // a cluster has at most 8 blocks
 constexpr int kElementThreads = 256;
 
-__device__ void store_four(const Operand& operand, int row, int column, const Four& x) {
-  store_operand(operand, row, column, x.v[0], x.v[1]);
-  store_operand(operand, row, column + 2, x.v[2], x.v[3]);
+__device__ void store_four(const Operand& operand, int row, int column, const Four& x,
+                           bool stores = true) {
+  store_operand(operand, row, column, x.v[0], x.v[1], stores);
+  store_operand(operand, row, column + 2, x.v[2], x.v[3], stores);
 }
 
 __device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
@@ -66,7 +67,7 @@ __device__ RowPlace row_place() {
 template <int kGroups>
 __device__ Four load_row(const Partials& sums, float scale, const RowPlace& place, int pieces) {
   if constexpr (kGroups == 1) {
-    return pieces == 0 ? Four{} : load_product(sums, scale, place.row, place.column, pieces);
+    return load_product(sums, scale, place.row, place.column, pieces);
   } else {
     __shared__ float4 parts[kGroups - 1][kRowThreads / kGroups];
     const int thread = static_cast<int>(threadIdx.x) % (kRowThreads / kGroups);
@@ -75,7 +76,7 @@ __device__ Four load_row(const Partials& sums, float scale, const RowPlace& plac
     Partials run = sums;
     run.data += static_cast<int64_t>(first) * sums.num_rows * kSetColumns;
     float4 sum = {0.0F, 0.0F, 0.0F, 0.0F};
-    if (count > 0) sum = load_sum4(run, place.row, place.column, count);
+    sum = load_sum4(run, place.row, place.column, count);
     if (place.group > 0) parts[place.group - 1][thread] = sum;
     __syncthreads();
     if (place.group > 0) return {};
@@ -113,7 +114,7 @@ __device__ void prepare_sums(RowSum (&sums)[kSums], const RowPlace& place) {
 }
 
 // The sum over the cluster, the same bits in every thread.
-__device__ float add_up(float value, const RowPlace& place, RowSum& sum) {
+__device__ float add_up(float value, const RowPlace& place, bool live, RowSum& sum) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int num_warps = static_cast<int>(blockDim.x) / 32;
   const int part = place.rank * num_warps + static_cast<int>(threadIdx.x) / 32;
@@ -123,10 +124,10 @@ __device__ float add_up(float value, const RowPlace& place, RowSum& sum) {
     __syncthreads();
   } else {
     const uint32_t arrived = ptx::shared_address(&sum.arrived);
-    if (lane < place.cluster)
+    if (live && lane < place.cluster)
       ptx::store_peer_async(ptx::peer_address(ptx::shared_address(&sum.parts[part]), lane), value,
                             ptx::peer_address(arrived, lane));
-    ptx::barrier_wait_cluster(arrived, 0);
+    if (live) ptx::barrier_wait_cluster(arrived, 0);
   }
   const int total = place.cluster * num_warps;
   const float low = lane < total ? sum.parts[lane] : 0.0F;
@@ -134,26 +135,25 @@ __device__ float add_up(float value, const RowPlace& place, RowSum& sum) {
   return warp_sum(low + high);
 }
 
-__device__ float inverse_rms(const Four& x, int hidden, float eps, const RowPlace& place,
+__device__ float inverse_rms(const Four& x, int hidden, float eps, const RowPlace& place, bool live,
                              RowSum& sum) {
   float squares = 0.0F;
 #pragma unroll
   for (int j = 0; j < 4; ++j) squares += x.v[j] * x.v[j];
-  const float mean = add_up(squares, place, sum) / static_cast<float>(hidden);
+  const float mean = add_up(squares, place, live, sum) / static_cast<float>(hidden);
   return 1.0F / sqrtf(mean + eps);
 }
 
 // Writes the residual and its norm. x is zero beyond the row.
 __device__ void finish_row(const Four& x, const RowPlace& place, int hidden, uint16_t* residual,
-                           const NextNorm& next, uint2 weight_bits, RowSum& sum) {
-  const bool active = place.group == 0 && place.column < hidden;
+                           const NextNorm& next, uint2 weight_bits, bool live, RowSum& sum) {
+  const bool active = live && place.group == 0 && place.column < hidden;
   const int64_t start = static_cast<int64_t>(place.row) * hidden;
   if (active) store_bits(residual + start + place.column, x);
-  const float inverse = inverse_rms(x, hidden, next.eps, place, sum);
-  if (!active) return;
+  const float inverse = inverse_rms(x, hidden, next.eps, place, live, sum);
   const Four n = normalized(x, inverse, weight_bits);
-  if (next.operand.data != nullptr) store_four(next.operand, place.row, place.column, n);
-  if (next.normed != nullptr) store_bits(next.normed + start + place.column, n);
+  if (next.operand.data != nullptr) store_four(next.operand, place.row, place.column, n, active);
+  if (active && next.normed != nullptr) store_bits(next.normed + start + place.column, n);
 }
 
 // What the kernels of a row do before they wait: norm weights are in registers, and divisions done,
@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(kRowThreads) embed_norm_kernel(const EmbedNorm
   wait_for_previous();
   Four x;
   if (place.column < op.hidden) x = load_embedding(op.table, op.tokens[place.row], place.column);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, sums[0]);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, true, sums[0]);
 }
 
 template <int kGroups>
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kRowThreads) start_layer_kernel(const StartLay
   ptx::cluster_wait();
   wait_for_previous();
   const Four x = load_row<kGroups>(op.sums, op.scale, place, pieces);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, sums[0]);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, true, sums[0]);
 }
 
 template <int kGroups>
@@ -202,15 +202,20 @@ __global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const Residu
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
   ptx::cluster_wait();
-  wait_for_previous();
-  Four old;
-  if (place.group == 0 && place.column < op.hidden)
-    old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden + place.column));
-  const Four y = load_row<kGroups>(op.sums, op.scale, place, pieces);
-  const float inverse = inverse_rms(y, op.hidden, op.eps, place, sums[0]);
-  const Four norm = normalized(y, inverse, post_weight);
-  const Four x = joined(old, norm, op.layer_scalar);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, sums[1]);
+#pragma unroll 1
+  for (int turn = first_turn(true); turn < 2; ++turn) {
+    const bool live = turn == 1;
+    if (live) wait_for_previous();
+    Four old;
+    if (live && place.group == 0 && place.column < op.hidden)
+      old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden + place.column));
+    const Four y = load_row<kGroups>(op.sums, op.scale, place, live ? pieces : 0);
+    const float inverse = inverse_rms(y, op.hidden, op.eps, place, live, sums[0]);
+    const Four norm = normalized(y, inverse, post_weight);
+    const Four x = joined(old, norm, op.layer_scalar);
+    finish_row(x, place, op.hidden, op.x, op.next, weight, live, sums[1]);
+    if (kGroups > 1 || place.cluster == 1) __syncthreads();
+  }
 }
 
 // A block has a tile of eight rows and 128 columns: it writes whole runs of the operand.
