@@ -187,8 +187,10 @@ struct FreshKeys {
       : pieces(job, list, item), count(pieces_ahead<P>(job, pieces)) {
     const Entry& entry = list.entries[item.entry];
     const int first = item.segment * P::kKeys;
-    key = max(first, entry.fresh_key) + static_cast<int>(threadIdx.x) / 32;
     end = min(first + P::kKeys, entry.last_key + 1);
+    key = end;  // no key is fresh: fresh_key is the largest integer
+    if (entry.fresh_key < end)
+      key = max(first, entry.fresh_key) + static_cast<int>(threadIdx.x) / 32;
     if (key < end) own = locate(job, entry, key);
   }
   // Piece of the lane's i-th chunk, which is chunk `column` there.
