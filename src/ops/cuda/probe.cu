@@ -9,9 +9,17 @@ __global__ void probe_kernel() {}
 
 bool has_code_for_device() {
   cudaFuncAttributes attributes;
-  const bool has = cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess;
-  if (!has) (void)cudaGetLastError();  // later calls are not to report it
-  return has;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, probe_kernel);
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorUnsupportedPtxVersion:
+      (void)cudaGetLastError();  // later calls are not to report it
+      return false;
+    default:
+      TANDEM_CUDA_CHECK(error);
+      return true;
+  }
 }
 
 }  // namespace tandem::ops::cuda
