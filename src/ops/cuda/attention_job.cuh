@@ -28,9 +28,9 @@ struct AttentionJob {
   int most_rows = 1;   // of a tile that a thread block takes together, at most
   int least_rows = 1;  // splitting rows further saves no work
   int ring_size = 0;   // places in shared memory for what is copied
-  Divisor by_group;
-  Divisor by_ring;
-  Divisor by_block;
+  Divisor by_group = {};
+  Divisor by_ring = {};
+  Divisor by_block = {};
   float2* totals = nullptr;  // [num_rows][num_heads][max_segments]: maximum, total
 };
 
