@@ -15,7 +15,7 @@ __global__ void next_draft_token_kernel(const DraftToken op, const int32_t* chos
   allow_next();
   wait_for_previous();
   const int entry = static_cast<int>(blockIdx.x * kDraftThreads + threadIdx.x);
-  if (entry < op.num_entries) take_draft(op, entry, chosen[entry]);
+  if (entry < op.num_entries) take_draft(op, entry, draft_place(op, entry), chosen[entry]);
 }
 
 // What lane i knows of an entry: row i chose `chosen`, and draft i, if there is one, holds or not.

@@ -5,6 +5,7 @@
 
 #include "ops/cuda/accept.cuh"
 #include "ops/cuda/head.h"
+#include "ops/cuda/ptx.cuh"
 
 namespace tandem::ops::cuda {
 
@@ -70,15 +71,14 @@ inline ArgmaxScratch argmax_scratch(void* scratch, int num_rows) {
 // the order in which they arrive does not matter; the last one passes the token on.
 __device__ inline void tell_candidate(const ArgmaxScratch& scratch, int row, unsigned count,
                                       Key key, int32_t* tokens, const DraftToken& draft) {
+  const DraftPlace place = draft_place(draft, row);
   if (key != kNoKey) atomicMax(&scratch.keys[row], key);
-  __threadfence();
   // Wraps to zero after the last.
-  if (atomicInc(&scratch.arrivals[row], count - 1) != count - 1) return;
-  __threadfence();
+  if (ptx::count_up(&scratch.arrivals[row], count - 1) != count - 1) return;
   const Key first = atomicExch(&scratch.keys[row], kNoKey);
   const int token = first == kNoKey || first == kNotFiniteKey ? -1 : key_id(first);
   tokens[row] = token;
-  if (draft.tokens != nullptr) take_draft(draft, row, token);
+  if (draft.tokens != nullptr) take_draft(draft, row, place, token);
 }
 
 }  // namespace tandem::ops::cuda

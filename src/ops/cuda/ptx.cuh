@@ -107,6 +107,17 @@ __device__ inline uint4 load_shared(uint32_t address) {
   return value;
 }
 
+// Adds 1 to a counter in global memory, from `last` on 0, and gives what it was. What a thread has
+// done before is there for who counts later.
+__device__ inline uint32_t count_up(uint32_t* counter, uint32_t last) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(last)
+               : "memory");
+  return before;
+}
+
 // What no kernel writes, read where this stands and not where it is used.
 __device__ inline float load_constant(const float* source) {
   float value;
