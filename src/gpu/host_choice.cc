@@ -1,7 +1,11 @@
 // Steps in which the host chooses tokens. The device drafts, runs the target and tells of each row
 // what mostly decides; rows that stay undecided lie on the device until the host has chosen.
 #include <algorithm>
+#include <exception>
+#include <mutex>
 #include <optional>
+#include <thread>
+#include <vector>
 
 #include "gpu/pair_step.h"
 #include "speculation/emit.h"
@@ -14,6 +18,10 @@ using speculation::SpecResult;
 using speculation::SpecSequence;
 
 namespace {
+
+// Threads that choose, and sequences for which another one is worth waking.
+constexpr int kMaxChoosers = 8;
+constexpr int64_t kChooserGrain = 2;
 
 // Passes with logits take turns.
 int slot_of(const StepLayout& layout, size_t pass) {
@@ -47,9 +55,12 @@ void prepare_masks(const SpecBatch& batch, const StepLayout& layout) {
 }  // namespace
 
 void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
-  if (rows_ == nullptr)
+  if (rows_ == nullptr) {
+    const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+    choosers_ = std::make_unique<core::ThreadPool>(std::clamp(cores, 1, kMaxChoosers));
     rows_ = std::make_unique<LogitRows>(control_.sizes().max_passes, control_.sizes().max_entries,
                                         target_.config().vocab_size, options_.whole_rows);
+  }
   rows_->questions().fill(batch, layout);
   if (rows_stay(batch, layout, options_.whole_rows)) {
     launch_step(layout, Choice::kHost);
@@ -126,27 +137,48 @@ void PairStep::finish_pass(const SpecBatch& batch, const StepLayout& layout, siz
                            SpecResult& result) {
   if (!layout.passes[pass].needs_logits) return;
   score_pass(batch, layout, pass, result);
-  const int slot = slot_of(layout, pass);
   const auto pass_begin = static_cast<int32_t>(pass) * kPassRows;
+  std::vector<size_t> entries;  // of this pass
   for (size_t i = 0; i < layout.entries.size(); ++i) {
-    const PlannedEntry& entry = layout.entries[i];
-    if (entry.first_row < pass_begin || entry.first_row >= pass_begin + kPassRows) continue;
-    const SpecSequence& sequence = batch.sequences[entry.sequence];
-    const std::span<const int32_t> drafts(
-        host_tokens_.as<int32_t>() + entry.first_row + 1,
-        static_cast<size_t>(entry.num_drafts > 0 ? host_num_drafts_.as<int32_t>()[i] : 0));
-    const int64_t last = speculation::emit_tokens(
-        sequence, drafts,
-        [&](int64_t row, int64_t position, sampling::TokenMask allowed) {
-          return rows_->choose(
-              *sequence.sampler,
-              {.pass = pass, .slot = slot, .row = entry.first_row - pass_begin + row},
-              entry.sequence, position, allowed);
-        },
-        {options_.synthetic, options_.synthetic_seed}, result.sequences[entry.sequence]);
-    host_kept_.as<KeptState>()[num_kept_++] = {entry.first_row + static_cast<int32_t>(last),
-                                               sequence.state_slot};
+    const int32_t first_row = layout.entries[i].first_row;
+    if (first_row >= pass_begin && first_row < pass_begin + kPassRows) entries.push_back(i);
   }
+  KeptState* const kept = host_kept_.as<KeptState>() + num_kept_;
+  num_kept_ += static_cast<int>(entries.size());
+  // Sequences share nothing. What a device throws goes to the step's caller.
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto emit = [&](int64_t begin, int64_t end) {
+    try {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+        kept[i] = emit_entry(batch, layout, pass, entries[i], result);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      failure = std::current_exception();
+    }
+  };
+  choosers_->parallel_for(static_cast<int64_t>(entries.size()), kChooserGrain, emit);
+  if (failure) std::rethrow_exception(failure);
+}
+
+KeptState PairStep::emit_entry(const SpecBatch& batch, const StepLayout& layout, size_t pass,
+                               size_t index, SpecResult& result) {
+  const PlannedEntry& entry = layout.entries[index];
+  const SpecSequence& sequence = batch.sequences[entry.sequence];
+  const int32_t first_row = entry.first_row - static_cast<int32_t>(pass) * kPassRows;
+  const int slot = slot_of(layout, pass);
+  const std::span<const int32_t> drafts(
+      host_tokens_.as<int32_t>() + entry.first_row + 1,
+      static_cast<size_t>(entry.num_drafts > 0 ? host_num_drafts_.as<int32_t>()[index] : 0));
+  const int64_t last = speculation::emit_tokens(
+      sequence, drafts,
+      [&](int64_t row, int64_t position, sampling::TokenMask allowed) {
+        return rows_->choose(*sequence.sampler,
+                             {.pass = pass, .slot = slot, .row = first_row + row}, entry.sequence,
+                             position, allowed);
+      },
+      {options_.synthetic, options_.synthetic_seed}, result.sequences[entry.sequence]);
+  return {entry.first_row + static_cast<int32_t>(last), sequence.state_slot};
 }
 
 void PairStep::keep_states() {

@@ -98,7 +98,7 @@ void LogitRows::record(const ops::cuda::Stream& stream, size_t pass, int slot,
 sampling::TokenChoice LogitRows::choose(const sampling::Sampler& sampler, const Place& place,
                                         size_t sequence, int64_t position,
                                         sampling::TokenMask allowed) {
-  if (whole_rows_) return sampler.choose(whole_row(place), position, allowed);
+  if (whole_rows_) return choose_from_logits(sampler, place, {}, position, allowed);
   const RowFacts& facts = facts_at(place);
   std::array<Candidate, kLikeliest> top;
   for (size_t i = 0; i < static_cast<size_t>(facts.count); ++i)
@@ -118,10 +118,27 @@ sampling::TokenChoice LogitRows::choose(const sampling::Sampler& sampler, const 
                          .complete = facts.count < kLikeliest,
                          .others = std::span(others).first(num_asked + num_contenders),
                          .log_sum = log_sum_of(facts)};
-  if (num_contenders > 0) row.most_score = static_cast<double>(facts.last_score);
+  std::array<sampling::Contender, ops::cuda::kContenders> contenders;
+  for (size_t i = 0; i < num_contenders; ++i)
+    contenders[i] = {facts.contender_ids[i], facts.weight_before[i]};
+  if (num_contenders > 0) {
+    row.most_score = static_cast<double>(facts.last_score);
+    row.contenders = std::span(contenders).first(num_contenders);
+    row.weight = static_cast<double>(facts.weight);
+  }
   if (const auto choice = sampler.choose_known(row, position, allowed)) return *choice;
-  if (!allowed.empty() && num_asked == 0)
+  return choose_from_logits(sampler, place, row, position, allowed);
+}
+
+sampling::TokenChoice LogitRows::choose_from_logits(const sampling::Sampler& sampler,
+                                                    const Place& place,
+                                                    const sampling::KnownRow& known,
+                                                    int64_t position, sampling::TokenMask allowed) {
+  const std::lock_guard lock(fetches_);
+  const bool is_named = !sampler.params().logprob_token_ids.empty();
+  if (!whole_rows_ && !allowed.empty() && !is_named)
     if (const auto few = few_allowed(place, allowed)) {
+      sampling::KnownRow row = known;
       row.others = *few;
       row.holds_allowed = true;
       if (const auto choice = sampler.choose_known(row, position, allowed)) return *choice;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -40,7 +41,7 @@ class LogitRows {
   void mark_end(const ops::cuda::Stream& stream, int slot) const;
   void wait_for_end(int slot) const;
 
-  // Once the device is done with the pass. `sequence`: of the batch.
+  // Once the device is done with the pass; by several threads at once. `sequence`: of the batch.
   sampling::TokenChoice choose(const sampling::Sampler& sampler, const Place& place,
                                size_t sequence, int64_t position, sampling::TokenMask allowed);
   // `token` was the row's target.
@@ -50,6 +51,10 @@ class LogitRows {
   const ops::cuda::RowFacts& facts_at(const Place& place) const;
   float* logits_at(const Place& place) const;
   std::span<const float> whole_row(const Place& place);
+  // Where the facts leave it open. One thread at a time: what is fetched lies in one place.
+  sampling::TokenChoice choose_from_logits(const sampling::Sampler& sampler, const Place& place,
+                                           const sampling::KnownRow& known, int64_t position,
+                                           sampling::TokenMask allowed);
   // The logits of the allowed tokens; none where they are many.
   std::optional<std::span<const sampling::Candidate>> few_allowed(const Place& place,
                                                                   sampling::TokenMask allowed);
@@ -57,6 +62,7 @@ class LogitRows {
   int64_t vocab_size_;
   bool whole_rows_;
   RowQuestions questions_;
+  std::mutex fetches_;
   ops::cuda::Stream fetching_;  // beside the step's: passes may follow
   std::array<cudaEvent_t, kSlots> ends_{};
   ops::cuda::DeviceBuffer logits_;  // [kSlots, kPassRows, vocab_size] F32

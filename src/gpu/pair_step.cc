@@ -158,7 +158,10 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
 PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) const {
   Shape shape = {static_cast<int32_t>(choice), static_cast<int32_t>(layout.entries.size()),
                  layout.num_drafting, layout.max_drafts};
-  shape.push_back(choice == Choice::kHost && rows_->questions().asks() ? 1 : 0);
+  if (choice == Choice::kHost) {
+    shape.push_back(rows_->questions().asks() ? 1 : 0);
+    shape.push_back(rows_->questions().draws_from_all() ? 1 : 0);
+  }
   shape.push_back(sees_settled_keys(layout) ? 1 : 0);
   for (const PlannedPass& pass : layout.passes) {
     shape.push_back(static_cast<int32_t>(pass.rows.size()));

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "core/thread_pool.h"
 #include "gpu/control.h"
 #include "gpu/device_step.h"
 #include "gpu/logit_rows.h"
@@ -70,6 +71,9 @@ class PairStep final : public DeviceStep {
   // Scores and chooses on the host for the entries of one pass.
   void finish_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
                    speculation::SpecResult& result);
+  // The tokens of one entry, and the state it keeps.
+  ops::cuda::KeptState emit_entry(const speculation::SpecBatch& batch, const StepLayout& layout,
+                                  size_t pass, size_t index, speculation::SpecResult& result);
   void score_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
                   speculation::SpecResult& result);
   // States of the entries that finish_pass() chose for.
@@ -95,8 +99,9 @@ class PairStep final : public DeviceStep {
   ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
   int num_draft_suppressed_ = 0;
   ops::cuda::PinnedBuffer host_results_;  // [max_entries] RoundResult, written by the device
-  // For entries that the host chooses for; rows_ is made when first needed.
+  // For entries that the host chooses for; these are made when first needed.
   std::unique_ptr<LogitRows> rows_;
+  std::unique_ptr<core::ThreadPool> choosers_;
   ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * kPassRows] tokens with their drafts
   ops::cuda::PinnedBuffer host_num_drafts_;
   ops::cuda::PinnedBuffer host_moments_;  // [3] nanoseconds

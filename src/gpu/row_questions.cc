@@ -20,6 +20,7 @@ void RowQuestions::fill(const speculation::SpecBatch& batch, const StepLayout& l
       reinterpret_cast<ops::cuda::Draw*>(host_.as<int32_t>() + asked_size_ + num_targets_);
   std::fill_n(draws, asked_size_ / kMaxAsked, ops::cuda::Draw{});
   asks_ = false;
+  draws_from_all_ = false;
   std::vector<int32_t> ids;
   for (const PlannedEntry& entry : layout.entries) {
     ids.clear();
@@ -32,6 +33,7 @@ void RowQuestions::fill(const speculation::SpecBatch& batch, const StepLayout& l
           .seed = sampler.seed(),
           .inverse_temperature = static_cast<float>(1 / sampler.params().temperature),
           .unused = 0};
+    draws_from_all_ = draws_from_all_ || sampler.draws_from_all();
     asks_ = asks_ || !ids.empty() || sampler.draws_from_all();
   }
   int32_t* const targets = host_.as<int32_t>() + asked_size_;

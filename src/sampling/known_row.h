@@ -10,6 +10,12 @@
 
 namespace tandem::sampling {
 
+// A token that is ahead in a draw among all. Weights are exp((logit - largest) / temperature).
+struct Contender {
+  int32_t id = 0;
+  float weight_before = 0.0F;  // of all tokens that come before it, in candidate order
+};
+
 // Of the logits as the model gave them.
 struct KnownRow {
   bool finite = true;              // neither NaN nor +inf in the row; if not, nothing else counts
@@ -21,6 +27,8 @@ struct KnownRow {
   // Of tokens that are in neither list: at most what logit / temperature + noise is, to 1e-4 and
   // some bits of FP32.
   double most_score = std::numeric_limits<double>::infinity();
+  std::span<const Contender> contenders = {};  // they are among others
+  double weight = 0;                           // of all tokens together; with contenders
 
   bool holds_all_choices() const { return complete || holds_allowed; }
 };

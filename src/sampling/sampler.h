@@ -31,6 +31,11 @@ struct TokenChoice {
   std::vector<TokenLogprob> top;  // the num_logprobs likeliest, in order, or logprob_token_ids
 };
 
+struct ChangedToken {
+  Candidate raw;
+  float logit = 0.0F;  // by the rules
+};
+
 // Which tokens a grammar allows: bit id % 32 of word id / 32. Empty: all.
 using TokenMask = std::span<const uint32_t>;
 
@@ -97,11 +102,14 @@ class Sampler {
   // The row's tokens by the rules; false where that takes the row.
   bool apply_rules(const KnownRow& row, TokenMask allowed, KnownTokens& known) const;
   std::optional<int32_t> choose_among(const KnownRow& row, const KnownTokens& known,
-                                      int64_t position) const;
+                                      int64_t position, bool is_masked) const;
   // The winner of the draw, if it is one of `known` and none else can be. `least`: of the row's
   // first tokens so many survive truncation for sure.
   std::optional<int32_t> win_draw(const KnownRow& row, const KnownTokens& known, size_t least,
-                                  int64_t position) const;
+                                  int64_t position, bool is_masked) const;
+  // Known tokens whose logits the rules change, if these are all that they change.
+  std::optional<std::vector<ChangedToken>> changed_tokens(const KnownRow& row,
+                                                          bool is_masked) const;
   bool add_logprobs(const KnownRow& row, TokenChoice& choice) const;
   Truncation truncation() const;
   int32_t draw(std::span<const Candidate> candidates, float max_logit, int64_t position) const;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 #include "sampling/rng.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr double kNoiseError = 1e-3;
 constexpr double kScoreError = 1e-6;
 constexpr double kScoreSlack = 1e-12;
+constexpr double kWeightSlack = 4e-5;  // of weights in FP32, relative to that of the row
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Reused by every sampler of the thread: holds nothing between calls.
@@ -26,6 +28,47 @@ KnownTokens& scratch() {
   thread_local KnownTokens instance;
   return instance;
 }
+
+enum class Fate { kIn, kOut, kOpen };
+
+// Whether top-p leaves a contender in: whether what comes before it weighs less than top_p of all.
+class NucleusTest {
+ public:
+  NucleusTest(const KnownRow& row, std::optional<std::vector<ChangedToken>> changed,
+              const SamplingParams& params)
+      : row_(row), changed_(std::move(changed)), params_(params), total_(row.weight) {
+    if (!changed_) return;
+    for (const ChangedToken& c : *changed_) total_ += weight(c.logit) - weight(c.raw.logit);
+  }
+
+  Fate fate_of(const Candidate& token) const {
+    if (!changed_ || std::ranges::find(*changed_, token.id, id_of) != changed_->end())
+      return Fate::kOpen;
+    const auto contender = std::ranges::find(row_.contenders, token.id, &Contender::id);
+    if (contender == row_.contenders.end()) return Fate::kOpen;
+    auto before = static_cast<double>(contender->weight_before);
+    for (const ChangedToken& c : *changed_) {
+      if (comes_before({c.logit, c.raw.id}, token)) before += weight(c.logit);
+      if (comes_before(c.raw, token)) before -= weight(c.raw.logit);
+    }
+    const double slack = kWeightSlack * row_.weight;
+    const double distance = params_.top_p * total_ - before;
+    if (distance > slack) return Fate::kIn;
+    return distance < -slack ? Fate::kOut : Fate::kOpen;
+  }
+
+ private:
+  static int32_t id_of(const ChangedToken& changed) { return changed.raw.id; }
+  double weight(float logit) const {
+    return std::exp((static_cast<double>(logit) - static_cast<double>(row_.top.front().logit)) /
+                    params_.temperature);
+  }
+
+  const KnownRow& row_;
+  std::optional<std::vector<ChangedToken>> changed_;
+  const SamplingParams& params_;
+  double total_;
+};
 
 }  // namespace
 
@@ -37,7 +80,7 @@ std::optional<TokenChoice> Sampler::choose_known(const KnownRow& row, int64_t po
   KnownTokens& known = scratch();
   if (!apply_rules(row, allowed, known)) return std::nullopt;
   if (known.num_first == 0) return row.holds_all_choices() ? std::optional(choice) : std::nullopt;
-  const std::optional<int32_t> token = choose_among(row, known, position);
+  const std::optional<int32_t> token = choose_among(row, known, position, !allowed.empty());
   if (!token) return std::nullopt;
   choice.token = *token;
   if (params_.num_logprobs >= 0 && !add_logprobs(row, choice)) return std::nullopt;
@@ -84,7 +127,7 @@ bool Sampler::apply_rules(const KnownRow& row, TokenMask allowed, KnownTokens& k
 }
 
 std::optional<int32_t> Sampler::choose_among(const KnownRow& row, const KnownTokens& known,
-                                             int64_t position) const {
+                                             int64_t position, bool is_masked) const {
   if (params_.greedy()) return known.sorted.front().id;
   Truncation rules = truncation();
   if (rules.top_k >= vocab_size_) rules.top_k = 0;
@@ -93,23 +136,50 @@ std::optional<int32_t> Sampler::choose_among(const KnownRow& row, const KnownTok
       truncate_first(first, tail_of(row, known, params_.temperature, vocab_size_), rules);
   if (kept.is_all) return draw(first.first(kept.least), first.front().logit, position);
   if (rules.top_k > 0 || !std::isfinite(row.most_score)) return std::nullopt;
-  return win_draw(row, known, kept.least, position);
+  return win_draw(row, known, kept.least, position, is_masked);
+}
+
+std::optional<std::vector<ChangedToken>> Sampler::changed_tokens(const KnownRow& row,
+                                                                 bool is_masked) const {
+  if (is_masked || tracks_history_ || !allowed_ids_.empty() || row.contenders.empty())
+    return std::nullopt;
+  const std::vector<int32_t> ended = ended_ids();
+  std::vector<int32_t> ids = never_ids_;
+  ids.insert(ids.end(), ended.begin(), ended.end());
+  if (stops_banned()) ids.insert(ids.end(), stop_ids_.begin(), stop_ids_.end());
+  for (const auto& [id, bias] : params_.logit_bias) ids.push_back(id);
+  std::ranges::sort(ids);
+  const auto repeated = std::ranges::unique(ids);
+  ids.erase(repeated.begin(), repeated.end());
+  std::vector<ChangedToken> changed;
+  for (const int32_t id : ids) {
+    const float* const logit = find_logit(row, id);
+    if (logit == nullptr) return std::nullopt;
+    changed.push_back({{*logit, id}, adjusted(id, *logit, ended)});
+  }
+  return changed;
 }
 
 std::optional<int32_t> Sampler::win_draw(const KnownRow& row, const KnownTokens& known,
-                                         size_t least, int64_t position) const {
+                                         size_t least, int64_t position, bool is_masked) const {
   const double floor = min_p_floor(known.sorted.front().logit, truncation());
+  const NucleusTest nucleus(row, changed_tokens(row, is_masked), params_);
   struct Place {
     double score = -std::numeric_limits<double>::infinity();
-    size_t index = 0;
+    int32_t id = kNotFinite;
+    bool survives = false;
   };
   Place best;
   Place second;
   for (size_t i = 0; i < known.sorted.size(); ++i) {
     const Candidate& c = known.sorted[i];
     if (static_cast<double>(c.logit) < floor) break;
+    // Without top-p whatever is above the floor survives.
+    const Fate fate = params_.top_p >= 1 || i < least ? Fate::kIn : nucleus.fate_of(c);
+    if (fate == Fate::kOut) continue;
     const Place place = {
-        static_cast<double>(c.logit) / params_.temperature + token_noise(seed_, position, c.id), i};
+        static_cast<double>(c.logit) / params_.temperature + token_noise(seed_, position, c.id),
+        c.id, fate == Fate::kIn};
     if (place.score > best.score) {
       second = best;
       best = place;
@@ -117,13 +187,11 @@ std::optional<int32_t> Sampler::win_draw(const KnownRow& row, const KnownTokens&
       second = place;
     }
   }
-  // Without top-p whatever is above the floor survives.
-  const bool survives = params_.top_p >= 1 || best.index < least;
   const double size = std::abs(best.score) + std::abs(row.most_score) +
                       std::abs(static_cast<double>(row.top.front().logit)) / params_.temperature;
   const bool leads = best.score - second.score > kScoreSlack * size &&
                      best.score - row.most_score > kNoiseError + kScoreError * size;
-  return survives && leads ? std::optional(known.sorted[best.index].id) : std::nullopt;
+  return best.survives && leads ? std::optional(best.id) : std::nullopt;
 }
 
 bool Sampler::add_logprobs(const KnownRow& row, TokenChoice& choice) const {
@@ -155,8 +223,12 @@ bool Sampler::needs_no_row(int64_t num_top) const {
 }
 
 void Sampler::add_asked_ids(std::vector<int32_t>& ids) const {
+  // Where all may be drawn, the weights of tokens that a rule changes are to be known.
+  const bool all = draws_from_all();
   for (const auto& [id, bias] : params_.logit_bias)
-    if (bias > 0) ids.push_back(id);
+    if (bias > 0 || all) ids.push_back(id);
+  if (all) ids.insert(ids.end(), never_ids_.begin(), never_ids_.end());
+  if (all && stops_banned()) ids.insert(ids.end(), stop_ids_.begin(), stop_ids_.end());
   ids.insert(ids.end(), allowed_ids_.begin(), allowed_ids_.end());
   if (params_.num_logprobs >= 0)
     ids.insert(ids.end(), params_.logprob_token_ids.begin(), params_.logprob_token_ids.end());

@@ -175,6 +175,25 @@ TEST(RowFacts, AskedLogits) {
     }
 }
 
+// Sums of FP32 in short chains: errors far below 1e-5.
+void expect_weights(std::span<const float> row, float inverse_temperature, const RowFacts& got,
+                    int r) {
+  const double largest{sampling::row_max(row).logit};
+  double all = 0;
+  std::vector<double> before(static_cast<size_t>(got.num_contenders));
+  for (size_t id = 0; id < row.size(); ++id) {
+    const double weight = std::exp((double{row[id]} - largest) * double{inverse_temperature});
+    all += weight;
+    for (size_t i = 0; i < before.size(); ++i)
+      if (sampling::comes_before({row[id], static_cast<int32_t>(id)},
+                                 {got.contender_logits[i], got.contender_ids[i]}))
+        before[i] += weight;
+  }
+  EXPECT_NEAR(double{got.weight} / all, 1.0, 5e-6) << "row " << r;
+  for (size_t i = 0; i < before.size(); ++i)
+    EXPECT_NEAR(double{got.weight_before[i]} / all, before[i] / all, 5e-6) << "row " << r;
+}
+
 // Scores in FP64 from the sampler's own noise. The device's differ by some 1e-5, so what it lists
 // is a list of the best within that; far temperatures make the logits or the noise decide alone.
 TEST(RowFacts, TheBestOfADraw) {
@@ -219,6 +238,7 @@ TEST(RowFacts, TheBestOfADraw) {
           << "row " << r << " place " << i;
       EXPECT_EQ(got.contender_logits[i], rows.row(r)[static_cast<size_t>(id)]);
     }
+    expect_weights(rows.row(r), rows.draws[s].inverse_temperature, got, r);
     EXPECT_NEAR(double{got.last_score}, scores[count - 1], kError * 10) << "row " << r;
   }
 }

@@ -325,6 +325,75 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   find_contenders(op, draw, logits, set_facts.scores + first, num_sets, keys, sets, &count, result);
 }
 
+// Of kSetWarps * kWarpSets neighbouring sets: RowFacts::weight, then weight_before.
+constexpr int kWeights = 1 + kContenders;
+static_assert(kWeights <= 32);
+
+// weights [num_rows][gridDim.x][kWeights]
+__global__ void __launch_bounds__(32 * kSetWarps)
+    set_weights_kernel(const RowFactsJob op, const RowFacts* facts, float* weights) {
+  allow_next();
+  __shared__ Key contenders[kContenders];
+  __shared__ float of_warps[kSetWarps][kWeights];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % 32;
+  const int row = static_cast<int>(blockIdx.y);
+  wait_for_previous();
+  const RowFacts& known = facts[row];
+  if (known.finite == 0 || known.num_contenders == 0) return;
+  const float inverse_temperature = draw_of(op, row).draw.inverse_temperature;
+  const float largest = known.logits[0];
+  // Nothing comes before what is not there.
+  if (thread < kContenders)
+    contenders[thread] = thread < known.num_contenders
+                             ? make_key(known.contender_logits[thread], known.contender_ids[thread])
+                             : kNotFiniteKey;
+  __syncthreads();
+  const float* const logits = op.logits + static_cast<int64_t>(row) * op.vocab_size;
+  const int first_set = (static_cast<int>(blockIdx.x) * kSetWarps + thread / 32) * kWarpSets;
+  float sums[kWeights] = {};
+  for (int s = 0; s < kWarpSets; ++s) {
+    const int column = (first_set + s) * kSetSize + lane * 4;
+    const float4 values = load_logits(logits, op.vocab_size, column);
+    const float x[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float weight = expf((x[j] - largest) * inverse_temperature);
+      const Key key = make_key(x[j], column + j);
+      sums[0] += weight;
+#pragma unroll
+      for (int i = 0; i < kContenders; ++i) sums[1 + i] += key > contenders[i] ? weight : 0.0F;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kWeights; ++i) {
+    sums[i] = warp_sum(sums[i]);
+    if (lane == 0) of_warps[thread / 32][i] = sums[i];
+  }
+  __syncthreads();
+  if (thread >= kWeights) return;
+  float sum = 0.0F;
+  for (int w = 0; w < kSetWarps; ++w) sum += of_warps[w][thread];
+  weights[(static_cast<int64_t>(row) * gridDim.x + blockIdx.x) * kWeights + thread] = sum;
+}
+
+// One warp per row.
+__global__ void __launch_bounds__(32)
+    row_weights_kernel(const float* weights, int num_blocks, RowFacts* out) {
+  allow_next();
+  const int lane = static_cast<int>(threadIdx.x);
+  wait_for_previous();
+  RowFacts& result = out[blockIdx.x];
+  if (lane >= kWeights || result.finite == 0 || result.num_contenders == 0) return;
+  const float* const row = weights + static_cast<int64_t>(blockIdx.x) * num_blocks * kWeights;
+  float sum = 0.0F;
+  for (int block = 0; block < num_blocks; ++block) sum += row[block * kWeights + lane];
+  if (lane == 0)
+    result.weight = sum;
+  else
+    result.weight_before[lane - 1] = sum;
+}
+
 __global__ void __launch_bounds__(kGatherThreads)
     gather_logits_kernel(const float* row, const int32_t* ids, int count, float* out) {
   allow_next();
@@ -336,12 +405,18 @@ __global__ void __launch_bounds__(kGatherThreads)
 int64_t num_sets_of(int vocab_size) {
   return (vocab_size + kSetSize - 1) / kSetSize;
 }
+// Of the kernels whose blocks take kSetWarps * kWarpSets sets.
+int64_t num_blocks_of(int vocab_size) {
+  constexpr int64_t kBlockSets = kSetWarps * kWarpSets;
+  return (num_sets_of(vocab_size) + kBlockSets - 1) / kBlockSets;
+}
 
 }  // namespace
 
 size_t row_facts_scratch_bytes(int num_rows, int vocab_size) {
   return static_cast<size_t>(num_rows * num_sets_of(vocab_size)) *
-         (2 * sizeof(Key) + sizeof(float) + sizeof(int));
+             (2 * sizeof(Key) + sizeof(float) + sizeof(int)) +
+         static_cast<size_t>(num_rows * num_blocks_of(vocab_size)) * kWeights * sizeof(float);
 }
 
 void row_facts(const Stream& stream, const RowFactsJob& job, void* scratch, RowFacts* out) {
@@ -360,13 +435,17 @@ void row_facts(const Stream& stream, const RowFactsJob& job, void* scratch, RowF
   sets.scores = sets.keys + job.num_rows * num_sets;
   sets.sums = reinterpret_cast<float*>(sets.scores + job.num_rows * num_sets);
   sets.ahead = reinterpret_cast<int*>(sets.sums + job.num_rows * num_sets);
-  constexpr int64_t kBlockSets = kSetWarps * kWarpSets;
-  const dim3 grid(static_cast<unsigned>((num_sets + kBlockSets - 1) / kBlockSets),
-                  static_cast<unsigned>(job.num_rows));
+  auto* const weights = reinterpret_cast<float*>(sets.ahead + job.num_rows * num_sets);
+  const int64_t num_blocks = num_blocks_of(job.vocab_size);
+  const dim3 grid(static_cast<unsigned>(num_blocks), static_cast<unsigned>(job.num_rows));
   launch(stream, set_facts_kernel, grid, dim3(32 * kSetWarps), 0, job, sets,
          static_cast<int>(num_sets));
   launch(stream, row_facts_kernel, dim3(static_cast<unsigned>(job.num_rows)), dim3(kRowThreads),
          kShared, job, sets, static_cast<int>(num_sets), out);
+  if (job.draws == nullptr) return;
+  launch(stream, set_weights_kernel, grid, dim3(32 * kSetWarps), 0, job, out, weights);
+  launch(stream, row_weights_kernel, dim3(static_cast<unsigned>(job.num_rows)), dim3(32), 0,
+         weights, static_cast<int>(num_blocks), out);
 }
 
 void gather_logits(const Stream& stream, const float* row, const int32_t* ids, int count,

@@ -38,6 +38,10 @@ struct RowFacts {
   float last_score;
   float contender_logits[kContenders];
   int32_t contender_ids[kContenders];
+  // Of a row that draws: sums of exp((logit - largest logit) * inverse_temperature), of all tokens
+  // and of those that are likelier than a contender or as likely with a lower id.
+  float weight;
+  float weight_before[kContenders];
 };
 
 // Pointers to what is asked may be null.

@@ -80,6 +80,8 @@ std::vector<uint32_t> random_mask(Random& random) {
   for (uint32_t& word : mask)
     if (random() % 3 == 0) word = static_cast<uint32_t>(random());
   if (random() % 6 == 0) std::ranges::fill(mask, 0U);
+  if (random() % 3 == 0)
+    for (uint32_t& word : mask) word = 1U << (random() % 32);
   return mask;
 }
 
@@ -120,11 +122,26 @@ class Facts {
     }
     std::ranges::sort(scores, comes_before);
     scores.resize(std::min(scores.size(), kContenders));
-    for (const Candidate& c : scores) others_.push_back({row[static_cast<size_t>(c.id)], c.id});
-    if (!scores.empty()) known_.most_score = double{scores.back().logit};
+    if (scores.empty()) return;
+    const double largest{top_.front().logit};
+    const auto weight = [&](float logit) {
+      return std::exp((double{logit} - largest) / sampler.params().temperature);
+    };
+    for (const Candidate& c : scores) {
+      const Candidate contender = {row[static_cast<size_t>(c.id)], c.id};
+      others_.push_back(contender);
+      double before = 0;
+      for (size_t id = 0; id < row.size(); ++id)
+        if (comes_before({row[id], static_cast<int32_t>(id)}, contender)) before += weight(row[id]);
+      contenders_.push_back({c.id, static_cast<float>(before * (1 + error))});
+    }
+    for (const float logit : row) known_.weight += weight(logit);
+    known_.contenders = contenders_;
+    known_.most_score = double{scores.back().logit};
   }
 
   std::vector<Candidate> top_, others_;
+  std::vector<Contender> contenders_;
   KnownRow known_;
 };
 
@@ -238,6 +255,14 @@ TEST(KnownRow, DecidesWhatUsersAskFor) {
     p.top_p = 1;
   };
   EXPECT_EQ(decided_share(everything), 1);
+  // And, with top-p, the weight of what comes before them.
+  EXPECT_GT(decided_share([](Params& p) {
+              p.top_k = 0;
+              p.top_p = 0.7;
+              p.temperature = 4;
+              p.logit_bias = {{5, 2.0F}, {6, -3.0F}};
+            }),
+            0.97);
   EXPECT_GT(with_mask(everything), 0.9);
   EXPECT_EQ(decided_share([](Params& p) {
               p.top_k = 0;
