@@ -13,9 +13,11 @@ constexpr int kWarpSets = 4;   // sets that a warp reads at once
 constexpr int kSetWarps = 8;
 constexpr int kRowThreads = 1024;
 constexpr int kGatherThreads = 256;
-// The 128 likeliest tokens lie in the 128 sets with the largest maxima.
+// The 128 likeliest tokens lie in the 128 sets with the largest maxima. Room for the keys of all of
+// them, or on cards with little shared memory of some at a time.
 constexpr int kRowKeys = kLikeliest * kSetSize;
-static_assert(kMaxVocab / kSetSize <= kRowKeys);
+constexpr int kFewRowKeys = 8192;
+static_assert(kMaxVocab / kSetSize <= kFewRowKeys);
 
 // Of every set of every row, [num_rows][num_sets].
 struct SetFacts {
@@ -267,12 +269,45 @@ __device__ void find_contenders(const RowFactsJob& op, const RowDraw& draw, cons
   result.contender_logits[thread] = id < 0 ? 0.0F : row[id];
 }
 
+// Sets begin .. end - 1 of those named.
+__device__ void append_sets(const float* logits, int vocab_size, const int* sets, int begin,
+                            int end, Key bound, Key* keys, int* count) {
+  for (int i = begin + static_cast<int>(threadIdx.x) / 32; i < end; i += kRowThreads / 32)
+    if (sets[i] >= 0)
+      append_set(logits, vocab_size, sets[i], static_cast<int>(threadIdx.x) % 32, bound, keys,
+                 count);
+}
+
+template <int kKeys>
+constexpr int kSetsAtOnce = kKeys == kRowKeys ? kLikeliest : (kKeys - kLikeliest) / kSetSize;
+
+// Sorts the keys of the first sets that were appended, and those of the others that come before the
+// last of the likeliest so far. Gives how many there are.
+template <int kKeys>
+__device__ int sort_appended(bool finite, const float* logits, int vocab_size, const int* sets,
+                             Key bound, Key* keys, int* count) {
+  int found = *count;
+  sort_keys(keys, found);
+  for (int begin = kSetsAtOnce<kKeys>; begin < kLikeliest; begin += kSetsAtOnce<kKeys>) {
+    if (found >= kLikeliest) bound = keys[kLikeliest - 1];
+    if (threadIdx.x == 0) *count = min(found, kLikeliest);
+    __syncthreads();
+    const int end = min(begin + kSetsAtOnce<kKeys>, kLikeliest);
+    if (finite) append_sets(logits, vocab_size, sets, begin, end, bound, keys, count);
+    __syncthreads();
+    found = *count;
+    sort_keys(keys, found);
+  }
+  return found;
+}
+
 // One block per row. The 128th of the sets' maxima bounds the 128th token from below, so only the
 // sets down to it can hold one of the 128.
+template <int kKeys>
 __global__ void __launch_bounds__(kRowThreads, 1)
     row_facts_kernel(const RowFactsJob op, const SetFacts set_facts, int num_sets, RowFacts* out) {
   allow_next();
-  extern __shared__ Key keys[];  // [kRowKeys]
+  extern __shared__ Key keys[];  // [kKeys]
   __shared__ int sets[kLikeliest];
   __shared__ RowSums of_warps[kRowThreads / 32];
   __shared__ int count;
@@ -290,14 +325,10 @@ __global__ void __launch_bounds__(kRowThreads, 1)
     sets[thread] = keys[thread] == kNoKey ? -1 : key_id(keys[thread]) / kSetSize;
   if (thread == 0) count = 0;
   __syncthreads();
-  if (finite)
-    for (int i = thread / 32; i < kLikeliest; i += kRowThreads / 32)
-      if (sets[i] >= 0)
-        append_set(logits, op.vocab_size, sets[i], thread % 32, bound, keys, &count);
+  if (finite) append_sets(logits, op.vocab_size, sets, 0, kSetsAtOnce<kKeys>, bound, keys, &count);
   const RowSums sums = add_sets(set_facts, first, num_sets, key_logit(largest), of_warps);
   __syncthreads();
-  const int found = count;
-  sort_keys(keys, found);
+  const int found = sort_appended<kKeys>(finite, logits, op.vocab_size, sets, bound, keys, &count);
   RowFacts& result = out[row];
   if (thread == 0) {
     const int target = op.targets == nullptr ? -1 : op.targets[row];
@@ -422,10 +453,13 @@ size_t row_facts_scratch_bytes(int num_rows, int vocab_size) {
 void row_facts(const Stream& stream, const RowFactsJob& job, void* scratch, RowFacts* out) {
   TANDEM_GPU_CHECK(job.draws == nullptr || (job.sequences != nullptr && job.positions != nullptr));
   TANDEM_GPU_CHECK(job.num_rows > 0 && job.vocab_size > 0 && job.vocab_size <= kMaxVocab);
-  constexpr size_t kShared = kRowKeys * sizeof(Key);
+  constexpr size_t kAllBytes = kRowKeys * sizeof(Key);
+  static const bool has_room = static_cast<size_t>(max_shared_bytes()) >= kAllBytes + 4096;
+  static const size_t shared_bytes = has_room ? kAllBytes : kFewRowKeys * sizeof(Key);
+  static const auto kernel = has_room ? row_facts_kernel<kRowKeys> : row_facts_kernel<kFewRowKeys>;
   static const bool allowed = [] {
-    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(
-        row_facts_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared)));
+    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(shared_bytes)));
     return true;
   }();
   TANDEM_GPU_CHECK(allowed);
@@ -440,8 +474,8 @@ void row_facts(const Stream& stream, const RowFactsJob& job, void* scratch, RowF
   const dim3 grid(static_cast<unsigned>(num_blocks), static_cast<unsigned>(job.num_rows));
   launch(stream, set_facts_kernel, grid, dim3(32 * kSetWarps), 0, job, sets,
          static_cast<int>(num_sets));
-  launch(stream, row_facts_kernel, dim3(static_cast<unsigned>(job.num_rows)), dim3(kRowThreads),
-         kShared, job, sets, static_cast<int>(num_sets), out);
+  launch(stream, kernel, dim3(static_cast<unsigned>(job.num_rows)), dim3(kRowThreads), shared_bytes,
+         job, sets, static_cast<int>(num_sets), out);
   if (job.draws == nullptr) return;
   launch(stream, set_weights_kernel, grid, dim3(32 * kSetWarps), 0, job, out, weights);
   launch(stream, row_weights_kernel, dim3(static_cast<unsigned>(job.num_rows)), dim3(32), 0,
