@@ -28,6 +28,8 @@ struct Options {
   float input_scale = 0.0F;
   bool dependent = true;
   bool early_plan = false;
+  bool one_tile = false;  // without the empty one behind it
+  bool has_fresh_keys = true;
 };
 
 int segments_needed(const Cache& cache, const Batch& batch) {
@@ -77,9 +79,10 @@ std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs,
   rows.last_keys = last_keys.as<int32_t>();
   rows.sequences = sequences.as<int32_t>();
   rows.early_plan = options.early_plan;
-  const cuda::QueryTiles tiles{static_cast<int>(batch.first_rows.size()), first_rows.as<int32_t>(),
-                               tile_rows.as<int32_t>()};
+  const int num_tiles = options.one_tile ? 1 : static_cast<int>(batch.first_rows.size());
+  const cuda::QueryTiles tiles{num_tiles, first_rows.as<int32_t>(), tile_rows.as<int32_t>()};
   cuda::Attention job;
+  job.has_fresh_keys = options.has_fresh_keys;
   job.num_heads = heads.num_heads;
   job.num_kv_heads = heads.num_kv_heads;
   job.head_dim = heads.head_dim;
@@ -274,6 +277,30 @@ TEST_P(GpuAttention, BitsOfARowDoNotDependOnItsCompany) {
       Options options;
       options.extra_segments = static_cast<int>(r % 4);
       compare(run(cache, {rows[r]}, one, options), r, 1, "alone");
+    }
+  }
+}
+
+// One tile, whose items are listed in their own way: neighbours, rows that are none (more keys may
+// then be fresh than there are rows) and one that sees nothing.
+TEST_P(GpuAttention, OneTileHasTheBitsOfSeveral) {
+  const std::vector<std::vector<int>> last_keys = {
+      {299}, {127, 128}, {-1, 280, 281}, {252, 253, 254, 255, 256, 257, 258}, {9, 130, 131, 299}};
+  for (const int window : {0, 300}) {
+    Cache cache(GetParam(), {16, window == 0 ? 0 : 416, window, {7, 300}});
+    cache.write_random(21);
+    for (const std::vector<int>& keys : last_keys) {
+      std::vector<RowSpec> rows;
+      for (const int key : keys) rows.push_back({1, key});
+      const Tensor q = random_queries(GetParam(), rows.size(), 22);
+      const auto several = run(cache, rows, q);
+      for (const bool early : {false, true})
+        for (const bool fresh : {false, true}) {
+          const Options one{.early_plan = early, .one_tile = true, .has_fresh_keys = fresh};
+          EXPECT_TRUE(run(cache, rows, q, one) == several)
+              << "window " << window << ", rows from " << keys[0] << ", early plan " << early
+              << ", fresh keys " << fresh;
+        }
     }
   }
 }

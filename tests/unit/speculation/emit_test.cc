@@ -9,7 +9,7 @@ namespace tandem::speculation {
 namespace {
 
 constexpr int32_t kDraft = 3;
-constexpr int32_t kOwn = 4;
+constexpr int32_t kTargets = 4;
 
 // Whether a draft behind `newest` at `position` is accepted, with a chance of one half.
 bool accepted_by_chance(int32_t newest, int64_t position) {
@@ -26,11 +26,11 @@ bool accepted_by_chance(int32_t newest, int64_t position) {
       sequence, drafts,
       [](int64_t, int64_t, sampling::TokenMask) {
         sampling::TokenChoice choice;
-        choice.token = kOwn;
+        choice.token = kTargets;
         return choice;
       },
       rule, result);
-  EXPECT_EQ(result.tokens.front().token, result.num_accepted == 1 ? kDraft : kOwn);
+  EXPECT_EQ(result.tokens.front().token, result.num_accepted == 1 ? kDraft : kTargets);
   return result.num_accepted == 1;
 }
 
