@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that a change of kernels is judged by: tests, then steps, a layer, kernels of the 12B pair and the server, with the seconds that
-# each took; about five minutes. Stops where a test fails.
+# each took. Stops where a test fails.
 # usage: tools/device/measure.sh [PART...]     parts: test step layer ops serve; reports and output go to $OUT, or build/device/
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
