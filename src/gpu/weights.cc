@@ -63,8 +63,8 @@ PackedLinear packed_like(const core::TensorView& weight, PackedType type, int nu
 
 // Most rows that the staging buffers hold, in whole groups of 16.
 int64_t rows_at_once(const core::TensorView& rows) {
-  return static_cast<int64_t>(kStagingBytes) / (rows.shape[1] * core::dtype_bytes(rows.dtype)) /
-         16 * 16;
+  return static_cast<int64_t>(kStagingBytes) /
+         (rows.shape[1] * static_cast<int64_t>(core::dtype_bytes(rows.dtype))) / 16 * 16;
 }
 
 }  // namespace
