@@ -75,13 +75,7 @@ void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, S
 }
 
 void PairStep::run_passes(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
-  control_.copy_to_device(stream_);
-  rows_->questions().copy_to_device(stream_);
-  record_moment(Moment::kBegin);
-  record_drafts(layout);
-  record_moment(Moment::kDrafted);
-  record_draft_copies();
-  next_wide_ = 0;
+  record_start(layout, Choice::kHost, StepPart::kWhole);
   std::optional<size_t> running;  // its tokens are still to be chosen
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     record_pass(layout, i);

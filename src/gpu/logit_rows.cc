@@ -171,9 +171,7 @@ sampling::TokenScore LogitRows::score(const Place& place, int32_t token, int32_t
   sampling::TokenScore score;
   if (facts.finite == 0 || facts.count == 0) return score;
   const double log_sum = log_sum_of(facts);
-  const auto logprob = [&](float logit) {
-    return static_cast<float>(static_cast<double>(logit) - log_sum);
-  };
+  const auto logprob = [&](float logit) { return sampling::logprob_of(logit, log_sum); };
   score.token = token;
   score.logprob = logprob(facts.target_logit);
   score.rank = int64_t{facts.target_rank} + 1;

@@ -197,7 +197,7 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
   TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(found->second), stream_.handle));
 }
 
-void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart part) {
+void PairStep::record_start(const StepLayout& layout, Choice choice, StepPart part) {
   control_.copy_to_device(stream_);
   if (choice == Choice::kHost) rows_->questions().copy_to_device(stream_);
   record_moment(Moment::kBegin);
@@ -206,6 +206,11 @@ void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart par
   record_moment(Moment::kDrafted);
   if (choice == Choice::kHost) record_draft_copies();
   next_wide_ = 0;
+}
+
+void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart part) {
+  record_start(layout, choice, part);
+  if (part == StepPart::kDrafts) return;
   for (size_t i = 0; i < layout.passes.size(); ++i) {
     const PlannedPass& pass = layout.passes[i];
     record_pass(layout, i);

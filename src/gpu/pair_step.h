@@ -49,6 +49,8 @@ class PairStep final : public DeviceStep {
   ops::cuda::KvTable page_table() const;
   void launch_step(const StepLayout& layout, Choice choice);
   void record_step(const StepLayout& layout, Choice choice, StepPart part = StepPart::kWhole);
+  // A step up to its first pass, or to the end of its drafts.
+  void record_start(const StepLayout& layout, Choice choice, StepPart part);
   void record_drafts(const StepLayout& layout);
   // Pass `index` up to the head's operand.
   void record_pass(const StepLayout& layout, size_t index);

@@ -14,7 +14,6 @@ namespace tandem::gpu {
 
 class RowQuestions {
  public:
-  RowQuestions() = default;
   RowQuestions(int max_passes, int max_sequences);
 
   void fill(const speculation::SpecBatch& batch, const StepLayout& layout);

@@ -23,14 +23,9 @@ void keep_above(std::span<const float> logits, double floor, std::vector<Candida
       out.push_back({logits[id], static_cast<int32_t>(id)});
 }
 
-// exp((logit - max) / temperature): the weight of a token, 1 for the likeliest.
-double weight(float logit, float max_logit, double temperature) {
-  return std::exp((static_cast<double>(logit) - static_cast<double>(max_logit)) / temperature);
-}
-
 double total_weight(std::span<const Candidate> candidates, float max_logit, double temperature) {
   double total = 0;
-  for (const Candidate& c : candidates) total += weight(c.logit, max_logit, temperature);
+  for (const Candidate& c : candidates) total += token_weight(c.logit, max_logit, temperature);
   return total;
 }
 
@@ -44,7 +39,7 @@ Prefix prefix_of_mass(std::span<const Candidate> sorted, float max_logit, double
                       double mass) {
   double sum = 0;
   for (size_t i = 0; i < sorted.size(); ++i) {
-    sum += weight(sorted[i].logit, max_logit, temperature);
+    sum += token_weight(sorted[i].logit, max_logit, temperature);
     if (sum >= mass) return {i + 1, true};
   }
   return {sorted.size(), false};
@@ -84,7 +79,7 @@ void keep_mass_of_many(float max_logit, double temperature, double mass,
   };
   std::vector<double> weights(static_cast<size_t>(kBands));
   for (const Candidate& c : out)
-    weights[band_of(c.logit)] += weight(c.logit, max_logit, temperature);
+    weights[band_of(c.logit)] += token_weight(c.logit, max_logit, temperature);
   size_t last = 0;
   while (last + 1 < weights.size() && weights[last] < mass) mass -= weights[last++];
   std::erase_if(out, [&](const Candidate& c) { return band_of(c.logit) > last; });
@@ -99,7 +94,7 @@ void keep_mass_of_many(float max_logit, double temperature, double mass,
 void top_p_of_all(std::span<const float> logits, float max_logit, const Truncation& truncation,
                   std::vector<Candidate>& out) {
   double total = 0;
-  for (const float logit : logits) total += weight(logit, max_logit, truncation.temperature);
+  for (const float logit : logits) total += token_weight(logit, max_logit, truncation.temperature);
   const double mass = truncation.top_p * total;
   select_top(logits, kFirstLook, out);
   const Prefix prefix = prefix_of_mass(out, max_logit, truncation.temperature, mass);
@@ -124,6 +119,10 @@ void top_p_of_top_k(float max_logit, const Truncation& truncation, std::vector<C
 }
 
 }  // namespace
+
+double token_weight(float logit, float max_logit, double temperature) {
+  return std::exp((static_cast<double>(logit) - static_cast<double>(max_logit)) / temperature);
+}
 
 // weight >= min_p; min_p = 0 keeps everything above -inf.
 double min_p_floor(float max_logit, const Truncation& truncation) {
@@ -223,7 +222,7 @@ Kept truncate_first(std::span<const Candidate> first, const Tail& tail,
     } else {
       open = static_cast<double>(top_k - first.size());
       least = 0;
-      most = std::min(most, open * weight(tail.largest, max_logit, temperature));
+      most = std::min(most, open * token_weight(tail.largest, max_logit, temperature));
     }
   }
   const bool ends = tail_is_below || open == 0;  // nothing of the tail stays, whatever top-p says

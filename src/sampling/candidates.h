@@ -17,6 +17,9 @@ constexpr bool comes_before(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
+// exp((logit - max) / temperature): the weight of a token, 1 for the likeliest.
+double token_weight(float logit, float max_logit, double temperature);
+
 struct Truncation {
   double temperature = 1.0;  // > 0
   int64_t top_k = 0;         // <= 0: off

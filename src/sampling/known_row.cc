@@ -9,22 +9,18 @@ namespace {
 // Of KnownRow::log_sum and of sums of weights, relative.
 constexpr double kWeightSlack = 2e-5;
 
-double weight_of(float logit, float largest, double temperature) {
-  return std::exp((static_cast<double>(logit) - static_cast<double>(largest)) / temperature);
-}
-
 // At most what the tokens beyond row.top weigh together, relative to the row's largest logit. No
 // rule makes them heavier.
 double most_beyond_top(const KnownRow& row, double temperature, int64_t vocab_size) {
   const float largest = row.top.front().logit;
   const double total = std::exp(row.log_sum - static_cast<double>(largest));
   double known = 0;
-  for (const Candidate& c : row.top) known += weight_of(c.logit, largest, 1.0);
+  for (const Candidate& c : row.top) known += token_weight(c.logit, largest, 1.0);
   const double rest = std::max(0.0, total - known) + kWeightSlack * total;
   // Each of them weighs w <= last. Below temperature 1, w^(1/T) <= w * last^(1/T - 1); above, the
   // sum of n powers is largest when all are equal.
   if (temperature <= 1) {
-    const double last = weight_of(row.top.back().logit, largest, 1.0);
+    const double last = token_weight(row.top.back().logit, largest, 1.0);
     return rest * std::pow(last, 1 / temperature - 1);
   }
   return std::pow(static_cast<double>(vocab_size), 1 - 1 / temperature) *
@@ -45,14 +41,14 @@ Tail tail_of(const KnownRow& row, const KnownTokens& known, double temperature,
   Tail tail;
   const float largest = known.sorted.front().logit;
   const auto behind = std::span(known.sorted).subspan(known.num_first);
-  for (const Candidate& c : behind) tail.least_weight += weight_of(c.logit, largest, temperature);
+  for (const Candidate& c : behind)
+    tail.least_weight += token_weight(c.logit, largest, temperature);
   tail.most_weight = tail.least_weight;
   tail.empty = row.holds_all_choices() && behind.empty();
   tail.largest = behind.empty() ? 0.0F : behind.front().logit;
   if (row.holds_all_choices()) return tail;
   tail.largest = row.top.back().logit;
-  const double scale = std::exp(
-      (static_cast<double>(row.top.front().logit) - static_cast<double>(largest)) / temperature);
+  const double scale = token_weight(row.top.front().logit, largest, temperature);
   tail.most_weight += scale * most_beyond_top(row, temperature, vocab_size);
   return tail;
 }

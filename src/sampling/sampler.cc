@@ -55,9 +55,7 @@ double gumbel_bound(uint32_t high) {
 void fill_logprobs(std::span<const float> logits, float max_logit, const SamplingParams& params,
                    TokenChoice& choice) {
   const double log_sum = log_sum_exp(logits, max_logit);
-  const auto logprob = [&](float logit) {
-    return static_cast<float>(static_cast<double>(logit) - log_sum);
-  };
+  const auto logprob = [&](float logit) { return logprob_of(logit, log_sum); };
   choice.logprob = logprob(logits[static_cast<size_t>(choice.token)]);
   for (const int32_t id : params.logprob_token_ids)
     choice.top.push_back({id, logprob(logits[static_cast<size_t>(id)])});
@@ -165,17 +163,22 @@ void Sampler::adjust_logits(std::span<const float> logits, TokenMask allowed,
     row.assign(logits.size(), kNegativeInfinity);
   }
   const std::vector<int32_t> ended = ended_ids();
-  // Everything that a rule names; all other logits stay.
+  // All other logits stay.
   const auto adjust = [&](int32_t id) {
     const auto i = static_cast<size_t>(id);
     row[i] = is_allowed(allowed, id) ? adjusted(id, logits[i], ended) : kNegativeInfinity;
   };
-  std::ranges::for_each(never_ids_, adjust);
-  std::ranges::for_each(ended, adjust);
-  if (stops_banned()) std::ranges::for_each(stop_ids_, adjust);
-  std::ranges::for_each(allowed_ids_, adjust);
-  for (const auto& [id, bias] : params_.logit_bias) adjust(id);
-  for (const auto& [id, count] : output_counts_) adjust(id);
+  std::ranges::for_each(named_ids(ended), adjust);
+}
+
+std::vector<int32_t> Sampler::named_ids(std::span<const int32_t> ended) const {
+  std::vector<int32_t> ids = never_ids_;
+  ids.insert(ids.end(), ended.begin(), ended.end());
+  if (stops_banned()) ids.insert(ids.end(), stop_ids_.begin(), stop_ids_.end());
+  ids.insert(ids.end(), allowed_ids_.begin(), allowed_ids_.end());
+  for (const auto& [id, bias] : params_.logit_bias) ids.push_back(id);
+  for (const auto& [id, count] : output_counts_) ids.push_back(id);
+  return ids;
 }
 
 std::vector<int32_t> Sampler::ended_ids() const {

@@ -95,6 +95,8 @@ class Sampler {
   float penalized(int32_t id, float logit) const;
   void adjust_logits(std::span<const float> logits, TokenMask allowed,
                      std::vector<float>& row) const;
+  // All that a rule names, masks aside; some more than once.
+  std::vector<int32_t> named_ids(std::span<const int32_t> ended) const;
   // What would end one of banned_sequences.
   std::vector<int32_t> ended_ids() const;
   // Whether every token that a rule may raise is known, so that the others stay behind the first.

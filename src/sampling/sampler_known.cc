@@ -60,8 +60,7 @@ class NucleusTest {
  private:
   static int32_t id_of(const ChangedToken& changed) { return changed.raw.id; }
   double weight(float logit) const {
-    return std::exp((static_cast<double>(logit) - static_cast<double>(row_.top.front().logit)) /
-                    params_.temperature);
+    return token_weight(logit, row_.top.front().logit, params_.temperature);
   }
 
   const KnownRow& row_;
@@ -144,10 +143,7 @@ std::optional<std::vector<ChangedToken>> Sampler::changed_tokens(const KnownRow&
   if (is_masked || tracks_history_ || !allowed_ids_.empty() || row.contenders.empty())
     return std::nullopt;
   const std::vector<int32_t> ended = ended_ids();
-  std::vector<int32_t> ids = never_ids_;
-  ids.insert(ids.end(), ended.begin(), ended.end());
-  if (stops_banned()) ids.insert(ids.end(), stop_ids_.begin(), stop_ids_.end());
-  for (const auto& [id, bias] : params_.logit_bias) ids.push_back(id);
+  std::vector<int32_t> ids = named_ids(ended);
   std::ranges::sort(ids);
   const auto repeated = std::ranges::unique(ids);
   ids.erase(repeated.begin(), repeated.end());
@@ -195,9 +191,7 @@ std::optional<int32_t> Sampler::win_draw(const KnownRow& row, const KnownTokens&
 }
 
 bool Sampler::add_logprobs(const KnownRow& row, TokenChoice& choice) const {
-  const auto logprob = [&](float logit) {
-    return static_cast<float>(static_cast<double>(logit) - row.log_sum);
-  };
+  const auto logprob = [&](float logit) { return logprob_of(logit, row.log_sum); };
   choice.logprob = logprob(*find_logit(row, choice.token));
   for (const int32_t id : params_.logprob_token_ids) {
     const float* const logit = find_logit(row, id);

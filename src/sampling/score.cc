@@ -20,9 +20,7 @@ TokenScore score_token(std::span<const float> logits, int32_t token, int32_t num
   const RowMax best = row_max(logits);
   if (!best.finite || best.id < 0) return score;
   const double log_sum = log_sum_exp(logits, best.logit);
-  const auto logprob = [&](float logit) {
-    return static_cast<float>(static_cast<double>(logit) - log_sum);
-  };
+  const auto logprob = [&](float logit) { return logprob_of(logit, log_sum); };
   const Candidate known{logits[static_cast<size_t>(token)], token};
   score.token = token;
   score.logprob = logprob(known.logit);

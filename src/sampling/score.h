@@ -22,6 +22,11 @@ struct TokenScore {
   std::vector<TokenLogprob> top;  // the likeliest, in order
 };
 
+// log_sum: log_sum_exp() of the row.
+inline float logprob_of(float logit, double log_sum) {
+  return static_cast<float>(static_cast<double>(logit) - log_sum);
+}
+
 // logits [vocab_size]; `token` is one of them, `num_top` >= 0.
 TokenScore score_token(std::span<const float> logits, int32_t token, int32_t num_top);
 
