@@ -1,5 +1,5 @@
 // What the products of few rows (row_product.cu, head_product.cu) share: the norm of a row made by
-// every thread block for itself, and blocks of weights times eight rows in shared memory.
+// every thread block for itself, and the shape of one tile of eight rows.
 #pragma once
 
 #include "ops/cuda/product_blocks.cuh"
@@ -16,9 +16,8 @@ static_assert(kMaxNormedHidden == 4 * kFewThreads);
 
 // Of one tile of eight rows: bytes of a block's weights and rows, and how many blocks of E4M3 go to
 // FP32 registers together.
-template <bool kFp8>
-using OneTile =
-    few::Shape<1, kFp8 ? PackedType::kFp8 : PackedType::kBF16, false, few::RingLength::kShort>;
+template <PackedType kType>
+using OneTile = few::Shape<1, kType, false, few::RingLength::kShort>;
 
 // What threads of a norm hold before they wait for the sums.
 struct NormConstants {
@@ -80,29 +79,6 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
     store_operand(operand, row, column, n.v[0], n.v[1]);
     store_operand(operand, row, column + 2, n.v[2], n.v[3]);
   }
-}
-
-// sums += kCount blocks of weights (this lane's address) times the rows, with the bits of
-// product(): as many as a stage has, or fewer, go to FP32 together.
-template <bool kFp8, int kCount>
-__device__ inline void multiply_blocks(float (&sums)[4], uint32_t weights, uint32_t rows) {
-  using S = OneTile<kFp8>;
-  if constexpr (kCount <= S::kStageBlocks) {
-    few::add_blocks<S, kCount>(sums, few::Blocks<S, kCount>(weights, rows));
-  } else {
-    static_assert(kCount == 2 * S::kStageBlocks);
-    using Stage = few::Blocks<S, S::kStageBlocks>;
-    const Stage first(weights, rows);
-    few::add_two<S>(
-        sums, first,
-        Stage(weights + S::kStageBlocks * S::kBlockBytes, rows + S::kStageBlocks * S::kRowBytes));
-  }
-}
-
-// Where a lane's bytes begin in a block.
-template <bool kFp8>
-__device__ inline uint32_t lane_bytes() {
-  return threadIdx.x / 32 * (OneTile<kFp8>::kBlockBytes / kFewWarps) + threadIdx.x % 32 * 16;
 }
 
 // This warp's 16 features of the rows that exist.

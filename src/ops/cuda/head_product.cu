@@ -47,8 +47,6 @@ struct Job {
   float4* exchange;  // [shares][kFewThreads]
 };
 
-template <PackedType kType>
-using Bytes = few::Shape<1, kType, false, few::RingLength::kShort>;
 // The side product has the head's rows.
 template <PackedType kHead>
 constexpr PackedType kSideType = kHead == PackedType::kFp8Weights ? PackedType::kBF16 : kHead;
@@ -93,7 +91,7 @@ struct Copies {
 
   template <PackedType kType>
   __device__ void copy(const Factor& factor) {
-    using S = Bytes<kType>;
+    using S = OneTile<kType>;
     for_pieces(factor, [&](const Piece& piece) {
       for (int within = piece.begin; within < piece.end;) {
         const int count = min(S::kStageBlocks - within % S::kStageBlocks, piece.end - within);
@@ -258,12 +256,12 @@ __device__ inline float4 fetch_part(const Job& job) {
 // The stages of a piece, in order. A stage's place is free as soon as its bytes are in registers.
 template <PackedType kType>
 struct Multiplier {
-  using S = Bytes<kType>;
+  using S = OneTile<kType>;
   static constexpr int kStage = S::kStageBlocks;
   using Stage = few::Blocks<S, kStage>;
   Ring& ring;
   uint32_t rows;
-  uint32_t own = threadIdx.x / 32 * (S::kBlockBytes / kFewWarps) + threadIdx.x % 32 * 16;
+  uint32_t own = few::lane_bytes<S>();
 
   __device__ uint32_t rows_at(int within) const { return rows + within * S::kRowBytes; }
   __device__ void give_back() {
@@ -358,7 +356,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   Small& small = *reinterpret_cast<Small*>(shared);
-  const int row_bytes = job.head.plan.set_blocks * Bytes<kHead>::kRowBytes;
+  const int row_bytes = job.head.plan.set_blocks * OneTile<kHead>::kRowBytes;
   uint8_t* const rows = shared + kSmallBytes;
   const Ring ring{ptx::shared_address(rows + row_bytes), ptx::shared_address(small.full),
                   ptx::shared_address(small.empty), job.num_stages};

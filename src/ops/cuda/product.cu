@@ -163,9 +163,7 @@ struct Multiplier {
   RingPlace<S::kStages> place = {};
 
   __device__ explicit Multiplier(Ring<S> ring_in)
-      : ring(ring_in),
-        own_weights(ring_in.weights(0) + threadIdx.x / 32 * (S::kBlockBytes / kWarps) +
-                    threadIdx.x % 32 * 16) {}
+      : ring(ring_in), own_weights(lane_bytes<S>(ring_in.weights(0))) {}
   __device__ uint32_t weights(int stage) const {
     return own_weights + stage * (kStage * S::kBlockBytes);
   }

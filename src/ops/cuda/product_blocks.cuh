@@ -24,6 +24,12 @@ __device__ inline void with_count(int count, const Visit& visit) {
   }
 }
 
+// Where a lane's bytes begin in a block at `base`.
+template <typename S>
+__device__ inline uint32_t lane_bytes(uint32_t base = 0) {
+  return base + threadIdx.x / 32 * (S::kBlockBytes / kWarps) + threadIdx.x % 32 * 16;
+}
+
 // A lane's 32 inputs of E4M3 as the registers of two products of BF16, 16 inputs each.
 __device__ inline void widen(const uint4& codes, uint4& first, uint4& second) {
   const uint2 x = ptx::widen_e4m3(codes.x);

@@ -3,6 +3,7 @@
 #include "core/random.h"
 #include "ops/cuda/head_keys.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/row_math.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -48,14 +49,6 @@ __device__ Key warp_max(Key key) {
   const bool leads = static_cast<uint32_t>(key >> 32) == high;
   const uint32_t low = __reduce_max_sync(kAll, leads ? static_cast<uint32_t>(key) : 0U);
   return (static_cast<Key>(high) << 32) | low;
-}
-
-template <typename T>
-__device__ T warp_sum(T value) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(kAll, value, distance);
-  return value;
 }
 
 // -log(-log(1 - v)), v from 64 random bits as in sampling/rng.h; absolute errors stay below 1e-4.

@@ -85,7 +85,9 @@ __device__ inline float gelu_tanh(float x) {
   return x * share;
 }
 
-__device__ inline float warp_sum(float value) {
+template <typename T>
+__device__ inline T warp_sum(T value) {
+#pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffU, value, mask);
   return value;
 }

@@ -41,6 +41,9 @@ struct Job {
   int intermediate;
 };
 
+template <bool kFp8>
+using Tile = OneTile<kFp8 ? PackedType::kFp8 : PackedType::kBF16>;
+
 // A share's part of one set.
 struct Piece {
   int set;
@@ -70,7 +73,7 @@ struct Places {
 };
 template <bool kFp8>
 __device__ Places places_of(const Job& job, uint8_t* shared) {
-  using Bytes = OneTile<kFp8>;
+  using Bytes = Tile<kFp8>;
   uint8_t* const rows = shared + job.share_blocks * Bytes::kBlockBytes;
   auto* const small = reinterpret_cast<Small*>(rows + job.row_blocks * Bytes::kRowBytes);
   return {ptx::shared_address(shared),
@@ -84,7 +87,7 @@ __device__ Places places_of(const Job& job, uint8_t* shared) {
 // One thread.
 template <bool kFp8, int kAhead>
 __device__ void copy_weights(const Job& job, const Share& share, const Places& places) {
-  using Bytes = OneTile<kFp8>;
+  using Bytes = Tile<kFp8>;
   constexpr int kRunBlocks = kRunBytes / Bytes::kBlockBytes;
   const uint64_t policy = ptx::evict_first_policy();
   const int count = share.end - share.begin;
@@ -102,7 +105,7 @@ __device__ void copy_weights(const Job& job, const Share& share, const Places& p
 // One thread.
 template <bool kFp8>
 __device__ void copy_rows(const Job& job, const Share& share, const Places& places) {
-  using Bytes = OneTile<kFp8>;
+  using Bytes = Tile<kFp8>;
   ptx::fence_async_global();
   ptx::barrier_arrive_expect(places.rows_full,
                              static_cast<uint32_t>(share.end - share.begin) * Bytes::kRowBytes);
@@ -156,11 +159,28 @@ __device__ void join(const Job& job, const float (&sums)[4], int set, const Plac
   }
 }
 
+// sums += kCount blocks of weights (this lane's address) times the rows, with the bits of
+// product(): as many as a stage has, or fewer, go to FP32 together.
+template <bool kFp8, int kCount>
+__device__ void multiply_blocks(float (&sums)[4], uint32_t weights, uint32_t rows) {
+  using S = Tile<kFp8>;
+  if constexpr (kCount <= S::kStageBlocks) {
+    few::add_blocks<S, kCount>(sums, few::Blocks<S, kCount>(weights, rows));
+  } else {
+    static_assert(kCount == 2 * S::kStageBlocks);
+    using Stage = few::Blocks<S, S::kStageBlocks>;
+    const Stage first(weights, rows);
+    few::add_two<S>(
+        sums, first,
+        Stage(weights + S::kStageBlocks * S::kBlockBytes, rows + S::kStageBlocks * S::kRowBytes));
+  }
+}
+
 template <bool kFp8, bool kJoined, bool kRowsByInput>
 __device__ void multiply_share(const Job& job, const Share& share, const Places& places) {
-  using Bytes = OneTile<kFp8>;
+  using Bytes = Tile<kFp8>;
   constexpr int kTogether = Bytes::kStageBlocks;
-  const uint32_t own = places.weights + lane_bytes<kFp8>();
+  const uint32_t own = places.weights + few::lane_bytes<Bytes>();
   constexpr int kRunBlocks = kRunBytes / Bytes::kBlockBytes;
   int runs_there = 0;
   const auto await = [&](int place) {  // of the last block needed
@@ -209,7 +229,7 @@ __global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_c
     ptx::fence_barrier_init();
   }
   if constexpr (kSource != Source::kOperand)  // rows that are not there
-    for (int i = static_cast<int>(threadIdx.x); i < job.row_blocks * OneTile<kFp8>::kRowBytes / 16;
+    for (int i = static_cast<int>(threadIdx.x); i < job.row_blocks * Tile<kFp8>::kRowBytes / 16;
          i += kThreads)
       reinterpret_cast<uint4*>(places.rows_pointer)[i] = make_uint4(0, 0, 0, 0);
   __syncthreads();

@@ -82,11 +82,7 @@ std::vector<EngineRequest> requests(bool constrained) {
   for (uint64_t id = 0; id < 48; ++id) {
     EngineRequest request;
     request.id = id;
-    const size_t length = 1 + id * 37 % 150;
-    request.prompt_ids = {2};
-    for (size_t i = 1; i < length; ++i)
-      request.prompt_ids.push_back(
-          static_cast<int32_t>(300 + (id * 131 + i * i * 17 + i * 29) % 3500));
+    request.prompt_ids = tests::some_prompt(id, 1 + id * 37 % 150);
     request.sampling.ignore_eos = id % 2 == 0;
     request.max_tokens = 30 + static_cast<int64_t>(id * 7 % 20);
     ask(request);
@@ -105,17 +101,11 @@ struct Setup {
 };
 
 Outcome run(const Setup& setup, std::vector<EngineRequest> asked) {
-  engine::RuntimeOptions options;
-  options.pair.target = "demo/target";
-  options.pair.assistant = "demo/assistant";
-  options.pair.check_values = false;
-  options.on_gpu = true;
+  engine::RuntimeOptions options = tests::demo_options();
   options.whole_rows = setup.whole_rows;
   options.use_graphs = setup.use_graphs;
   options.num_draft_tokens = setup.num_draft_tokens;
   options.max_num_seqs = setup.max_num_seqs;
-  options.max_model_len = 512;
-  options.kv_bytes = int64_t{1} << 30;
   return tests::run_requests(std::move(options), std::move(asked));
 }
 

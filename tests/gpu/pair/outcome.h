@@ -20,6 +20,26 @@ struct Outcome {
   int64_t num_preemptions = 0;
 };
 
+// The demo pair on the GPU, 512 tokens a sequence.
+inline engine::RuntimeOptions demo_options() {
+  engine::RuntimeOptions options;
+  options.pair.target = "demo/target";
+  options.pair.assistant = "demo/assistant";
+  options.pair.check_values = false;
+  options.on_gpu = true;
+  options.max_model_len = 512;
+  options.kv_bytes = int64_t{1} << 30;
+  return options;
+}
+
+// Every id has another.
+inline std::vector<int32_t> some_prompt(uint64_t id, size_t length) {
+  std::vector<int32_t> ids = {2};
+  for (size_t i = 1; i < length; ++i)
+    ids.push_back(static_cast<int32_t>(300 + (id * 131 + i * i * 17 + i * 29) % 3500));
+  return ids;
+}
+
 inline Outcome run_requests(engine::RuntimeOptions options,
                             std::vector<engine::EngineRequest> requests) {
   auto opened = engine::Runtime::open(std::move(options));

@@ -31,11 +31,7 @@ struct Setup {
 EngineRequest make_request(uint64_t id) {
   EngineRequest request;
   request.id = id;
-  const size_t length = 1 + id * 37 % 230;
-  request.prompt_ids = {2};
-  for (size_t i = 1; i < length; ++i)
-    request.prompt_ids.push_back(
-        static_cast<int32_t>(300 + (id * 131 + i * i * 17 + i * 29) % 3500));
+  request.prompt_ids = tests::some_prompt(id, 1 + id * 37 % 230);
   request.sampling.temperature = 0.0;
   request.sampling.ignore_eos = id % 3 != 0;
   request.max_tokens = 48 + static_cast<int64_t>(id * 7 % 40);
@@ -43,10 +39,8 @@ EngineRequest make_request(uint64_t id) {
 }
 
 Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
-  engine::RuntimeOptions options;
-  options.pair.target = "demo/target";
-  if (setup.assistant) options.pair.assistant = "demo/assistant";
-  options.pair.check_values = false;
+  engine::RuntimeOptions options = tests::demo_options();
+  if (!setup.assistant) options.pair.assistant.reset();
   options.pair.model.draft_head = setup.draft_head;
   options.on_gpu = setup.on_gpu;
   options.use_graphs = setup.use_graphs;
@@ -57,8 +51,6 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
     options.synthetic = *speculation::SyntheticAcceptance::from_rates(setup.synthetic_rates);
   options.max_num_seqs = setup.max_num_seqs;
   options.max_chunk_tokens = setup.max_chunk_tokens;
-  options.max_model_len = 512;
-  options.kv_bytes = int64_t{1} << 30;
   return run_requests(std::move(options), std::move(requests));
 }
 
