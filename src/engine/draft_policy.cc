@@ -1,6 +1,7 @@
 #include "engine/draft_policy.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "gpu/step_plan.h"
 
@@ -57,10 +58,12 @@ std::vector<Increment> increments(std::span<const double> prior,
   return list;
 }
 
-double draft_seconds(const StepTimes& draft, std::span<const int64_t> rows_of_steps) {
-  double seconds = 0;
-  for (const int64_t rows : rows_of_steps)
-    if (rows > 0) seconds += draft.at(rows).value_or(0);
+// Seconds of a step with first .. first + count - 1 rows; 0: nothing is known.
+std::vector<double> seconds_of(const StepTimes& times, size_t first, size_t count) {
+  std::vector<double> seconds;
+  seconds.reserve(count);
+  for (size_t i = first; i < first + count; ++i)
+    seconds.push_back(times.at(static_cast<int64_t>(i)).value_or(0));
   return seconds;
 }
 
@@ -129,28 +132,40 @@ double AcceptanceEstimate::conditional(int place, double prior, double weight) c
 std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& draft,
                                    std::span<const double> prior,
                                    std::span<const DraftCandidate> candidates) {
-  const auto num_rows = static_cast<int64_t>(candidates.size());
-  if (!verify.at(num_rows)) return same_for_all(candidates, kUnknownTimeDrafts);
+  const size_t num_rows = candidates.size();
+  if (!verify.at(static_cast<int64_t>(num_rows)))
+    return same_for_all(candidates, kUnknownTimeDrafts);
   const std::vector<Increment> list = increments(prior, candidates);
-  std::vector<int> counts(candidates.size(), 0);
-  double best_rate = static_cast<double>(num_rows) / *verify.at(num_rows);
+  // Looked up once: this stands between two steps of the device.
+  const std::vector<double> verify_seconds = seconds_of(verify, num_rows, list.size() + 1);
+  const std::vector<double> draft_seconds = seconds_of(draft, 1, num_rows);
+  double best_rate = static_cast<double>(num_rows) / verify_seconds.front();
+  size_t best_length = 0;  // of the list, of which places below best_depth count
+  int best_depth = 0;
+  const int most =
+      std::ranges::max(candidates, {}, &DraftCandidate::max_draft_tokens).max_draft_tokens;
   // A draft step costs the same for one more row or nearly so: hence each depth on its own.
-  for (int depth = 1; depth <= kMostDrafts; ++depth) {
-    std::array<int64_t, kMostDrafts> at_place{};  // candidates that draft so far
-    std::vector<int> tried(candidates.size(), 0);
-    double num_tokens = static_cast<double>(num_rows);
-    int64_t rows = num_rows;
-    for (const Increment& added : list) {
-      if (added.place >= depth) continue;
-      num_tokens += added.gain;
-      ++at_place[static_cast<size_t>(added.place)];
-      ++tried[added.candidate];
-      const double rate = num_tokens / (*verify.at(++rows) + draft_seconds(draft, at_place));
+  for (int depth = 1; depth <= most; ++depth) {
+    std::array<size_t, kMostDrafts> at_place{};  // candidates that draft so far
+    std::array<double, kMostDrafts> drafting{};  // seconds
+    auto num_tokens = static_cast<double>(num_rows);
+    size_t num_added = 0;
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (list[i].place >= depth) continue;
+      num_tokens += list[i].gain;
+      const auto place = static_cast<size_t>(list[i].place);
+      drafting[place] = draft_seconds[at_place[place]++];
+      const double rate = num_tokens / (verify_seconds[++num_added] +
+                                        std::accumulate(drafting.begin(), drafting.end(), 0.0));
       if (rate <= best_rate) continue;
       best_rate = rate;
-      counts = tried;
+      best_length = i + 1;
+      best_depth = depth;
     }
   }
+  std::vector<int> counts(candidates.size(), 0);
+  for (size_t i = 0; i < best_length; ++i)
+    if (list[i].place < best_depth) ++counts[list[i].candidate];
   return counts;
 }
 
