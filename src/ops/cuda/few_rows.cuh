@@ -42,7 +42,11 @@ __device__ inline float add_up_row(float value, float* parts) {
   value = warp_sum(value);
   if (lane == 0) parts[threadIdx.x / 32] = value;
   ptx::named_barrier(1, kFewThreads);
-  return warp_sum(lane < kFewWarps ? parts[lane] : 0.0F);
+  value = parts[lane % kFewWarps];
+#pragma unroll
+  for (int mask = kFewWarps / 2; mask > 0; mask /= 2)
+    value += __shfl_xor_sync(0xffffffffU, value, mask);
+  return value;
 }
 
 // Leaves the normed rows in `rows`, an operand of one tile in shared memory; the first kFewThreads
@@ -78,6 +82,45 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
     if (!inside) continue;
     store_operand(operand, row, column, n.v[0], n.v[1]);
     store_operand(operand, row, column + 2, n.v[2], n.v[3]);
+  }
+}
+
+// E4M3 sums += `pairs` times two stages, in order, from this lane's address on: while one is
+// multiplied, the next one's weights are on their way to registers. await(block) returns when a
+// block is there.
+template <typename Await>
+__device__ inline void multiply_stages(float (&sums)[4], int pairs, uint32_t weights, uint32_t rows,
+                                       const Await& await) {
+  using S = OneTile<PackedType::kFp8>;
+  constexpr int kBlocks = S::kStageBlocks;
+  using Stage = few::Blocks<S, kBlocks>;
+  const auto take = [&](int stage) {
+    await((stage + 1) * kBlocks - 1);
+    return Stage(weights + stage * kBlocks * S::kBlockBytes, rows + stage * kBlocks * S::kRowBytes);
+  };
+  float own[4];
+  const auto start = [&own](const Stage& stage) {
+    ptx::pin(own);
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) stage.multiply_e4m3(own, i, 0);
+    ptx::warpgroup_commit();
+  };
+  const auto finish = [&own, &sums] {
+    ptx::warpgroup_wait<0>();
+    ptx::pin(own);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] += own[i];
+  };
+  Stage first = take(0);
+#pragma unroll 1
+  for (int stage = 0; stage < 2 * pairs; stage += 2) {
+    start(first);
+    const Stage second = take(stage + 1);
+    finish();
+    start(second);
+    first = take(min(stage + 2, 2 * pairs - 1));
+    finish();
   }
 }
 

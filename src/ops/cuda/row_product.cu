@@ -8,7 +8,11 @@
 namespace tandem::ops::cuda {
 namespace {
 
-constexpr int kThreads = kFewThreads + 32;  // one more warp copies
+// One more warp copies, unless all copies are under way at once: a block without it has its
+// registers beside a block of attention.
+constexpr int all_threads(bool copy_warp) {
+  return kFewThreads + (copy_warp ? 32 : 0);
+}
 // Weights arrive in runs of 16 KB. Few of them on their way keep memory busy; more would queue up
 // in front of what the kernels before read, and this one's norm.
 constexpr int kRunBytes = 16 * 1024;
@@ -201,11 +205,19 @@ __device__ void multiply_share(const Job& job, const Share& share, const Places&
       within += count;
     };
     while (within < piece.end) {
-      const int count = min(kTogether - within % kTogether, piece.end - within);
-      if (count == kTogether && piece.end - within >= 2 * kTogether)
-        add(std::integral_constant<int, 2 * kTogether>());
-      else
+      const int left = piece.end - within;
+      const int count = min(kTogether - within % kTogether, left);
+      if (count < kTogether || left < 2 * kTogether) {
         few::with_count<kTogether>(count, add);
+      } else if constexpr (kFp8) {
+        const int pairs = left / (2 * kTogether);
+        multiply_stages(sums, pairs, weights + within * Bytes::kBlockBytes,
+                        rows + within * Bytes::kRowBytes,
+                        [&](int block) { await(piece.place + within - piece.begin + block); });
+        within += pairs * 2 * kTogether;
+      } else {
+        add(std::integral_constant<int, 2 * kTogether>());
+      }
     }
     if constexpr (kJoined) {
       join(job, sums, set, places);
@@ -217,8 +229,10 @@ __device__ void multiply_share(const Job& job, const Share& share, const Places&
   }
 }
 
-template <bool kFp8, Source kSource, bool kJoined>
-__global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_constant__ Job job) {
+template <bool kFp8, Source kSource, bool kJoined, bool kCopyWarp>
+__global__ void __launch_bounds__(all_threads(kCopyWarp),
+                                  kFp8&& kSource == Source::kNormed ? (kCopyWarp ? 3 : 4) : 2)
+    row_product_kernel(const __grid_constant__ Job job) {
   extern __shared__ __align__(128) uint8_t shared[];
   allow_next();
   const Places places = places_of<kFp8>(job, shared);
@@ -230,13 +244,13 @@ __global__ void __launch_bounds__(kThreads, 2) row_product_kernel(const __grid_c
   }
   if constexpr (kSource != Source::kOperand)  // rows that are not there
     for (int i = static_cast<int>(threadIdx.x); i < job.row_blocks * Tile<kFp8>::kRowBytes / 16;
-         i += kThreads)
+         i += all_threads(kCopyWarp))
       reinterpret_cast<uint4*>(places.rows_pointer)[i] = make_uint4(0, 0, 0, 0);
   __syncthreads();
-  if (threadIdx.x >= kFewThreads) {
-    if (threadIdx.x == kFewThreads) copy_weights<kFp8, runs_ahead(kSource)>(job, share, places);
-    return;
-  }
+  if (threadIdx.x == (kCopyWarp ? kFewThreads : 0))
+    copy_weights<kFp8, runs_ahead(kSource)>(job, share, places);
+  if (kCopyWarp && threadIdx.x >= kFewThreads) return;
+  __syncwarp();
   NormConstants constants;
   if constexpr (kSource == Source::kNormed) constants = norm_constants(job.normed);
   wait_for_previous();
@@ -267,17 +281,26 @@ int shared_bytes(const PackedLinear& weight, int row_blocks) {
          kSmallBytes;
 }
 
-template <bool kFp8, Source kSource, bool kJoined>
-void launch_kernel(const Stream& stream, const PackedLinear& weight, const Job& job) {
-  const auto kernel = row_product_kernel<kFp8, kSource, kJoined>;
+template <bool kFp8, Source kSource, bool kJoined, bool kCopyWarp>
+void launch_threads(const Stream& stream, const PackedLinear& weight, const Job& job) {
+  const auto kernel = row_product_kernel<kFp8, kSource, kJoined, kCopyWarp>;
   static const bool configured = [&] {
     TANDEM_CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, max_shared()));
     return true;
   }();
   (void)configured;
-  launch(stream, kernel, dim3(static_cast<unsigned>(weight.num_shares)), dim3(kThreads),
-         static_cast<size_t>(shared_bytes(weight, job.row_blocks)), job);
+  launch(stream, kernel, dim3(static_cast<unsigned>(weight.num_shares)),
+         dim3(all_threads(kCopyWarp)), static_cast<size_t>(shared_bytes(weight, job.row_blocks)),
+         job);
+}
+
+template <bool kFp8, Source kSource, bool kJoined>
+void launch_kernel(const Stream& stream, const PackedLinear& weight, const Job& job) {
+  if (job.share_blocks * weight.block_bytes() > runs_ahead(kSource) * kRunBytes)
+    launch_threads<kFp8, kSource, kJoined, true>(stream, weight, job);
+  else
+    launch_threads<kFp8, kSource, kJoined, false>(stream, weight, job);
 }
 
 template <Source kSource>
