@@ -111,6 +111,12 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
       ->check(CLI::IsMember({"auto", "checkpoint", "fp8"}))
       ->capture_default_str();
   command
+      .add_option("--head-screen", flags.head_screen,
+                  "on a GPU, find greedy tokens and drafts through copies of the BF16 heads in 8 "
+                  "bits: the same tokens for half the bytes, and half the heads' memory on top")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  command
       .add_option("--cpu-weights", flags.cpu_weights,
                   "on a CPU, mapped: weights are read where their file is mapped; copied: from a "
                   "copy in large pages, faster for as much memory as they take")
@@ -182,6 +188,7 @@ base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags) {
       flags.kv_cache_gib.value_or(options.on_gpu ? kNoLimitGib : 4.0) * (int64_t{1} << 30));
   options.gpu_memory_utilization = flags.gpu_memory_utilization;
   options.use_graphs = !flags.enforce_eager;
+  options.screens_heads = flags.head_screen == "on";
   return options;
 }
 

@@ -21,6 +21,7 @@ struct ModelFlags {
   std::string compute = "native";
   std::string fp8_arithmetic = "checkpoint";
   std::string draft_head = "auto";
+  std::string head_screen = "on";
   std::string cpu_weights = "mapped";
   std::string device = "auto";
   double gpu_memory_utilization = 0.9;

@@ -39,7 +39,8 @@ struct RuntimeOptions {
   bool on_gpu = false;
   double gpu_memory_utilization = 0.9;
   bool use_graphs = true;
-  bool whole_rows = false;  // for tests: DeviceStepOptions
+  bool screens_heads = true;  // DeviceStepOptions
+  bool whole_rows = false;    // for tests: DeviceStepOptions
 };
 
 class Runtime {

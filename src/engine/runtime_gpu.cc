@@ -21,6 +21,19 @@ int64_t weight_bytes(const io::Checkpoint& checkpoint) {
   return bytes;
 }
 
+// Of a tied head it is the embedding.
+core::TensorView head_of(const io::Checkpoint& checkpoint) {
+  const auto head = checkpoint.find("lm_head.weight");
+  return head ? *head : checkpoint.tensor("embed_tokens.weight");
+}
+
+int64_t screens_bytes(const model::Pair& pair) {
+  int64_t bytes = gpu::screen_bytes(head_of(*pair.target_checkpoint));
+  if (pair.assistant_checkpoint && pair.draft_head == model::DraftHeadFormat::kCheckpoint)
+    bytes += gpu::screen_bytes(head_of(*pair.assistant_checkpoint));
+  return bytes;
+}
+
 base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair& pair,
                                 const gpu::DeviceInfo& info) {
   int64_t weights = weight_bytes(*pair.target_checkpoint);
@@ -30,6 +43,7 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
                model::draft_head_bytes(head, pair.draft_head) -
                model::draft_head_bytes(head, model::DraftHeadFormat::kCheckpoint);
   }
+  if (options.screens_heads) weights += screens_bytes(pair);
   const io::TextConfig& text = pair.target->config();
   const int64_t longest =
       options.max_model_len > 0 ? options.max_model_len : text.max_position_embeddings;
@@ -81,6 +95,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .max_step_rows = options.max_num_batched_tokens,
       .max_model_len = plan.max_model_len,
       .draft_head = pair.draft_head,
+      .screens_heads = options.screens_heads,
       .draft_position_offset = options.draft_position_offset,
       .synthetic = options.synthetic,
       .synthetic_seed = options.seed,

@@ -35,6 +35,7 @@ struct DeviceStepOptions {
   int64_t max_step_rows = 64;  // tokens and drafts of one step, as the scheduler bounds them
   int64_t max_model_len = 0;   // most tokens of a sequence
   model::DraftHeadFormat draft_head = model::DraftHeadFormat::kCheckpoint;
+  bool screens_heads = false;  // greedy tokens through 8-bit copies of BF16 heads, the same tokens
   int draft_position_offset = 0;
   std::optional<speculation::SyntheticAcceptance> synthetic;
   uint64_t synthetic_seed = 0;
@@ -63,6 +64,9 @@ class DeviceStep {
 // memory can be divided before weights are read. max_model_len: tokens of a sequence;
 // max_step_rows: of a step.
 int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64_t max_step_rows);
+
+// What DeviceStepOptions::screens_heads takes for a head [vocab, hidden].
+int64_t screen_bytes(const core::TensorView& head);
 
 // Packs the weights on the device. assistant may be null. The checkpoints are not needed
 // afterwards.

@@ -106,8 +106,11 @@ void Assistant::step_few(const Stream& stream, const Target& target, const Pass&
   argmax.logits.scale = head_.scales[0];
   argmax.logits.scales = head_.feature_scales.as<float>();
   argmax.exchange = head_exchange_.data();
-  ops::cuda::head_product(stream, head_.weight, {&post_projection_.weight, next_state}, rows,
-                          argmax);
+  const ops::cuda::SideProduct side{&post_projection_.weight, next_state};
+  if (screen_ && ops::cuda::takes_screened_head(head_.weight, screen_->weight, side, argmax.logits))
+    ops::cuda::screened_head(stream, head_.weight, screen_->view(), side, rows, argmax);
+  else
+    ops::cuda::head_product(stream, head_.weight, side, rows, argmax);
 }
 
 }  // namespace tandem::gpu

@@ -64,7 +64,7 @@ ops::cuda::NextNorm first_norm(const std::vector<LayerWeights>& layers, float ep
           .operand = workspace.operand_for(num_rows, layers.front().qkv.input_scale)};
 }
 
-// What head_product() needs; nothing where the head does not fit it.
+// What head_product() and screened_head() need; nothing where the head does not fit them.
 ops::cuda::DeviceBuffer head_exchange_for(const Projection& head) {
   if (!ops::cuda::takes_head_product(head.weight, {})) return {};
   ops::cuda::DeviceBuffer exchange(ops::cuda::head_exchange_bytes(head.weight));
@@ -81,10 +81,17 @@ ops::cuda::Partials multiply(const Stream& stream, const Projection& projection,
 
 // The tokens of the rows in the operand, num_rows with the padding, and the side product.
 void choose_tokens(const Stream& stream, const Projection& head,
-                   const ops::cuda::DeviceBuffer& exchange, const ops::cuda::SideProduct& side,
-                   int num_rows, ops::cuda::HeadArgmax argmax, Workspace& workspace) {
+                   const std::optional<Screen>& screen, const ops::cuda::DeviceBuffer& exchange,
+                   const ops::cuda::SideProduct& side, int num_rows, ops::cuda::HeadArgmax argmax,
+                   Workspace& workspace) {
   argmax.logits.scale = head.scales[0];
   argmax.logits.scales = head.feature_scales.as<float>();
+  if (screen && ops::cuda::takes_screened_head(head.weight, screen->weight, side, argmax.logits)) {
+    argmax.exchange = exchange.data();
+    ops::cuda::screened_head(stream, head.weight, screen->view(), side, workspace.operand.data(),
+                             argmax);
+    return;
+  }
   if (ops::cuda::takes_head_product(head.weight, side, argmax.logits)) {
     argmax.exchange = exchange.data();
     ops::cuda::head_product(stream, head.weight, side, workspace.operand.data(), argmax);
@@ -109,18 +116,22 @@ LayerPass layer_pass(const LayerWeights& layer, const Pass& pass, const ops::cud
           .max_keys = pass.max_keys};
 }
 
-base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint& checkpoint) {
+base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
+                                  bool screens_head) {
   Target target;
   target.config_ = checkpoint.config().text;
   for (int64_t i = 0; i < target.config_.num_layers(); ++i) {
     TANDEM_ASSIGN_OR_RETURN(LayerWeights layer, load_layer(uploader, checkpoint, i));
     target.layers_.push_back(std::move(layer));
   }
-  TANDEM_ASSIGN_OR_RETURN(target.embed_, uploader.matrix(checkpoint.tensor("embed_tokens.weight"),
-                                                         "embed_tokens.weight"));
   const auto head = checkpoint.find("lm_head.weight");
-  if (head && !target.config_.tie_word_embeddings) {
-    TANDEM_ASSIGN_OR_RETURN(target.head_, uploader.matrix(*head, "lm_head.weight"));
+  const bool is_tied = !head || target.config_.tie_word_embeddings;
+  std::optional<Screen>* const screen = screens_head ? &target.screen_ : nullptr;
+  TANDEM_ASSIGN_OR_RETURN(target.embed_,
+                          uploader.matrix(checkpoint.tensor("embed_tokens.weight"),
+                                          "embed_tokens.weight", is_tied ? screen : nullptr));
+  if (!is_tied) {
+    TANDEM_ASSIGN_OR_RETURN(target.head_, uploader.matrix(*head, "lm_head.weight", screen));
   }
   target.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
   target.head_exchange_ = head_exchange_for(target.head_projection());
@@ -156,7 +167,8 @@ void Target::forward(const Stream& stream, const Pass& pass, const KvCache& kv, 
 
 void Target::choose(const Stream& stream, int num_rows, ops::cuda::HeadArgmax argmax,
                     Workspace& workspace) const {
-  choose_tokens(stream, head_projection(), head_exchange_, {}, num_rows, argmax, workspace);
+  choose_tokens(stream, head_projection(), screen_, head_exchange_, {}, num_rows, argmax,
+                workspace);
 }
 
 ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& workspace) const {
@@ -164,7 +176,8 @@ ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& 
 }
 
 base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
-                                        const io::Checkpoint& target, model::DraftHeadFormat head) {
+                                        const io::Checkpoint& target, model::DraftHeadFormat head,
+                                        bool screens_head) {
   Assistant assistant;
   assistant.config_ = checkpoint.config().text;
   assistant.kv_layers_ = io::shared_kv_layers(target.config(), checkpoint.config());
@@ -178,9 +191,14 @@ base::Result<Assistant> Assistant::load(WeightUploader& uploader, const io::Chec
                           uploader.projection(checkpoint, {"post_projection"}));
   const std::string name =
       checkpoint.find("lm_head.weight") ? "lm_head.weight" : "embed_tokens.weight";
-  const auto load_head = head == model::DraftHeadFormat::kFp8 ? &WeightUploader::rounded_matrix
-                                                              : &WeightUploader::matrix;
-  TANDEM_ASSIGN_OR_RETURN(assistant.head_, (uploader.*load_head)(checkpoint.tensor(name), name));
+  const core::TensorView stored = checkpoint.tensor(name);
+  if (head == model::DraftHeadFormat::kFp8) {
+    TANDEM_ASSIGN_OR_RETURN(assistant.head_, uploader.rounded_matrix(stored, name));
+  } else {
+    TANDEM_ASSIGN_OR_RETURN(
+        assistant.head_,
+        uploader.matrix(stored, name, screens_head ? &assistant.screen_ : nullptr));
+  }
   assistant.norm_ = uploader.vector(checkpoint.tensor("norm.weight"));
   assistant.head_exchange_ = head_exchange_for(assistant.head_);
   int64_t q_bytes = 0;
@@ -240,8 +258,8 @@ void Assistant::step(const Stream& stream, const Target& target, const Pass& pas
       stream, layers_, static_cast<float>(config_.rms_norm_eps), pass, kv,
       [this](size_t i) { return kv_layers_[i]; },
       {.norm = norm_.as<uint16_t>(), .input_scale = post_projection_.input_scale}, workspace);
-  choose_tokens(stream, head_, head_exchange_, {&post_projection_.weight, next_state}, n, argmax,
-                workspace);
+  choose_tokens(stream, head_, screen_, head_exchange_, {&post_projection_.weight, next_state}, n,
+                argmax, workspace);
 }
 
 }  // namespace tandem::gpu

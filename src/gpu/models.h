@@ -6,7 +6,7 @@
 #include "gpu/kv_cache.h"
 #include "gpu/layer.h"
 #include "model/options.h"
-#include "ops/cuda/head_product.h"
+#include "ops/cuda/head_screen.h"
 #include "ops/cuda/row_ops.h"
 
 namespace tandem::gpu {
@@ -29,7 +29,9 @@ struct WideWorkspace;
 
 class Target {
  public:
-  static base::Result<Target> load(WeightUploader& uploader, const io::Checkpoint& checkpoint);
+  // screens_head: with a screen of the head, for greedy tokens of few rows.
+  static base::Result<Target> load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
+                                   bool screens_head);
 
   WorkspaceSizes workspace_sizes(int64_t max_model_len) const;
   // All layers over the rows of the pass: writes their K and V, leaves the hidden states after the
@@ -57,6 +59,7 @@ class Target {
   io::TextConfig config_;
   Projection embed_;  // [vocab, hidden], the embedding and, when tied, the head
   std::optional<Projection> head_;
+  std::optional<Screen> screen_;  // of head_projection()
   const Projection& head_projection() const { return head_ ? *head_ : embed_; }
   std::vector<LayerWeights> layers_;
   ops::cuda::DeviceBuffer norm_;
@@ -67,7 +70,8 @@ class Target {
 class Assistant {
  public:
   static base::Result<Assistant> load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
-                                      const io::Checkpoint& target, model::DraftHeadFormat head);
+                                      const io::Checkpoint& target, model::DraftHeadFormat head,
+                                      bool screens_head);
 
   WorkspaceSizes workspace_sizes(int64_t max_model_len) const;
 
@@ -105,6 +109,7 @@ class Assistant {
   std::vector<LayerWeights> layers_;
   Projection pre_projection_, post_projection_;
   Projection head_;
+  std::optional<Screen> screen_;  // of a head as stored
   ops::cuda::DeviceBuffer norm_;
   ops::cuda::DeviceBuffer head_exchange_;  // of head_product()
   ops::cuda::DeviceBuffer q_sums_;         // of q, where the few rows of its input are sums too

@@ -66,6 +66,14 @@ int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64
   return attention + 5 * logits + hidden + wide_sizes(target).bytes(wide_capacity(max_step_rows));
 }
 
+int64_t screen_bytes(const core::TensorView& head) {
+  const int64_t columns = (head.shape[0] + ops::cuda::kSetColumns - 1) / ops::cuda::kSetColumns *
+                          ops::cuda::kSetColumns;
+  // Codes; a scale, an error and 8 rows of logits for each token; the rows.
+  constexpr int64_t kRows = ops::cuda::kMaxHeadRows;
+  return columns * (head.shape[1] + 4 + 4 + kRows * 4) + kRows * 2 * head.shape[1];
+}
+
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,
                                                            const io::Checkpoint* assistant,
                                                            const DeviceStepOptions& options) {
@@ -75,12 +83,12 @@ base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint&
         "--kv-cache-dtype: expected bfloat16 on a GPU, got {}; use --device cpu for an FP8 cache",
         core::dtype_name(options.kv.dtype));
   WeightUploader uploader(info.num_multiprocessors);
-  TANDEM_ASSIGN_OR_RETURN(Target loaded, Target::load(uploader, target));
+  TANDEM_ASSIGN_OR_RETURN(Target loaded, Target::load(uploader, target, options.screens_heads));
   std::optional<Assistant> drafter;
   std::vector<int32_t> draft_suppress;
   if (assistant != nullptr) {
-    TANDEM_ASSIGN_OR_RETURN(drafter,
-                            Assistant::load(uploader, *assistant, target, options.draft_head));
+    TANDEM_ASSIGN_OR_RETURN(drafter, Assistant::load(uploader, *assistant, target,
+                                                     options.draft_head, options.screens_heads));
     draft_suppress = assistant->generation_config().suppress_tokens;
   }
   uploader.finish();

@@ -61,6 +61,18 @@ PackedLinear packed_like(const core::TensorView& weight, PackedType type, int nu
                                        static_cast<int>(weight.shape[1]), num_multiprocessors);
 }
 
+ops::cuda::DeviceBuffer zeros(size_t size_bytes, const ops::cuda::Stream& stream) {
+  ops::cuda::DeviceBuffer buffer(size_bytes);
+  TANDEM_CUDA_CHECK(cudaMemsetAsync(buffer.data(), 0, size_bytes, stream.handle));
+  return buffer;
+}
+
+// A value for each row of a weight, in whole sets.
+ops::cuda::DeviceBuffer value_per_row(const PackedLinear& weight, const ops::cuda::Stream& stream) {
+  return zeros(sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(weight.num_sets),
+               stream);
+}
+
 // Most rows that the staging buffers hold, in whole groups of 16.
 int64_t rows_at_once(const core::TensorView& rows) {
   return static_cast<int64_t>(kStagingBytes) /
@@ -125,12 +137,36 @@ void WeightUploader::pack_parts(const std::vector<io::LinearWeights>& parts,
 }
 
 base::Result<Projection> WeightUploader::matrix(const core::TensorView& weight,
-                                                const std::string& name) {
+                                                const std::string& name,
+                                                std::optional<Screen>* screen) {
   TANDEM_RETURN_IF_ERROR(check_matrix(weight, name));
   Projection projection;
   projection.weight = packed_like(weight, PackedType::kBF16, num_multiprocessors_);
-  pack(projection.weight, weight, 0);
+  if (screen != nullptr && ops::cuda::takes_head_product(projection.weight, {}))
+    *screen = pack_screened(weight, projection.weight);
+  else
+    pack(projection.weight, weight, 0);
   return projection;
+}
+
+Screen WeightUploader::pack_screened(const core::TensorView& rows, const PackedLinear& weight) {
+  Screen screen;
+  screen.weight = packed_like(rows, PackedType::kIntegers, num_multiprocessors_);
+  screen.scales = value_per_row(screen.weight, stream_);
+  screen.errors = value_per_row(screen.weight, stream_);
+  screen.workspace = zeros(ops::cuda::screen_workspace_bytes(screen.weight), stream_);
+  const int in_features = weight.in_features;
+  const ops::cuda::DeviceBuffer codes(static_cast<size_t>(rows_at_once(rows)) *
+                                      static_cast<size_t>(in_features));
+  upload(rows, [&](const void* some, int first, int count) {
+    ops::cuda::pack_rows(stream_, weight, some, first, count);
+    ops::cuda::round_to_integers(stream_, some, count, in_features, codes.as<uint8_t>(),
+                                 screen.scales.as<float>() + first,
+                                 screen.errors.as<float>() + first);
+    ops::cuda::pack_rows(stream_, screen.weight, codes.data(), first, count);
+  });
+  finish();
+  return screen;
 }
 
 base::Result<Projection> WeightUploader::rounded_matrix(const core::TensorView& weight,
@@ -139,10 +175,7 @@ base::Result<Projection> WeightUploader::rounded_matrix(const core::TensorView& 
   Projection projection;
   projection.weight = packed_like(weight, PackedType::kFp8Weights, num_multiprocessors_);
   const int in_features = projection.weight.in_features;
-  projection.feature_scales = ops::cuda::DeviceBuffer(
-      sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(projection.weight.num_sets));
-  TANDEM_CUDA_CHECK(cudaMemsetAsync(projection.feature_scales.data(), 0,
-                                    projection.feature_scales.size_bytes(), stream_.handle));
+  projection.feature_scales = value_per_row(projection.weight, stream_);
   const ops::cuda::DeviceBuffer codes(static_cast<size_t>(rows_at_once(weight)) *
                                       static_cast<size_t>(in_features));
   upload(weight, [&](const void* rows, int first, int count) {

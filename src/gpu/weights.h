@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "io/checkpoint.h"
+#include "ops/cuda/head_screen.h"
 #include "ops/cuda/packed_linear.h"
 
 namespace tandem::gpu {
@@ -21,6 +22,17 @@ struct Projection {
   // Value = BF16(sum * scale) of each part: input_scale * weight_scale, 1 for BF16.
   std::array<float, 3> scales = {1.0F, 1.0F, 1.0F};
   ops::cuda::DeviceBuffer feature_scales;  // [out_features, in whole sets] F32; of rounded_matrix()
+};
+
+// A head's copy in 8 bits, by which its greedy token is found sooner (ops/cuda/head_screen.h).
+struct Screen {
+  ops::cuda::PackedLinear weight;
+  ops::cuda::DeviceBuffer scales, errors;  // [out_features, in whole sets] F32
+  ops::cuda::DeviceBuffer workspace;
+
+  ops::cuda::HeadScreen view() const {
+    return {&weight, scales.as<float>(), errors.as<float>(), workspace.data()};
+  }
 };
 
 // Copies weights to the device through two page-locked buffers while earlier pieces are packed.
@@ -38,8 +50,10 @@ class WeightUploader {
   // Gate and up, in the order in which one kernel multiplies and joins them.
   base::Result<Projection> gated_projection(const io::Checkpoint& checkpoint,
                                             const std::string& gate, const std::string& up);
-  // A BF16 matrix as a projection: the embedding and head.
-  base::Result<Projection> matrix(const core::TensorView& weight, const std::string& name);
+  // A BF16 matrix as a projection: the embedding and head. With `screen`, its screen as well,
+  // if the head is one that screened_head() takes.
+  base::Result<Projection> matrix(const core::TensorView& weight, const std::string& name,
+                                  std::optional<Screen>* screen = nullptr);
   // The same rounded to E4M3 with a scale for each row, as model/draft_head.h does it; its input
   // stays BF16.
   base::Result<Projection> rounded_matrix(const core::TensorView& weight, const std::string& name);
@@ -51,6 +65,7 @@ class WeightUploader {
  private:
   void pack_parts(const std::vector<io::LinearWeights>& parts, Projection& projection);
   void pack(const ops::cuda::PackedLinear& weight, const core::TensorView& rows, int first_feature);
+  Screen pack_screened(const core::TensorView& rows, const ops::cuda::PackedLinear& weight);
   // visit(rows on the device, first, count) for some rows after the others.
   void upload(const core::TensorView& rows,
               const std::function<void(const void*, int, int)>& visit);

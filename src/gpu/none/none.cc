@@ -21,6 +21,10 @@ int64_t working_bytes(const io::TextConfig& /*target*/, int64_t /*max_model_len*
   return 0;
 }
 
+int64_t screen_bytes(const core::TensorView& /*head*/) {
+  return 0;
+}
+
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& /*target*/,
                                                            const io::Checkpoint* /*assistant*/,
                                                            const DeviceStepOptions& /*options*/) {

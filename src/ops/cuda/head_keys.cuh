@@ -68,17 +68,19 @@ inline ArgmaxScratch argmax_scratch(void* scratch, int num_rows) {
 }
 
 // One thread of each of `count` that have candidates of a row. Keys meet in one maximum, so that
-// the order in which they arrive does not matter; the last one passes the token on.
-__device__ inline void tell_candidate(const ArgmaxScratch& scratch, int row, unsigned count,
+// the order in which they arrive does not matter; the last one passes the token on. Whether this
+// was the last one.
+__device__ inline bool tell_candidate(const ArgmaxScratch& scratch, int row, unsigned count,
                                       Key key, int32_t* tokens, const DraftToken& draft) {
   const DraftPlace place = draft_place(draft, row);
   if (key != kNoKey) atomicMax(&scratch.keys[row], key);
   // Wraps to zero after the last.
-  if (ptx::count_up(&scratch.arrivals[row], count - 1) != count - 1) return;
+  if (ptx::count_up(&scratch.arrivals[row], count - 1) != count - 1) return false;
   const Key first = atomicExch(&scratch.keys[row], kNoKey);
   const int token = first == kNoKey || first == kNotFiniteKey ? -1 : key_id(first);
   tokens[row] = token;
   if (draft.tokens != nullptr) take_draft(draft, row, place, token);
+  return true;
 }
 
 }  // namespace tandem::ops::cuda

@@ -4,6 +4,7 @@
 
 #include "ops/cuda/few_rows.cuh"
 #include "ops/cuda/head_keys.cuh"
+#include "ops/cuda/head_screen.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/product_shape.cuh"
 
@@ -24,6 +25,7 @@ struct Small {
   float parts[2 * kFewWarps];
   Key keys[kFewWarps][8];
   int32_t suppressed[kMaxHeadSuppressed];
+  float lengths[8];  // of a screen's rows
 };
 constexpr int kSmallBytes = (sizeof(Small) + 127) / 128 * 128;
 
@@ -45,11 +47,19 @@ struct Job {
   DraftToken draft;
   uint32_t* flags;   // [shares] 1: the share's part is there
   float4* exchange;  // [shares][kFewThreads]
+  ScreenPlaces screen;
 };
 
 // The side product has the head's rows.
+constexpr PackedType side_type_of(PackedType head) {
+  return head == PackedType::kFp8 ? head : PackedType::kBF16;
+}
 template <PackedType kHead>
-constexpr PackedType kSideType = kHead == PackedType::kFp8Weights ? PackedType::kBF16 : kHead;
+constexpr PackedType kSideType = side_type_of(kHead);
+// Whether what comes of the head is not tokens, but what is left of a screen.
+template <PackedType kHead>
+constexpr bool kScreens = kHead == PackedType::kIntegers;
+constexpr int kLengthsBarrier = 2;
 
 // Sets come from the last to the first: what a share has of the set that the next one continues is
 // left in memory first, and needed there last.
@@ -182,9 +192,11 @@ struct Suppressed {
 };
 
 // A set is complete.
-__device__ inline void take_set(const HeadLogits& head, const Small& small,
-                                const Suppressed& suppressed, int first_id, const float (&sums)[4],
-                                const float2& scales, Candidates& candidates) {
+template <bool kScreening>
+__device__ inline void take_set(const Job& job, const Small& small, const Suppressed& suppressed,
+                                int first_id, const float (&sums)[4], const float2& scales,
+                                Candidates& candidates) {
+  const HeadLogits& head = job.logits;
   const int row = static_cast<int>(threadIdx.x) % 4 * 2;
   bool hidden[2];  // ids first_id, first_id + 8
   suppressed.hide(head, small, first_id, hidden);
@@ -195,14 +207,20 @@ __device__ inline void take_set(const HeadLogits& head, const Small& small,
     for (int which = 0; which < 2; ++which) {
       const bool inside = id < head.vocab_size && row + which < head.num_rows;
       const float x = sums[upper * 2 + which] * (upper == 0 ? scales.x : scales.y);
-      candidates.note_finite(head, which, x, inside);
+      if constexpr (kScreening) {
+        if (row + which < head.num_rows)
+          __stcg(job.screen.logits + static_cast<int64_t>(row + which) * job.screen.columns + id,
+                 x);
+      } else {
+        candidates.note_finite(head, which, x, inside);
+      }
       candidates.meet(head, which, x, id, inside && !hidden[upper]);
     }
   }
 }
 
-// The rows' first candidates of this thread block meet those of the others.
-__device__ void tell(const Job& job, Small& small, const Candidates& candidates) {
+// The first candidate of the thread block for row threadIdx.x.
+__device__ Key first_of_block(const Job& job, Small& small, const Candidates& candidates) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -216,12 +234,56 @@ __device__ void tell(const Job& job, Small& small, const Candidates& candidates)
     if (lane < 4) small.keys[warp][lane * 2 + which] = key;
   }
   ptx::named_barrier(1, kFewThreads);
-  const int row = static_cast<int>(threadIdx.x);
-  if (row >= job.logits.num_rows) return;
   Key key = kNoKey;
+  const int row = static_cast<int>(threadIdx.x);
+  if (row >= job.logits.num_rows) return key;
 #pragma unroll
   for (int i = 0; i < kFewWarps; ++i) key = small.keys[i][row] > key ? small.keys[i][row] : key;
-  tell_candidate(job.scratch, row, gridDim.x, key, job.tokens, job.draft);
+  return key;
+}
+
+// The rows' first candidates of this thread block meet those of the others.
+template <bool kScreening>
+__device__ void tell(const Job& job, Small& small, const Candidates& candidates) {
+  if constexpr (kScreening) ptx::named_barrier(kLengthsBarrier, kFewThreads + 32);
+  const Key key = first_of_block(job, small, candidates);
+  const int row = static_cast<int>(threadIdx.x);
+  if (row >= job.logits.num_rows) return;
+  if constexpr (kScreening) {
+    if (key == kNoKey) return;
+    const float error = job.screen.errors[key_id(key)] * small.lengths[row];
+    atomicMax(job.screen.lower + row, ordered(key_logit(key) - error));
+  } else {
+    tell_candidate(job.scratch, row, gridDim.x, key, job.tokens, job.draft);
+  }
+}
+
+// A warp: how long the screen's rows are, for the warps that multiply and, by the first thread
+// block, for the second kernel; rows that were made here too.
+__device__ void measure_rows(const Job& job, Small& small, const uint8_t* rows, bool made_here) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto* const chunks = reinterpret_cast<const uint4*>(rows);  // of 8 inputs, row lane % 8
+  const int num_chunks = job.head.plan.set_blocks * 32;
+  float squares = 0.0F;
+#pragma unroll 4
+  for (int i = lane; i < num_chunks; i += 32) {
+    const uint4 chunk = chunks[i];
+    for (const uint32_t two : {chunk.x, chunk.y, chunk.z, chunk.w}) {
+      const float low = __uint_as_float(two << 16);
+      const float high = __uint_as_float(two & 0xffff0000U);
+      squares += low * low + high * high;
+    }
+    if (made_here && blockIdx.x == 0)
+      __stcg(reinterpret_cast<uint4*>(job.screen.operand) + i, chunk);
+  }
+  squares += __shfl_xor_sync(kAll, squares, 8);
+  squares += __shfl_xor_sync(kAll, squares, 16);
+  if (lane < 8) {
+    small.lengths[lane] = sqrtf(squares) * 1.001F;
+    if (blockIdx.x == 0) job.screen.lengths[lane] = small.lengths[lane];
+  }
+  __syncwarp();
+  ptx::named_arrive(kLengthsBarrier, kFewThreads + 32);
 }
 
 // This share's part of a set that the next one continues. Who releases it to another thread block
@@ -345,9 +407,9 @@ __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) 
       sums[2] = before.z + sums[2];
       sums[3] = before.w + sums[3];
     }
-    take_set(job.logits, small, suppressed, first_id, sums, scales, candidates);
+    take_set<kScreens<kHead>>(job, small, suppressed, first_id, sums, scales, candidates);
   });
-  tell(job, small, candidates);
+  tell<kScreens<kHead>>(job, small, candidates);
 }
 
 template <PackedType kHead, bool kNormed>
@@ -372,6 +434,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kFewThreads) {
+    if constexpr (kScreens<kHead>) {
+      if (threadIdx.x >= kFewThreads + 32) {
+        ptx::barrier_wait(rows_full, 0);
+        measure_rows(job, small, rows, kNormed);
+      }
+    }
     if (threadIdx.x == kFewThreads + 32 && leaves_part(job.head)) release_part(job, small);
     if (threadIdx.x != kFewThreads) return;
     Copies copies{rows_full, ring};
@@ -437,6 +505,8 @@ void launch_for_type(const Stream& stream, const PackedLinear& head, const Job& 
       return launch_kernel<PackedType::kBF16, kNormed>(stream, head, job);
     case PackedType::kFp8Weights:
       return launch_kernel<PackedType::kFp8Weights, kNormed>(stream, head, job);
+    case PackedType::kIntegers:
+      return launch_kernel<PackedType::kIntegers, kNormed>(stream, head, job);
   }
 }
 
@@ -461,11 +531,30 @@ Job job_of(const PackedLinear& head, const SideProduct& side, const HeadArgmax& 
   return job;
 }
 
+void check_rows(const NormedRows& rows, const PackedLinear& head, const HeadArgmax& argmax) {
+  TANDEM_GPU_CHECK(takes_normed_rows(rows.sums, rows.hidden) && rows.hidden == head.in_features);
+  TANDEM_GPU_CHECK(argmax.logits.num_rows <= kFewRows && rows.new_x == nullptr);
+  TANDEM_GPU_CHECK((head.type == PackedType::kFp8) == (rows.input_scale > 0.0F));
+}
+
+constexpr size_t kScreenHeaderBytes = 128;
+
+// Uncapped: the order of logits before the cap is the order after it, but for those it makes equal.
+Job screen_job(const PackedLinear& head, const HeadScreen& screen, const SideProduct& side,
+               const HeadArgmax& argmax) {
+  TANDEM_GPU_CHECK(takes_screened_head(head, *screen.weight, side, argmax.logits));
+  TANDEM_GPU_CHECK(screen.workspace != nullptr && screen.errors != nullptr);
+  Job job = job_of(*screen.weight, side, argmax);
+  job.logits.cap = 0.0F;
+  job.logits.scales = screen.scales;
+  job.screen = screen_places(screen);
+  return job;
+}
+
 }  // namespace
 
 bool takes_head_product(const PackedLinear& head, const SideProduct& side) {
-  const PackedType side_type = head.type == PackedType::kFp8Weights ? PackedType::kBF16 : head.type;
-  const bool side_fits = side.weight == nullptr || (side.weight->type == side_type &&
+  const bool side_fits = side.weight == nullptr || (side.weight->type == side_type_of(head.type) &&
                                                     side.weight->in_features == head.in_features &&
                                                     side.weight->num_shares <= head.num_shares);
   return side_fits && head.max_pieces <= 2 && head.num_shares <= few::kMaxShares &&
@@ -484,6 +573,7 @@ size_t head_exchange_bytes(const PackedLinear& head) {
 
 void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,
                   const void* operand, const HeadArgmax& argmax) {
+  TANDEM_GPU_CHECK(head.type != PackedType::kIntegers);
   Job job = job_of(head, side, argmax);
   job.operand = static_cast<const uint8_t*>(operand);
   launch_for_type<false>(stream, head, job);
@@ -491,12 +581,55 @@ void head_product(const Stream& stream, const PackedLinear& head, const SideProd
 
 void head_product(const Stream& stream, const PackedLinear& head, const SideProduct& side,
                   const NormedRows& rows, const HeadArgmax& argmax) {
-  TANDEM_GPU_CHECK(takes_normed_rows(rows.sums, rows.hidden) && rows.hidden == head.in_features);
-  TANDEM_GPU_CHECK(argmax.logits.num_rows <= kFewRows && rows.new_x == nullptr);
-  TANDEM_GPU_CHECK((head.type == PackedType::kFp8) == (rows.input_scale > 0.0F));
+  TANDEM_GPU_CHECK(head.type != PackedType::kIntegers);
+  check_rows(rows, head, argmax);
   Job job = job_of(head, side, argmax);
   job.normed = rows;
   launch_for_type<true>(stream, head, job);
+}
+
+ScreenPlaces screen_places(const HeadScreen& screen) {
+  auto* const base = static_cast<uint8_t*>(screen.workspace);
+  const PackedLinear& weight = *screen.weight;
+  ScreenPlaces places;
+  places.lower = reinterpret_cast<uint32_t*>(base);
+  places.lengths = reinterpret_cast<float*>(base + 32);
+  places.operand = base + kScreenHeaderBytes;
+  places.logits = reinterpret_cast<float*>(places.operand + row_bytes(weight));
+  places.columns = weight.num_sets * kSetColumns;
+  places.errors = screen.errors;
+  return places;
+}
+
+size_t screen_workspace_bytes(const PackedLinear& screen) {
+  return kScreenHeaderBytes + static_cast<size_t>(row_bytes(screen)) +
+         size_t{8} * kSetColumns * sizeof(float) * static_cast<size_t>(screen.num_sets);
+}
+
+bool takes_screened_head(const PackedLinear& head, const PackedLinear& screen,
+                         const SideProduct& side, const HeadLogits& logits) {
+  const bool same_shape = screen.out_features == head.out_features &&
+                          screen.in_features == head.in_features &&
+                          screen.num_shares == head.num_shares;
+  return head.type == PackedType::kBF16 && screen.type == PackedType::kIntegers && same_shape &&
+         takes_head_product(screen, side, logits);
+}
+
+void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                   const SideProduct& side, const void* operand, const HeadArgmax& argmax) {
+  Job job = screen_job(head, screen, side, argmax);
+  job.operand = static_cast<const uint8_t*>(operand);
+  launch_for_type<false>(stream, *screen.weight, job);
+  confirm_screened(stream, head, job.screen, operand, argmax);
+}
+
+void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                   const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax) {
+  check_rows(rows, head, argmax);
+  Job job = screen_job(head, screen, side, argmax);
+  job.normed = rows;
+  launch_for_type<true>(stream, *screen.weight, job);
+  confirm_screened(stream, head, job.screen, job.screen.operand, argmax);
 }
 
 }  // namespace tandem::ops::cuda

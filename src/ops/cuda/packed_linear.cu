@@ -4,6 +4,7 @@
 
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/operand.cuh"
+#include "ops/cuda/row_math.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -62,6 +63,19 @@ __global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group,
 
 constexpr float kLargestE4M3 = 448.0F;
 
+// The largest magnitude of a row, NaN where something is not finite. A warp for each row.
+__device__ float largest_of(const uint16_t* row, int in_features) {
+  float largest = 0.0F;
+  bool finite = true;
+  for (int column = static_cast<int>(threadIdx.x) % 32 * 2; column < in_features; column += 64) {
+    const float2 x = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(row + column));
+    finite = finite && isfinite(x.x) && isfinite(x.y);
+    largest = fmaxf(largest, fmaxf(fabsf(x.x), fabsf(x.y)));
+  }
+  largest = __uint_as_float(__reduce_max_sync(0xffffffffU, __float_as_uint(largest)));
+  return __all_sync(0xffffffffU, finite) != 0 ? largest : __int_as_float(0x7fc00000);
+}
+
 // A warp for each row.
 __global__ void __launch_bounds__(kThreads)
     round_rows_kernel(const uint16_t* rows, int num_rows, int in_features, uint8_t* codes,
@@ -73,23 +87,57 @@ __global__ void __launch_bounds__(kThreads)
   const auto pair_at = [&](int column) {
     return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(rows + begin + column));
   };
-  float largest = 0.0F;
-  bool finite = true;
-  for (int column = lane * 2; column < in_features; column += 64) {
-    const float2 x = pair_at(column);
-    finite = finite && isfinite(x.x) && isfinite(x.y);
-    largest = fmaxf(largest, fmaxf(fabsf(x.x), fabsf(x.y)));
-  }
-  largest = __uint_as_float(__reduce_max_sync(0xffffffffU, __float_as_uint(largest)));
-  finite = __all_sync(0xffffffffU, finite) != 0;
-  float scale = largest == 0.0F ? 1.0F : largest / kLargestE4M3;
-  if (!finite) scale = __int_as_float(0x7fc00000);
+  const float largest = largest_of(rows + begin, in_features);
+  const float scale = largest == 0.0F ? 1.0F : largest / kLargestE4M3;
   if (lane == 0) scales[row] = scale;
   for (int column = lane * 2; column < in_features; column += 64) {
     const float2 x = pair_at(column);
     *reinterpret_cast<uint16_t*>(codes + begin + column) =
         __nv_cvt_float2_to_fp8x2(make_float2(x.x / scale, x.y / scale), __NV_SATFINITE, __NV_E4M3);
   }
+}
+
+constexpr float kLargestInteger = 127.0F;
+// With a larger error a weight is so large that logits of long rows could overflow: no bound.
+constexpr float kMostIntegerError = 1e14F;
+
+// Sign and magnitude of an integer.
+__device__ uint32_t integer_code(float x, float scale) {
+  const float rounded = fminf(rintf(fabsf(x) / scale), kLargestInteger);
+  return (__float_as_uint(x) >> 31 << 7) | static_cast<uint32_t>(rounded);
+}
+
+// A warp for each row.
+__global__ void __launch_bounds__(kThreads)
+    round_to_integers_kernel(const uint16_t* rows, int num_rows, int in_features, uint8_t* codes,
+                             float* scales, float* errors) {
+  const int row = static_cast<int>((blockIdx.x * kThreads + threadIdx.x) / 32);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (row >= num_rows) return;
+  const int64_t begin = static_cast<int64_t>(row) * in_features;
+  const float largest = largest_of(rows + begin, in_features);
+  const float scale = largest == 0.0F ? 1.0F : largest / kLargestInteger;
+  float squares = 0.0F;
+  float lost = 0.0F;
+  for (int column = lane * 2; column < in_features; column += 64) {
+    const float2 x =
+        __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(rows + begin + column));
+    const uint32_t low = integer_code(x.x, scale);
+    const uint32_t high = integer_code(x.y, scale);
+    *reinterpret_cast<uint16_t*>(codes + begin + column) = static_cast<uint16_t>(low | high << 8);
+    squares += x.x * x.x + x.y * x.y;
+    // Signs agree.
+    const float of_low = fabsf(x.x) - scale * static_cast<float>(low & 127);
+    const float of_high = fabsf(x.y) - scale * static_cast<float>(high & 127);
+    lost += of_low * of_low + of_high * of_high;
+  }
+  const float norm = sqrtf(warp_sum(squares));
+  const float error = sqrtf(warp_sum(lost));
+  if (lane != 0) return;
+  scales[row] = scale;
+  // Squares below FP32's range add up to less than the last term.
+  const float bound = error * 1.002F + norm * 0x1p-11F + 1e-18F;
+  errors[row] = bound < kMostIntegerError ? bound : __int_as_float(0x7f800000);
 }
 
 __device__ uint32_t mix(uint64_t x) {  // splitmix64
@@ -167,7 +215,8 @@ PackedLinear make_packed_linear(PackedType type, int out_features, int in_featur
 
 PackedLinear make_gated_linear(PackedType type, int intermediate, int in_features,
                                int num_multiprocessors) {
-  TANDEM_GPU_CHECK(intermediate % 16 == 0 && type != PackedType::kFp8Weights);
+  TANDEM_GPU_CHECK(intermediate % 16 == 0 &&
+                   (type == PackedType::kFp8 || type == PackedType::kBF16));
   constexpr int kHalf = kSetColumns / 2;
   PackedLinear weight;
   weight.type = type;
@@ -201,6 +250,14 @@ void round_rows(const Stream& stream, const void* rows, int num_rows, int in_fea
   TANDEM_GPU_CHECK(in_features % 2 == 0);
   round_rows_kernel<<<blocks_for(int64_t{32} * num_rows), kThreads, 0, stream.handle>>>(
       static_cast<const uint16_t*>(rows), num_rows, in_features, codes, scales);
+  TANDEM_CUDA_CHECK(cudaGetLastError());
+}
+
+void round_to_integers(const Stream& stream, const void* rows, int num_rows, int in_features,
+                       uint8_t* codes, float* scales, float* errors) {
+  TANDEM_GPU_CHECK(in_features % 2 == 0);
+  round_to_integers_kernel<<<blocks_for(int64_t{32} * num_rows), kThreads, 0, stream.handle>>>(
+      static_cast<const uint16_t*>(rows), num_rows, in_features, codes, scales, errors);
   TANDEM_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -21,6 +21,7 @@ enum class PackedType {
   kFp8,         // both E4M3
   kBF16,        // both BF16
   kFp8Weights,  // E4M3, and rows of BF16: widened on their way to the tensor cores
+  kIntegers,    // sign and 7 bits, and rows of BF16: a screen of a head (head_screen.h)
 };
 
 // The largest number of rows of one product; more rows take several.
@@ -70,6 +71,13 @@ void pack_rows(const Stream& stream, const PackedLinear& weight, const void* row
 // finite makes its row's scale NaN.
 void round_rows(const Stream& stream, const void* rows, int num_rows, int in_features,
                 uint8_t* codes, float* scales);
+
+// The same as integers of sign and 7 bits: scales[r] = the largest magnitude / 127, and errors[r]
+// bounds |w - scale codes| (Euclidean), and 2^-11 |w| for the rounding of FP32 sums over a row,
+// which tests hold to 2^-17 of its magnitudes: |error of a logit| <= errors[r] |x|. What is not
+// finite makes its row's scale NaN and its error infinite; so do weights near 1e17.
+void round_to_integers(const Stream& stream, const void* rows, int num_rows, int in_features,
+                       uint8_t* codes, float* scales, float* errors);
 
 // Random weights of plausible size, made where they lie: for benchmarks.
 void fill_random(const Stream& stream, const PackedLinear& weight, uint64_t seed);

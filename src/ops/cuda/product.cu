@@ -398,8 +398,11 @@ void launch_for_weight(const Stream& stream, const PackedLinear& weight, int num
     case PackedType::kFp8Weights:
       if constexpr (!kGelu)
         return launch_for_length<PackedType::kFp8Weights, false>(stream, weight, num_tiles, job);
+      break;
+    case PackedType::kIntegers:
+      break;
   }
-  check_condition(false, "a gated weight of FP8 or BF16");
+  check_condition(false, "FP8 or BF16, or E4M3 weights of a head");
 }
 
 }  // namespace

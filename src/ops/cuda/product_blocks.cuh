@@ -30,12 +30,17 @@ __device__ inline uint32_t lane_bytes(uint32_t base = 0) {
   return base + threadIdx.x / 32 * (S::kBlockBytes / kWarps) + threadIdx.x % 32 * 16;
 }
 
-// A lane's 32 inputs of E4M3 as the registers of two products of BF16, 16 inputs each.
+// A lane's 32 inputs of E4M3, or integers, as the registers of two products of BF16, 16 inputs
+// each.
+template <bool kIntegers>
 __device__ inline void widen(const uint4& codes, uint4& first, uint4& second) {
-  const uint2 x = ptx::widen_e4m3(codes.x);
-  const uint2 y = ptx::widen_e4m3(codes.y);
-  const uint2 z = ptx::widen_e4m3(codes.z);
-  const uint2 w = ptx::widen_e4m3(codes.w);
+  const auto four = [](uint32_t bytes) {
+    return kIntegers ? ptx::widen_integers(bytes) : ptx::widen_e4m3(bytes);
+  };
+  const uint2 x = four(codes.x);
+  const uint2 y = four(codes.y);
+  const uint2 z = four(codes.z);
+  const uint2 w = four(codes.w);
   first = {x.x, y.x, x.y, y.y};
   second = {z.x, w.x, z.y, w.y};
 }
@@ -56,7 +61,7 @@ struct Blocks {
       for (int i = 0; i < kCount; ++i)
         codes[i] = ptx::load_shared(own_weights + i * S::kBlockBytes);
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) widen(codes[i], a[i * 2], a[i * 2 + 1]);
+      for (int i = 0; i < kCount; ++i) widen<S::kIntegers>(codes[i], a[i * 2], a[i * 2 + 1]);
       ptx::pin(a);
     } else {
 #pragma unroll

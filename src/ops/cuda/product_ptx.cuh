@@ -53,6 +53,24 @@ __device__ inline uint2 widen_e4m3(uint32_t codes) {
   return wide;
 }
 
+// 128 in BF16, twice, as a variable: an instruction takes one number that the compiler knows, and
+// below each would become two.
+[[maybe_unused]] static __constant__ uint32_t kTwo128 = 0x43004300U;
+
+// Four integers of sign and 7 bits as BF16: +-(128 + magnitude), of which the magnitude is the
+// mantissa, less +-128. Both are exact.
+__device__ inline uint2 widen_integers(uint32_t codes) {
+  const uint32_t exponents = kTwo128;
+  const auto two = [&](uint32_t bytes) {  // each of two bytes in both halves of 16 bits
+    const uint32_t raised = (bytes & 0x807f807fU) | exponents;
+    const uint32_t base = (bytes & 0x80008000U) | exponents;
+    uint32_t wide;
+    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(wide) : "r"(raised), "r"(base));
+    return wide;
+  };
+  return {two(__byte_perm(codes, 0, 0x1100)), two(__byte_perm(codes, 0, 0x3322))};
+}
+
 // A counter in global memory: what was written before the addition is there for who reads it.
 __device__ inline void add_release(uint32_t* counter, uint32_t value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");

@@ -31,7 +31,8 @@ template <int kTilesIn, PackedType kType, bool kGeluIn, RingLength kRing>
 struct Shape {
   static constexpr int kTiles = kTilesIn;
   static constexpr bool kFp8 = kType == PackedType::kFp8;  // both sides
-  static constexpr bool kWidened = kType == PackedType::kFp8Weights;
+  static constexpr bool kIntegers = kType == PackedType::kIntegers;
+  static constexpr bool kWidened = kType == PackedType::kFp8Weights || kIntegers;
   static constexpr bool kGelu = kGeluIn;
   // Whether it is for cards with little shared memory, and whether it is for the card at hand.
   static constexpr bool kSmallCard = kRing == RingLength::kSmallCard;

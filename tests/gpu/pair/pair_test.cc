@@ -23,6 +23,7 @@ struct Setup {
   bool assistant = true;
   bool auto_drafts = false;
   bool whole_rows = false;
+  bool screens_heads = true;
   model::DraftHeadFormat draft_head = model::DraftHeadFormat::kCheckpoint;
   std::vector<double> synthetic_rates = {};
 };
@@ -45,6 +46,7 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
   options.on_gpu = setup.on_gpu;
   options.use_graphs = setup.use_graphs;
   options.whole_rows = setup.whole_rows;
+  options.screens_heads = setup.screens_heads;
   options.num_draft_tokens = setup.num_draft_tokens;
   options.auto_drafts = setup.auto_drafts;
   if (!setup.synthetic_rates.empty())
@@ -129,6 +131,21 @@ TEST(PairTest, ARoundedDraftHeadKeepsTheText) {
     std::printf("batch %d: mean acceptance length %.3f, as stored %.3f, on the CPU %.3f\n",
                 static_cast<int>(seqs), length(rounded), length(stored), length(cpu));
   }
+}
+
+// Neither text nor drafts.
+TEST(PairTest, ScreensOfHeadsChangeNothing) {
+  for (const int64_t seqs : {1, 2, 8})
+    for (const int drafts : {0, 1, 3, 7}) {
+      struct Setup setup{.num_draft_tokens = drafts, .max_num_seqs = seqs};
+      const Outcome screened = run(setup, requests(kCount));
+      setup.screens_heads = false;
+      const Outcome read = run(setup, requests(kCount));
+      const std::string what = "K " + std::to_string(drafts) + ", batch " + std::to_string(seqs);
+      expect_same_text(screened, read, what);
+      EXPECT_EQ(screened.acceptance.num_accepted_tokens, read.acceptance.num_accepted_tokens)
+          << what;
+    }
 }
 
 TEST(PairTest, TextDoesNotDependOnGraphsOrChunks) {

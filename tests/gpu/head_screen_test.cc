@@ -1,0 +1,297 @@
+// screened_head() against head_product(): the same tokens, drafts and side sums, whatever the rows;
+// and a screen's error bounds against errors in double.
+#include "ops/cuda/head_screen.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/gpu/row_support.h"
+
+namespace tandem {
+namespace {
+
+using core::BFloat16;
+using ops::cuda::DeviceBuffer;
+using ops::cuda::HeadArgmax;
+using ops::cuda::HeadScreen;
+using ops::cuda::PackedLinear;
+using ops::cuda::PackedType;
+using ops::cuda::SideProduct;
+
+constexpr int kSideFeatures = 272;
+
+struct Case {
+  int vocab;
+  int in_features;
+  int num_multiprocessors;
+  float cap;
+  float size;  // of the weights
+};
+
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  const Case& c = info.param;
+  return std::to_string(c.vocab) + "_from_" + std::to_string(c.in_features) + "_on_" +
+         std::to_string(c.num_multiprocessors) + (c.cap > 0.0F ? "_capped_" : "_") +
+         std::to_string(static_cast<int>(c.size * 100));
+}
+
+class ScreenedHead : public testing::TestWithParam<Case> {
+ protected:
+  ScreenedHead()
+      : head_(packed(PackedType::kBF16)),
+        screen_(packed(PackedType::kIntegers)),
+        side_(make_packed_linear(PackedType::kBF16, kSideFeatures, in(), multiprocessors())),
+        scales_(tests::poisoned(columns() * 4)),
+        errors_(tests::poisoned(columns() * 4)),
+        exchange_(head_exchange_bytes(screen_)),
+        scratch_(ops::cuda::argmax_scratch_bytes(8)),
+        workspace_(screen_workspace_bytes(screen_)),
+        suppressed_(tests::to_device(ids_)) {
+    fill_random({}, side_, 6);
+    for (const DeviceBuffer* zeros : {&exchange_, &scratch_, &workspace_})
+      TANDEM_CUDA_CHECK(cudaMemset(zeros->data(), 0, zeros->size_bytes()));
+    tests::synchronize();
+  }
+
+  static int vocab() { return GetParam().vocab; }
+  static int in() { return GetParam().in_features; }
+  static int multiprocessors() { return GetParam().num_multiprocessors; }
+  static int out() { return (vocab() + 15) / 16 * 16; }
+  static size_t columns() { return static_cast<size_t>((vocab() + 127) / 128 * 128); }
+  static size_t num_weights() { return static_cast<size_t>(out()) * static_cast<size_t>(in()); }
+  static PackedLinear packed(PackedType type) {
+    return ops::cuda::make_packed_linear(type, out(), in(), multiprocessors());
+  }
+
+  // Sums of four are near normal; much faster than std::normal_distribution.
+  static std::vector<BFloat16> random_weights(uint64_t seed) {
+    std::vector<BFloat16> weights(num_weights());
+    for (BFloat16& weight : weights) {
+      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+      float sum = 0.0F;
+      for (const int shift : {24, 34, 44, 54})
+        sum += static_cast<float>(seed >> shift & 1023) - 511.5F;
+      weight = core::to_bf16(sum / 600.0F * GetParam().size);
+    }
+    return weights;
+  }
+  void set_weights(const std::vector<BFloat16>& weights) {
+    const auto rows = tests::to_device(weights);
+    const auto codes = tests::poisoned(num_weights());
+    TANDEM_CUDA_CHECK(cudaMemset(scales_.data(), 0, scales_.size_bytes()));
+    TANDEM_CUDA_CHECK(cudaMemset(errors_.data(), 0, errors_.size_bytes()));
+    ops::cuda::round_to_integers({}, rows.data(), out(), in(), codes.as<uint8_t>(),
+                                 scales_.as<float>(), errors_.as<float>());
+    pack_rows({}, head_, rows.data(), 0, out());
+    pack_rows({}, screen_, codes.data(), 0, out());
+    tests::synchronize();
+  }
+  HeadArgmax argmax(int num_rows, const DeviceBuffer& tokens) const {
+    HeadArgmax job;
+    job.logits.num_rows = num_rows;
+    job.logits.vocab_size = vocab();
+    job.logits.cap = GetParam().cap;
+    job.logits.suppressed = suppressed_.as<int32_t>();
+    job.logits.num_suppressed = num_suppressed_;
+    job.scratch = scratch_.data();
+    job.tokens = tokens.as<int32_t>();
+    job.exchange = exchange_.data();
+    return job;
+  }
+  // Two launches: nothing may be left of the first one. Padding is not zero.
+  template <typename Rows>
+  void expect_same(const Rows& rows, int num_rows) {
+    SCOPED_TRACE(num_rows);
+    const auto bytes = static_cast<size_t>(side_.partial_bytes(8));
+    const auto tokens = tests::poisoned(32);
+    const auto expected = tests::poisoned(32);
+    const auto side = tests::poisoned(bytes);
+    const auto expected_side = tests::poisoned(bytes);
+    const HeadScreen screen{&screen_, scales_.as<float>(), errors_.as<float>(), workspace_.data()};
+    for (int i = 0; i < 2; ++i)
+      screened_head({}, head_, screen, SideProduct{&side_, side.as<float>()}, rows,
+                    argmax(num_rows, tokens));
+    head_product({}, head_, SideProduct{&side_, expected_side.as<float>()}, rows,
+                 argmax(num_rows, expected));
+    tests::synchronize();
+    last_ = tests::to_host<int32_t>(tokens, 8);
+    EXPECT_EQ(last_, tests::to_host<int32_t>(expected, 8));
+    EXPECT_EQ(tests::to_host<uint32_t>(side, bytes / 4),
+              tests::to_host<uint32_t>(expected_side, bytes / 4));
+    for (const DeviceBuffer* zeros : {&exchange_, &scratch_, &workspace_}) {
+      const size_t count = zeros == &exchange_    ? static_cast<size_t>(screen_.num_shares) * 4
+                           : zeros == &workspace_ ? 32  // lower bounds
+                                                  : zeros->size_bytes();
+      EXPECT_EQ(tests::to_host<uint8_t>(*zeros, count), std::vector<uint8_t>(count));
+    }
+  }
+  DeviceBuffer operand_of(const std::vector<BFloat16>& x) const {
+    DeviceBuffer operand = tests::poisoned(16 * static_cast<size_t>(in()));
+    const auto rows = tests::to_device(x);
+    ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), 8, in(), 0.0F, operand.data(), 1);
+    tests::synchronize();
+    return operand;
+  }
+  void expect_same_for(const std::vector<BFloat16>& x, int num_rows) {
+    const auto operand = operand_of(x);
+    expect_same(static_cast<const void*>(operand.data()), num_rows);
+  }
+  static std::vector<BFloat16> random_rows(uint32_t seed) {
+    return tests::random_bf16(8 * static_cast<size_t>(in()), seed);
+  }
+  void suppress(const std::vector<int32_t>& ids) {
+    std::ranges::copy(ids, ids_.begin());
+    num_suppressed_ = static_cast<int>(ids.size());
+    TANDEM_CUDA_CHECK(cudaMemcpy(suppressed_.data(), ids_.data(), suppressed_.size_bytes(),
+                                 cudaMemcpyHostToDevice));
+  }
+
+  PackedLinear head_, screen_, side_;
+  DeviceBuffer scales_, errors_, exchange_, scratch_, workspace_;
+  std::vector<int32_t> ids_ = std::vector<int32_t>(64, -1);
+  DeviceBuffer suppressed_;
+  int num_suppressed_ = 0;
+  std::vector<int32_t> last_;
+};
+
+TEST_P(ScreenedHead, GivesTheTokensOfTheHead) {
+  set_weights(random_weights(1));
+  for (const int rows : {1, 2, 5, 8})
+    expect_same_for(random_rows(static_cast<uint32_t>(rows)), rows);
+}
+
+// Rows that are weights themselves, so that one token leads by far; and the same with the winners
+// suppressed.
+TEST_P(ScreenedHead, FindsWhoLeadsByFar) {
+  const auto weights = random_weights(2);
+  set_weights(weights);
+  std::vector<BFloat16> x;
+  std::vector<int32_t> winners;
+  for (int row = 0; row < 8; ++row) {
+    winners.push_back((row * 977 + 60) % vocab());
+    const auto begin = weights.begin() + static_cast<std::ptrdiff_t>(winners.back()) * in();
+    x.insert(x.end(), begin, begin + in());
+  }
+  expect_same_for(x, 8);
+  if (GetParam().cap == 0.0F) {
+    EXPECT_EQ(last_, winners);
+  }
+  suppress(winners);
+  expect_same_for(x, 8);
+}
+
+// Neighbours of tens of thousands of ids whose logits differ by less than the screen can tell, and
+// many that are equal: the lowest id wins.
+TEST_P(ScreenedHead, TellsWhatTheScreenCannot) {
+  auto weights = random_weights(3);
+  const auto width = static_cast<size_t>(in());
+  for (size_t id = 1; id < static_cast<size_t>(out()); ++id) {
+    std::copy_n(weights.begin(), width, weights.begin() + static_cast<std::ptrdiff_t>(id * width));
+    // One value off by its last bit, or none.
+    if (id % 3 != 0) weights[id * width + id % width].bits ^= 1;
+  }
+  set_weights(weights);
+  expect_same_for(random_rows(5), 8);
+  expect_same_for(random_rows(6), 1);
+}
+
+TEST_P(ScreenedHead, RowsOfZerosLeaveEveryone) {
+  set_weights(random_weights(4));
+  expect_same_for(std::vector<BFloat16>(8 * static_cast<size_t>(in())), 3);
+  EXPECT_EQ(last_[0], 0);
+  suppress({0, 1});
+  expect_same_for(std::vector<BFloat16>(8 * static_cast<size_t>(in())), 3);
+  EXPECT_EQ(last_[2], 2);
+}
+
+TEST_P(ScreenedHead, SaysWhichRowsAreNotFinite) {
+  set_weights(random_weights(5));
+  auto x = random_rows(4);
+  x[static_cast<size_t>(in()) + 3] = BFloat16{0x7fc0};
+  x[3 * static_cast<size_t>(in()) + 7] = BFloat16{0x7f80};  // infinity
+  expect_same_for(x, 5);
+  EXPECT_EQ(last_[1], -1);
+  EXPECT_GE(last_[2], 0);
+}
+
+// Also rows and weights near FP32's and BF16's limits.
+TEST_P(ScreenedHead, TakesAnySize) {
+  auto weights = random_weights(6);
+  for (size_t i = 0; i < weights.size(); ++i)
+    weights[i] = core::to_bf16(std::ldexp(
+        core::to_float(weights[i]), static_cast<int>(i / static_cast<size_t>(in()) % 60) - 50));
+  set_weights(weights);
+  for (const int exponent : {-60, -20, 20, 60, 100}) {
+    auto x = random_rows(7);
+    for (BFloat16& value : x) value = core::to_bf16(std::ldexp(core::to_float(value), exponent));
+    expect_same_for(x, 4);
+  }
+}
+
+TEST_P(ScreenedHead, MakesTheNorm) {
+  const int hidden = in();
+  if (hidden > ops::cuda::kMaxNormedHidden) GTEST_SKIP() << "norms of shorter rows";
+  set_weights(random_weights(7));
+  tests::HostSums sums(8, hidden, 32, std::max(1, hidden / 128 * 13 / 2));
+  sums.fill_normal(7, 0.7F, 8);
+  const auto norm = tests::to_device(tests::random_bf16(static_cast<size_t>(hidden), 4));
+  for (int rows = 1; rows <= ops::cuda::kFewRows; ++rows) {
+    ops::cuda::NormedRows normed{.hidden = hidden, .sums = sums.upload(), .scale = 0.83F};
+    normed.next_eps = 0.02F;
+    normed.weight = norm.as<uint16_t>();
+    expect_same(normed, rows);
+  }
+}
+
+// Every error of a logit is within the bound; and the bound is of use: it is at most twice as long
+// as the error of the weights.
+TEST_P(ScreenedHead, BoundsItsErrors) {
+  const auto weights = random_weights(8);
+  const auto rows = tests::to_device(weights);
+  const auto codes = tests::poisoned(num_weights());
+  ops::cuda::round_to_integers({}, rows.data(), out(), in(), codes.as<uint8_t>(),
+                               scales_.as<float>(), errors_.as<float>());
+  tests::synchronize();
+  const auto got = tests::to_host<uint8_t>(codes, num_weights());
+  const auto scales = tests::to_host<float>(scales_, static_cast<size_t>(out()));
+  const auto errors = tests::to_host<float>(errors_, static_cast<size_t>(out()));
+  const auto width = static_cast<size_t>(in());
+  for (size_t id = 0; id < static_cast<size_t>(std::min(out(), 3000)); ++id) {
+    double squares = 0;
+    double lost = 0;
+    for (size_t i = id * width; i < (id + 1) * width; ++i) {
+      const double weight = core::to_float(weights[i]);
+      const double magnitude = double{scales[id]} * (got[i] & 127);
+      const double difference = weight - (got[i] >= 128 ? -magnitude : magnitude);
+      ASSERT_LE(std::abs(difference), double{scales[id]} * 0.5001);
+      squares += weight * weight;
+      lost += difference * difference;
+    }
+    ASSERT_GE(double{errors[id]}, std::sqrt(lost) + std::sqrt(squares) * 0x1p-12) << id;
+    ASSERT_LE(double{errors[id]}, 2 * std::sqrt(lost) + 1e-17) << id;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, ScreenedHead,
+    testing::Values(Case{262144, 1024, 132, 0.0F, 0.05F}, Case{20000, 3840, 132, 30.0F, 0.02F},
+                    Case{20000, 256, 132, 30.0F, 40.0F}, Case{3001, 416, 5, 30.0F, 0.5F},
+                    Case{1000, 96, 4, 0.0F, 1.0F}, Case{130, 96, 1, 0.0F, 1.0F}),
+    name_of);
+
+TEST(ScreenedHeadShapes, ThatDoNotFit) {
+  const auto make = [](PackedType type, int out, int in) {
+    return ops::cuda::make_packed_linear(type, out, in, 132);
+  };
+  const PackedLinear head = make(PackedType::kBF16, 20000, 256);
+  ops::cuda::HeadLogits logits;
+  logits.num_rows = 8;
+  EXPECT_TRUE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 256), {}, logits));
+  EXPECT_FALSE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 512), {}, logits));
+  EXPECT_FALSE(takes_screened_head(head, make(PackedType::kFp8Weights, 20000, 256), {}, logits));
+  logits.num_rows = 9;
+  EXPECT_FALSE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 256), {}, logits));
+}
+
+}  // namespace
+}  // namespace tandem
