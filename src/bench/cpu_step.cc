@@ -78,11 +78,11 @@ class CpuStep : public StepModel {
   }
 
   std::vector<double> round(const Timing& timing, int num_draft_tokens,
-                            int64_t& num_tokens) override {
+                            RoundCounts& counts) override {
     run_round(0, 0);  // leaves the state row that drafts begin with
     const std::vector<double> seconds = time_calls(timing, [&](int64_t call) {
       const size_t tokens = run_round(call % kPositions, num_draft_tokens);
-      if (call > 0) num_tokens += static_cast<int64_t>(tokens);
+      if (call > 0) counts.num_tokens += static_cast<int64_t>(tokens);
     });
     return seconds;
   }

@@ -158,9 +158,11 @@ std::vector<double> GpuStep::round_on_device(const Timing& timing, int num_draft
 }
 
 std::vector<double> GpuStep::round(const Timing& timing, int num_draft_tokens,
-                                   int64_t& num_tokens) {
+                                   RoundCounts& counts) {
   Rounds rounds = run_rounds(timing, {1, setup_.context}, num_draft_tokens);
-  num_tokens += rounds.num_tokens;
+  counts.num_tokens += rounds.counts.num_tokens;
+  counts.idle_seconds.insert(counts.idle_seconds.end(), rounds.counts.idle_seconds.begin(),
+                             rounds.counts.idle_seconds.end());
   return std::move(rounds.seconds);
 }
 
@@ -173,6 +175,11 @@ std::vector<double> GpuStep::prefill(const Timing& timing, int64_t num_tokens) {
     requests.push_back(std::move(request));
     start_requests(engine, std::move(requests));
   });
+}
+
+std::optional<double> GpuStep::idle_seconds() const {
+  const gpu::DeviceStep* const step = runtime_.device_step();
+  return step == nullptr ? std::nullopt : step->idle_seconds();
 }
 
 GpuStep::Rounds GpuStep::run_rounds(const Timing& timing, const StepLoad& load,
@@ -196,8 +203,9 @@ GpuStep::Rounds GpuStep::run_rounds(const Timing& timing, const StepLoad& load,
     // The last round is shorter than the others.
     if (i < 0 || (ended && !rounds.seconds.empty())) continue;
     rounds.seconds.push_back(seconds);
+    if (const auto idle = idle_seconds()) rounds.counts.idle_seconds.push_back(*idle);
     for (const engine::TokenEvent& event : events)
-      rounds.num_tokens += static_cast<int64_t>(event.tokens.size());
+      rounds.counts.num_tokens += static_cast<int64_t>(event.tokens.size());
     ended |= i + 1 >= timing.min_calls && all.seconds() >= timing.min_seconds;
   }
   for (int64_t id = 0; id < load.batch; ++id) engine.cancel(static_cast<uint64_t>(id));
@@ -214,8 +222,10 @@ void add_engine_rounds(ordered_json& one, GpuStep& step, const Timing& timing, c
   one["rounds"] = rounds.seconds.size();
   one["ms"] = median(rounds.seconds) * 1e3;
   one["mean_length"] =
-      static_cast<double>(rounds.num_tokens) / (count * static_cast<double>(load.batch));
-  one["tokens_per_s"] = static_cast<double>(rounds.num_tokens) / total;
+      static_cast<double>(rounds.counts.num_tokens) / (count * static_cast<double>(load.batch));
+  one["tokens_per_s"] = static_cast<double>(rounds.counts.num_tokens) / total;
+  if (!rounds.counts.idle_seconds.empty())
+    one["idle_us"] = median(rounds.counts.idle_seconds) * 1e6;
   one["prefill_ms"] = rounds.prefill_seconds * 1e3;
   one["prefill_tokens_per_s"] =
       static_cast<double>(load.batch * load.context) / rounds.prefill_seconds;
@@ -266,8 +276,8 @@ std::string gpu_loads_table(const ordered_json& loads) {
   const auto number = [](const ordered_json& one, const char* key, int digits) {
     return one.contains(key) ? fmt::format("{:.{}f}", one[key].get<double>(), digits) : "-";
   };
-  Table table({"sequences x tokens", "K", "ms", "device ms", "roofline ms", "share", "length",
-               "tokens/s", "prefill ms", "prefill tokens/s"});
+  Table table({"sequences x tokens", "K", "ms", "device ms", "roofline ms", "share", "idle us",
+               "length", "tokens/s", "prefill ms", "prefill tokens/s"});
   for (const ordered_json& one : loads) {
     const ordered_json& k = one["num_draft_tokens"];
     const bool bound = one.contains("share_of_roofline");
@@ -275,6 +285,7 @@ std::string gpu_loads_table(const ordered_json& loads) {
                k.is_string() ? k.get<std::string>() : std::to_string(k.get<int>()),
                number(one, "ms", 2), number(one, "device_ms", 2), number(one, "roofline_ms", 2),
                bound ? fmt::format("{:.0f} %", 100 * one["share_of_roofline"].get<double>()) : "-",
+               number(one, "idle_us", 0),
                number(one, "mean_length", 2) + (one.contains("acceptance") ? " (synthetic)" : ""),
                number(one, "tokens_per_s", 0), number(one, "prefill_ms", 1),
                number(one, "prefill_tokens_per_s", 0)});

@@ -34,14 +34,14 @@ class GpuStep : public StepModel {
   std::vector<double> verify(const Timing& timing, int rows) override;
   std::vector<double> draft(const Timing& timing) override;
   std::vector<double> round(const Timing& timing, int num_draft_tokens,
-                            int64_t& num_tokens) override;
+                            RoundCounts& counts) override;
   std::vector<double> round_on_device(const Timing& timing, int num_draft_tokens) override;
   std::vector<double> prefill(const Timing& timing, int64_t num_tokens) override;
 
   // Rounds of a load. num_draft_tokens absent: the engine chooses for every round.
   struct Rounds {
     std::vector<double> seconds;
-    int64_t num_tokens = 0;      // of all rounds and sequences
+    RoundCounts counts;          // of all rounds and sequences
     double prefill_seconds = 0;  // until every sequence had its first token
   };
   Rounds run_rounds(const Timing& timing, const StepLoad& load,
@@ -52,6 +52,8 @@ class GpuStep : public StepModel {
   const StepSetup& setup() const { return setup_; }
 
  private:
+  std::optional<double> idle_seconds() const;  // before the engine's last step
+
   engine::Runtime& runtime_;
   StepSetup setup_;
 };
@@ -65,9 +67,10 @@ struct GpuLoadOptions {
 
 // Entries for each load: every K up to the setup's on the device's clock ("device_ms"), plain
 // rounds, those with all drafts and, with `automatic`, those for which the engine chooses through
-// the engine too ("ms", "prefill_tokens_per_s"). {"batch", "context", "num_draft_tokens",
-// "roofline_ms", "share_of_roofline", "mean_length", "tokens_per_s"}; the last three are of "ms"
-// where it is there. The roofline counts bytes alone: beyond some 160 rows arithmetic is more.
+// the engine too ("ms", "idle_us", "prefill_tokens_per_s"). {"batch", "context",
+// "num_draft_tokens", "roofline_ms", "share_of_roofline", "mean_length", "tokens_per_s"}; the last
+// three are of "ms" where it is there. The roofline counts bytes alone: beyond some 160 rows
+// arithmetic is more.
 nlohmann::ordered_json run_gpu_loads(GpuStep& step, const model::Pair& pair,
                                      std::span<const StepLoad> loads,
                                      const GpuLoadOptions& options);

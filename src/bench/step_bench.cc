@@ -71,7 +71,7 @@ double mean_length(const StepSetup& setup, int num_draft_tokens, int64_t num_tok
 // A round of K drafts, and the tokens that came out of all that were measured.
 struct RoundLine {
   Line line;
-  int64_t num_tokens = 0;
+  RoundCounts counts;
 };
 
 ordered_json round_report(StepModel& model, const StepOptions& options, const RoundLine& round,
@@ -80,7 +80,7 @@ ordered_json round_report(StepModel& model, const StepOptions& options, const Ro
   ordered_json result = {{"num_draft_tokens", num_draft_tokens}};
   result.update(beside_roofline(line));
   const double length =
-      mean_length(options.setup, num_draft_tokens, round.num_tokens, line.seconds.size());
+      mean_length(options.setup, num_draft_tokens, round.counts.num_tokens, line.seconds.size());
   result["mean_length"] = length;
   if (num_draft_tokens > 0 && options.setup.synthetic) result["acceptance"] = "synthetic";
   result["tokens_per_s"] = length / median(line.seconds);
@@ -89,10 +89,9 @@ ordered_json round_report(StepModel& model, const StepOptions& options, const Ro
     times_plain.push_back(length * plain.line.middles[turn] / line.middles[turn]);
   result["times_plain"] = median(times_plain);
   const auto on_device = model.round_on_device(options.timing, num_draft_tokens);
-  if (!on_device.empty()) {
-    result["device_ms"] = median(on_device) * 1e3;
-    result["host_gap_us"] = (median(line.seconds) - median(on_device)) * 1e6;
-  }
+  if (!on_device.empty()) result["device_ms"] = median(on_device) * 1e3;
+  if (!round.counts.idle_seconds.empty())
+    result["idle_us"] = median(round.counts.idle_seconds) * 1e6;
   return result;
 }
 
@@ -144,7 +143,7 @@ struct Lines {
     for (int k = 0; k <= setup.num_draft_tokens; ++k) {
       RoundLine& round = rounds[static_cast<size_t>(k)];
       round.line = {bytes.round(1, k), [&model, &round, k](const Timing& t) {
-                      return model.round(t, k, round.num_tokens);
+                      return model.round(t, k, round.counts);
                     }};
     }
     if (setup.prefill_tokens > 0)
@@ -203,12 +202,12 @@ std::string step_table(const ordered_json& result) {
         k == 0 ? "plain"
                : fmt::format("round, K = {}, length {:.2f}{}", k, one["mean_length"].get<double>(),
                              one.contains("acceptance") ? " (synthetic)" : "");
-    const std::string gap =
-        one.contains("host_gap_us")
-            ? fmt::format(" (device {:.3f} ms, gap {:.0f} us)", one["device_ms"].get<double>(),
-                          one["host_gap_us"].get<double>())
+    const std::string device =
+        one.contains("idle_us")
+            ? fmt::format(" (device {:.3f} ms, idle {:.0f} us)", one["device_ms"].get<double>(),
+                          one["idle_us"].get<double>())
             : "";
-    add_line(table, note + gap, one, fmt::format("{:.2f}", one["tokens_per_s"].get<double>()),
+    add_line(table, note + device, one, fmt::format("{:.2f}", one["tokens_per_s"].get<double>()),
              fmt::format("{:.2f}", one["times_plain"].get<double>()));
   }
   if (result.contains("prefill")) {

@@ -20,8 +20,9 @@ struct StepOptions {
 // "ms" (median), "read_gb_per_s" (measured just before and after, the median over the turns),
 // "roofline_ms" (bytes over it) and "share_of_roofline" (the median over the turns); rounds have
 // tokens_per_s for the mean length they name, "times_plain" (tokens_per_s against that of plain
-// decoding in the same turn, the median), and on a GPU "device_ms" and "host_gap_us", what the
-// device idles between two rounds.
+// decoding in the same turn, the median), and on a GPU "device_ms", such steps one behind the
+// other on the device's clock, and "idle_us", how long the device waited for the host before a
+// round (both medians).
 nlohmann::ordered_json run_step_bench(const std::function<double()>& read_bandwidth,
                                       StepModel& model, const StepBytes& bytes,
                                       const StepOptions& options);

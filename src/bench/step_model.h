@@ -22,6 +22,14 @@ struct StepSetup {
   std::optional<speculation::SyntheticAcceptance> synthetic = {};
 };
 
+// What rounds gave beside their times.
+struct RoundCounts {
+  int64_t num_tokens = 0;
+  // Seconds for which the device waited for the host before each; none where the host is the
+  // device.
+  std::vector<double> idle_seconds = {};
+};
+
 class StepModel {
  public:
   virtual ~StepModel() = default;
@@ -30,9 +38,9 @@ class StepModel {
   virtual std::vector<double> verify(const Timing& timing, int rows) = 0;
   // One step of the assistant, its logits and the argmax.
   virtual std::vector<double> draft(const Timing& timing) = 0;
-  // Draft, verify, choose, for K drafts; K = 0 is plain decoding. Adds what came out to `tokens`.
+  // Draft, verify, choose, for K drafts; K = 0 is plain decoding. Adds to `counts`.
   virtual std::vector<double> round(const Timing& timing, int num_draft_tokens,
-                                    int64_t& num_tokens) = 0;
+                                    RoundCounts& counts) = 0;
   // Such rounds on the device's own clock; nothing where the host is the device.
   virtual std::vector<double> round_on_device(const Timing& /*timing*/, int /*num_draft_tokens*/) {
     return {};

@@ -3,19 +3,20 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "ops/cuda/fetch.h"
 
 namespace tandem::gpu {
 namespace {
 
 // Lays the arrays out one after the other; every one begins at 16 bytes. Returns how many integers
-// they take.
+// they take, which is more for no size that is less.
 size_t lay_out(const ControlSizes& sizes, int32_t* block, ControlView& view) {
   size_t used = 0;
   const auto take = [&](int32_t*& pointer, int64_t count) {
     pointer = block + used;
     used += static_cast<size_t>((count + 3) / 4 * 4);
   };
-  const int64_t rows = int64_t{kPassRows} * sizes.max_passes;
+  const int64_t rows = int64_t{kPassRows} * sizes.passes;
   for (int32_t** pointer :
        {&view.tokens, &view.positions, &view.sequences, &view.tile_first_rows, &view.tile_num_rows})
     take(*pointer, rows);
@@ -23,17 +24,16 @@ size_t lay_out(const ControlSizes& sizes, int32_t* block, ControlView& view) {
        {&view.first_rows, &view.wanted, &view.num_drafts, &view.slots, &view.draft_tokens,
         &view.draft_positions, &view.draft_last_keys, &view.draft_sequences,
         &view.draft_tile_first_rows, &view.draft_tile_num_rows})
-    take(*pointer, sizes.max_entries);
-  take(view.ring_table, int64_t{sizes.max_entries} * sizes.ring_blocks);
-  take(view.page_table, int64_t{sizes.max_entries} * sizes.page_blocks);
-  if (sizes.max_wide_passes == 0) return used;
-  // Last, and copied only where there are prompts.
+    take(*pointer, sizes.entries);
+  take(view.ring_table, int64_t{sizes.sequences} * sizes.ring_blocks);
+  take(view.page_table, int64_t{sizes.sequences} * sizes.page_blocks);
+  if (sizes.wide_passes == 0) return used;
   take(view.sources, rows);
   for (int32_t** pointer : {&view.wide_tokens, &view.wide_positions, &view.wide_sequences})
-    take(*pointer, int64_t{sizes.max_wide_passes} * sizes.wide_rows);
+    take(*pointer, int64_t{sizes.wide_passes} * sizes.wide_rows);
   for (int32_t** pointer : {&view.wide_tile_first_rows, &view.wide_tile_num_rows,
                             &view.wide_tile_begins, &view.wide_tile_ends})
-    take(*pointer, int64_t{sizes.max_wide_passes} * sizes.max_wide_tiles);
+    take(*pointer, int64_t{sizes.wide_passes} * sizes.wide_tiles);
   return used;
 }
 
@@ -61,24 +61,56 @@ void fill_pass(const PlannedPass& pass, int64_t offset, const ControlView& view)
 
 }  // namespace
 
-Control::Control(const ControlSizes& sizes)
-    : sizes_(sizes), host_block_(block_bytes(sizes)), device_block_(block_bytes(sizes)) {
-  lay_out(sizes, host_block_.as<int32_t>(), host_);
+Control::Control(const ControlSizes& most, int64_t block_size)
+    : most_(most),
+      block_size_(block_size),
+      host_block_(block_bytes(most)),
+      device_block_(block_bytes(most)) {}
+
+ControlSizes Control::sizes_of(const speculation::SpecBatch& batch,
+                               const StepLayout& layout) const {
+  int64_t max_keys = 1;
+  for (const PlannedPass& pass : layout.passes) max_keys = std::max(max_keys, pass.max_keys);
+  for (const PlannedWidePass& pass : layout.wide)
+    for (const PlannedWideTile& tile : pass.tiles) max_keys = std::max<int64_t>(max_keys, tile.end);
+  const int64_t page_blocks = (padded(max_keys) + block_size_ - 1) / block_size_;
+  const auto entries = static_cast<int>(layout.entries.size());
+  return {.passes = static_cast<int>(layout.passes.size()),
+          .entries = entries <= kPassRows ? padded(entries)
+                                          : (entries + kPassRows - 1) / kPassRows * kPassRows,
+          .sequences = static_cast<int>(batch.sequences.size()),
+          .ring_blocks = most_.ring_blocks,
+          .page_blocks = static_cast<int>(std::min<int64_t>(page_blocks, most_.page_blocks)),
+          .wide_passes = static_cast<int>(layout.wide.size()),
+          .wide_rows = most_.wide_rows,
+          .wide_tiles = most_.wide_tiles};
+}
+
+void Control::lay_out_for(const ControlSizes& sizes) {
+  TANDEM_CHECK_LE(sizes.passes, most_.passes);
+  TANDEM_CHECK_LE(sizes.entries, most_.entries);
+  TANDEM_CHECK_LE(sizes.sequences, most_.sequences);
+  TANDEM_CHECK_LE(sizes.wide_passes, most_.wide_passes);
+  sizes_ = sizes;
+  host_ = device_ = {};
+  size_bytes_ = lay_out(sizes, host_block_.as<int32_t>(), host_) * sizeof(int32_t);
   lay_out(sizes, device_block_.as<int32_t>(), device_);
-  std::fill_n(host_block_.as<int32_t>(), host_block_.size_bytes() / sizeof(int32_t), 0);
 }
 
 void Control::fill(const speculation::SpecBatch& batch, const StepLayout& layout,
                    int draft_position_offset) {
-  TANDEM_CHECK_LE(layout.passes.size(), static_cast<size_t>(sizes_.max_passes));
-  TANDEM_CHECK_LE(batch.sequences.size(), static_cast<size_t>(sizes_.max_entries));
+  lay_out_for(sizes_of(batch, layout));
   for (size_t p = 0; p < layout.passes.size(); ++p)
     fill_pass(layout.passes[p], static_cast<int64_t>(p) * kPassRows, host_);
-  TANDEM_CHECK_LE(layout.wide.size(), static_cast<size_t>(sizes_.max_wide_passes));
-  has_wide_ = !layout.wide.empty();
   for (size_t p = 0; p < layout.wide.size(); ++p)
     fill_wide(layout.wide[p], static_cast<int64_t>(p));
-  for (int i = 0; i < sizes_.max_entries; ++i) {
+  fill_entries(batch, layout, draft_position_offset);
+  fill_tables(batch);
+}
+
+void Control::fill_entries(const speculation::SpecBatch& batch, const StepLayout& layout,
+                           int draft_position_offset) {
+  for (int i = 0; i < sizes_.entries; ++i) {
     const bool real = i < static_cast<int>(layout.entries.size());
     const bool drafts = i < layout.num_drafting;
     host_.num_drafts[i] = 0;
@@ -104,19 +136,18 @@ void Control::fill(const speculation::SpecBatch& batch, const StepLayout& layout
     host_.draft_last_keys[i] = last_key;
     host_.draft_sequences[i] = static_cast<int32_t>(entry.sequence);
   }
-  fill_tables(batch);
 }
 
 void Control::fill_wide(const PlannedWidePass& pass, int64_t index) {
   TANDEM_CHECK_LE(pass.rows.size(), static_cast<size_t>(sizes_.wide_rows));
-  TANDEM_CHECK_LE(pass.tiles.size(), static_cast<size_t>(sizes_.max_wide_tiles));
+  TANDEM_CHECK_LE(pass.tiles.size(), static_cast<size_t>(sizes_.wide_tiles));
   const int64_t row = index * sizes_.wide_rows;
   for (size_t i = 0; i < pass.rows.size(); ++i) {
     host_.wide_tokens[row + static_cast<int64_t>(i)] = pass.rows[i].token;
     host_.wide_positions[row + static_cast<int64_t>(i)] = pass.rows[i].position;
     host_.wide_sequences[row + static_cast<int64_t>(i)] = pass.rows[i].sequence;
   }
-  const int64_t tile = index * sizes_.max_wide_tiles;
+  const int64_t tile = index * sizes_.wide_tiles;
   for (size_t i = 0; i < pass.tiles.size(); ++i) {
     const int64_t at = tile + static_cast<int64_t>(i);
     host_.wide_tile_first_rows[at] = pass.tiles[i].first_row;
@@ -131,7 +162,7 @@ void Control::fill_tables(const speculation::SpecBatch& batch) {
     for (size_t s = 0; s < batch.sequences.size(); ++s) {
       const auto row = places.block_table.subspan(s * static_cast<size_t>(places.max_blocks),
                                                   static_cast<size_t>(places.max_blocks));
-      // What lies beyond the table's columns belongs to no position a sequence may reach.
+      // What lies beyond the table's columns belongs to no position that a row of the step sees.
       const size_t count = std::min(row.size(), static_cast<size_t>(columns));
       std::copy_n(row.begin(), count, table + s * static_cast<size_t>(columns));
     }
@@ -140,15 +171,8 @@ void Control::fill_tables(const speculation::SpecBatch& batch) {
   copy(batch.pages, host_.page_table, sizes_.page_blocks);
 }
 
-void Control::copy_to_device(const ops::cuda::Stream& stream) const {
-  const size_t bytes = host_block_.size_bytes();
-  const size_t wide_begin =
-      host_.sources == nullptr
-          ? bytes
-          : static_cast<size_t>(host_.sources - host_block_.as<int32_t>()) * sizeof(int32_t);
-  TANDEM_CUDA_CHECK(cudaMemcpyAsync(device_block_.data(), host_block_.as<void>(),
-                                    has_wide_ ? bytes : wide_begin, cudaMemcpyHostToDevice,
-                                    stream.handle));
+void Control::copy_to_device(const ops::cuda::Stream& stream, uint64_t* fetched) const {
+  ops::cuda::fetch(stream, host_block_.as<void>(), device_block_.data(), size_bytes_, fetched);
 }
 
 }  // namespace tandem::gpu

@@ -1,6 +1,7 @@
-// What the host tells the device about a step, in one block of integers that is copied at once; and
-// the same block as pointers that kernels take. The places are fixed, so that a graph of a step can
-// be replayed with other numbers.
+// What the host tells the device about a step, in one block of integers that a kernel fetches at
+// the step's start; and the same block as pointers that kernels take. A block is as long as its
+// step needs: the places depend on ControlSizes alone, so a graph of a step can be replayed with
+// other numbers as long as these are equal.
 #pragma once
 
 #include <cstdint>
@@ -12,44 +13,45 @@
 
 namespace tandem::gpu {
 
+// Of one step; or the most of any step.
 struct ControlSizes {
-  int max_passes = 1;
-  int max_entries = 1;  // sequences of a batch, a multiple of kPassRows
+  int passes = 1;
+  int entries = 1;  // sequences that emit tokens, rounded up as passes of them are
+  int sequences = 1;
   int ring_blocks = 1;  // per sequence
   int page_blocks = 1;  // per sequence
-  int max_wide_passes = 0;
-  int wide_rows = 0;       // of a wide pass
-  int max_wide_tiles = 0;  // of a wide pass
+  int wide_passes = 0;
+  int wide_rows = 0;   // of a wide pass
+  int wide_tiles = 0;  // of a wide pass
 };
 
 // Pointers into one block, on the host or on the device.
 struct ControlView {
-  // Verify rows and chunks, [max_passes * kPassRows].
+  // Verify rows and chunks, [passes * kPassRows].
   int32_t* tokens = nullptr;
   int32_t* positions = nullptr;
   int32_t* sequences = nullptr;
   int32_t* tile_first_rows = nullptr;
   int32_t* tile_num_rows = nullptr;
-  // Entries, [max_entries].
+  // Entries, [entries].
   int32_t* first_rows = nullptr;
   int32_t* wanted = nullptr;      // drafts
   int32_t* num_drafts = nullptr;  // 0; counted on the device
   int32_t* slots = nullptr;       // of the state store; -1: no entry
-  // The assistant's row of each entry, [max_entries].
+  // The assistant's row of each entry, [entries].
   int32_t* draft_tokens = nullptr;
   int32_t* draft_positions = nullptr;
   int32_t* draft_last_keys = nullptr;
   int32_t* draft_sequences = nullptr;
   int32_t* draft_tile_first_rows = nullptr;
   int32_t* draft_tile_num_rows = nullptr;
-  // Block tables, [max_entries, ring_blocks] and [max_entries, page_blocks].
+  // Block tables, [sequences, ring_blocks] and [sequences, page_blocks].
   int32_t* ring_table = nullptr;
   int32_t* page_table = nullptr;
-  // Null where prompts have no kernels of their own. Of the rows above that a wide pass made: which
-  // of its rows, -1: none.
+  // Null where no rows are those of prompts. Of the rows above that a wide pass made: which of its
+  // rows, -1: none.
   int32_t* sources = nullptr;
-  // Rows of prompts, [max_wide_passes, wide_rows], and their tiles, [max_wide_passes,
-  // max_wide_tiles].
+  // Rows of prompts, [wide_passes, wide_rows], and their tiles, [wide_passes, wide_tiles].
   int32_t* wide_tokens = nullptr;
   int32_t* wide_positions = nullptr;
   int32_t* wide_sequences = nullptr;
@@ -61,25 +63,36 @@ struct ControlView {
 
 class Control {
  public:
-  explicit Control(const ControlSizes& sizes);
+  // `most`: of any step; block_size: positions of a page.
+  Control(const ControlSizes& most, int64_t block_size);
 
-  // Writes the host's block. draft_position_offset as in SpeculativeStepOptions.
+  // Lays the block out for this step and writes the host's. The device must have fetched the one
+  // before. draft_position_offset as in SpeculativeStepOptions.
   void fill(const speculation::SpecBatch& batch, const StepLayout& layout,
             int draft_position_offset);
-  void copy_to_device(const ops::cuda::Stream& stream) const;
+  // `fetched`, in page-locked memory or null: the device's clock when the block was there.
+  void copy_to_device(const ops::cuda::Stream& stream, uint64_t* fetched) const;
 
+  // Of the step that was filled in last.
   const ControlView& device() const { return device_; }
   const ControlSizes& sizes() const { return sizes_; }
+  size_t size_bytes() const { return size_bytes_; }
+  const ControlSizes& most() const { return most_; }
 
  private:
+  ControlSizes sizes_of(const speculation::SpecBatch& batch, const StepLayout& layout) const;
+  void lay_out_for(const ControlSizes& sizes);
+  void fill_entries(const speculation::SpecBatch& batch, const StepLayout& layout,
+                    int draft_position_offset);
   void fill_wide(const PlannedWidePass& pass, int64_t index);
   void fill_tables(const speculation::SpecBatch& batch);
 
-  ControlSizes sizes_;
+  ControlSizes most_, sizes_;
+  int64_t block_size_;
   ops::cuda::PinnedBuffer host_block_;
   ops::cuda::DeviceBuffer device_block_;
+  size_t size_bytes_ = 0;
   ControlView host_, device_;
-  bool has_wide_ = false;  // in the host's block
 };
 
 }  // namespace tandem::gpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,7 +43,7 @@ struct DeviceStepOptions {
   std::vector<int32_t> suppress_tokens;  // of the target: what a plain greedy sampler leaves out
   bool use_graphs = true;
   bool whole_rows = false;      // for tests: where the host chooses, it looks at whole rows
-  bool measures_times = false;  // fills SpecResult's times, at the cost of three small kernels
+  bool measures_times = false;  // fills SpecResult's times, at the cost of a small kernel
 };
 
 // What of a step is measured.
@@ -53,6 +54,12 @@ class DeviceStep {
   virtual ~DeviceStep() = default;
   // As SpeculativeStep::run.
   virtual speculation::SpecResult run(const speculation::SpecBatch& batch) = 0;
+  // Work of the caller that run() does once in every step, where it can while the device works.
+  virtual void set_meanwhile(std::function<void()> work) = 0;
+
+  // How long the device waited for the host before the last step: from the step before having its
+  // results to this one having its inputs. Nothing where one of the two was not that simple.
+  virtual std::optional<double> idle_seconds() const = 0;
 
   // For benchmarks: seconds that each of `count` such steps takes on the device when they follow
   // each other without waiting for the host. Every sequence of `batch` must sample greedily; what

@@ -58,7 +58,7 @@ void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, S
   if (rows_ == nullptr) {
     const auto cores = static_cast<int>(std::thread::hardware_concurrency());
     choosers_ = std::make_unique<core::ThreadPool>(std::clamp(cores, 1, kMaxChoosers));
-    rows_ = std::make_unique<LogitRows>(control_.sizes().max_passes, control_.sizes().max_entries,
+    rows_ = std::make_unique<LogitRows>(control_.most().passes, control_.most().entries,
                                         target_.config().vocab_size, options_.whole_rows);
   }
   rows_->questions().fill(batch, layout);
@@ -70,11 +70,13 @@ void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, S
   } else {
     run_passes(batch, layout, result);
   }
+  note_end({});
   add_times(layout, result);
   keep_states();
 }
 
 void PairStep::run_passes(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+  do_meanwhile();
   record_start(layout, Choice::kHost, StepPart::kWhole);
   std::optional<size_t> running;  // its tokens are still to be chosen
   for (size_t i = 0; i < layout.passes.size(); ++i) {
@@ -98,10 +100,12 @@ void PairStep::run_passes(const SpecBatch& batch, const StepLayout& layout, Spec
 
 void PairStep::record_draft_copies() {
   const ControlView& c = control_.device();
-  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_tokens_.as<void>(), c.tokens, host_tokens_.size_bytes(),
+  const size_t num_rows = static_cast<size_t>(control_.sizes().passes) * kPassRows;
+  const auto num_entries = static_cast<size_t>(control_.sizes().entries);
+  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_tokens_.as<void>(), c.tokens, num_rows * sizeof(int32_t),
                                     cudaMemcpyDeviceToHost, stream_.handle));
   TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_num_drafts_.as<void>(), c.num_drafts,
-                                    host_num_drafts_.size_bytes(), cudaMemcpyDeviceToHost,
+                                    num_entries * sizeof(int32_t), cudaMemcpyDeviceToHost,
                                     stream_.handle));
 }
 

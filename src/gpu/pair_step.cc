@@ -5,7 +5,6 @@
 namespace tandem::gpu {
 namespace {
 
-using ops::cuda::RoundResult;
 using speculation::SpecBatch;
 using speculation::SpecResult;
 using speculation::SpecSequence;
@@ -23,18 +22,19 @@ ControlSizes control_sizes(const DeviceStepOptions& options, bool runs_wide) {
   const int64_t wide_rows = runs_wide ? wide_capacity(options.max_step_rows) : 0;
   const int64_t wide_passes = runs_wide ? ceil_div(options.max_step_rows, wide_rows) : 0;
   // Besides, each wide pass may leave a pass of gathered rows half empty.
-  return {.max_passes =
+  return {.passes =
               static_cast<int>(std::max(passes, std::min<int64_t>(slack_passes, 64)) + wide_passes),
-          .max_entries = static_cast<int>(ceil_div(options.max_sequences, kPassRows) * kPassRows),
+          .entries = static_cast<int>(ceil_div(options.max_sequences, kPassRows) * kPassRows),
+          .sequences = static_cast<int>(options.max_sequences),
           .ring_blocks =
               static_cast<int>(std::max<int64_t>(1, options.kv.ring_len / options.kv.block_size)),
           .page_blocks = static_cast<int>(ceil_div(
               options.max_model_len + speculation::kMaxDraftTokens + 1, options.kv.block_size)),
-          .max_wide_passes = static_cast<int>(wide_passes),
+          .wide_passes = static_cast<int>(wide_passes),
           .wide_rows = static_cast<int>(wide_rows),
           // Each sequence, of which a row is at least, may leave a tile half empty.
-          .max_wide_tiles = static_cast<int>(wide_rows / kWideTileQueries +
-                                             std::min(options.max_sequences, wide_rows))};
+          .wide_tiles = static_cast<int>(wide_rows / kWideTileQueries +
+                                         std::min(options.max_sequences, wide_rows))};
 }
 
 WorkspaceSizes workspace_sizes(const Target& target, const std::optional<Assistant>& assistant,
@@ -74,18 +74,18 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
       kv_(target_.config(), options.kv),
       ring_slack_(options.kv.ring_len - target_.config().sliding_window + 1),
       max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
-      control_(control_sizes(options, target_.runs_wide())),
-      workspace_(workspace_sizes(target_, assistant_, max_keys_)) {
+      control_(control_sizes(options, target_.runs_wide()), options.kv.block_size),
+      workspace_(workspace_sizes(target_, assistant_, max_keys_)),
+      results_(static_cast<size_t>(control_.most().entries)) {
   TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking));
   const auto row_bytes = static_cast<size_t>(target_.config().hidden_size * 2);
-  const auto rows = static_cast<size_t>(control_.sizes().max_passes) * kPassRows;
-  const auto entries = static_cast<size_t>(control_.sizes().max_entries);
+  const auto rows = static_cast<size_t>(control_.most().passes) * kPassRows;
+  const auto entries = static_cast<size_t>(control_.most().entries);
   hidden_ = ops::cuda::DeviceBuffer(rows * row_bytes);
   states_ = ops::cuda::DeviceBuffer(static_cast<size_t>(options.max_sequences) * row_bytes);
   chosen_ = ops::cuda::DeviceBuffer(rows * sizeof(int32_t));
   draft_chosen_ = ops::cuda::DeviceBuffer(kPassRows * sizeof(int32_t));
   argmax_scratch_ = ops::cuda::DeviceBuffer(ops::cuda::argmax_scratch_bytes(kPassRows));
-  host_results_ = ops::cuda::PinnedBuffer(entries * sizeof(RoundResult));
   host_tokens_ = ops::cuda::PinnedBuffer(rows * sizeof(int32_t));
   host_num_drafts_ = ops::cuda::PinnedBuffer(entries * sizeof(int32_t));
   host_moments_ = ops::cuda::PinnedBuffer(3 * sizeof(uint64_t));
@@ -136,12 +136,14 @@ PairStep::Choice PairStep::choice_of(const SpecBatch& batch, const StepLayout& l
 }
 
 void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+  results_.expect(layout.entries.size());
   launch_step(layout, Choice::kDevice);
-  TANDEM_CUDA_CHECK(cudaStreamSynchronize(stream_.handle));
+  const auto rounds = results_.wait(stream_);
+  note_end(rounds);
   add_times(layout, result);
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const PlannedEntry& entry = layout.entries[i];
-    const RoundResult& round = host_results_.as<RoundResult>()[i];
+    const ops::cuda::RoundResult& round = rounds[i];
     speculation::SpecSequenceResult& out = result.sequences[entry.sequence];
     out.num_drafted = round.num_drafted;
     out.num_accepted = round.num_accepted;
@@ -157,7 +159,9 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
 
 PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) const {
   Shape shape = {static_cast<int32_t>(choice), static_cast<int32_t>(layout.entries.size()),
-                 layout.num_drafting, layout.max_drafts};
+                 layout.num_drafting, layout.max_drafts,
+                 // With these, all that the control block's places depend on.
+                 control_.sizes().sequences, control_.sizes().page_blocks};
   if (choice == Choice::kHost) {
     shape.push_back(rows_->questions().asks() ? 1 : 0);
     shape.push_back(rows_->questions().draws_from_all() ? 1 : 0);
@@ -176,11 +180,13 @@ PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) cons
 void PairStep::launch_step(const StepLayout& layout, Choice choice) {
   // Prompts come in every length, and their kernels are long beside a launch.
   if (!layout.wide.empty()) {
+    do_meanwhile();  // launching takes long
     record_step(layout, choice);
     return;
   }
   const auto [found, is_new] = graphs_.try_emplace(shape_of(layout, choice), nullptr);
   if (!options_.use_graphs || is_new || graphs_.size() > kMaxGraphs) {
+    do_meanwhile();
     record_step(layout, choice);
     return;
   }
@@ -195,15 +201,19 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
     found->second = executable;
   }
   TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(found->second), stream_.handle));
+  do_meanwhile();
+}
+
+void PairStep::do_meanwhile() const {
+  if (meanwhile_) meanwhile_();
 }
 
 void PairStep::record_start(const StepLayout& layout, Choice choice, StepPart part) {
-  control_.copy_to_device(stream_);
+  control_.copy_to_device(stream_, moment(Moment::kBegin));
   if (choice == Choice::kHost) rows_->questions().copy_to_device(stream_);
-  record_moment(Moment::kBegin);
   if (part != StepPart::kTarget) record_drafts(layout);
   if (part == StepPart::kDrafts) return;
-  record_moment(Moment::kDrafted);
+  if (layout.max_drafts > 0) record_moment(Moment::kDrafted);
   if (choice == Choice::kHost) record_draft_copies();
   next_wide_ = 0;
 }
@@ -227,8 +237,10 @@ void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart par
                    workspace_);
   }
   record_wide(layout, layout.wide.size());
-  if (choice == Choice::kDevice) record_acceptance(layout);
-  record_moment(Moment::kEnd);
+  if (choice == Choice::kDevice && !layout.entries.empty())
+    record_acceptance(layout);
+  else
+    record_moment(Moment::kEnd);
 }
 
 ops::cuda::KvTable PairStep::ring_table() const {
@@ -323,7 +335,6 @@ ops::cuda::HeadLogits PairStep::head_of(const PlannedPass& pass) const {
 }
 
 void PairStep::record_acceptance(const StepLayout& layout) {
-  if (layout.entries.empty()) return;
   const ControlView& c = control_.device();
   ops::cuda::accept_drafts(stream_, {.num_entries = static_cast<int>(layout.entries.size()),
                                      .hidden = static_cast<int>(target_.config().hidden_size),
@@ -335,7 +346,7 @@ void PairStep::record_acceptance(const StepLayout& layout) {
                                      .chosen = chosen_.as<int32_t>(),
                                      .hidden_rows = hidden_.as<uint16_t>(),
                                      .states = states_.as<uint16_t>(),
-                                     .results = host_results_.as<RoundResult>(),
+                                     .results = results_.device(),
                                      .synthetic = synthetic_rates(options_),
                                      .next = {}});
 }

@@ -12,6 +12,7 @@
 #include "gpu/logit_rows.h"
 #include "gpu/models.h"
 #include "gpu/prefill.h"
+#include "gpu/round_results.h"
 #include "ops/cuda/accept.h"
 #include "ops/cuda/head.h"
 #include "sampling/sampler.h"
@@ -25,6 +26,8 @@ class PairStep final : public DeviceStep {
   ~PairStep() override;
 
   speculation::SpecResult run(const speculation::SpecBatch& batch) override;
+  void set_meanwhile(std::function<void()> work) override { meanwhile_ = std::move(work); }
+  std::optional<double> idle_seconds() const override { return idle_seconds_; }
   std::vector<double> device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                      int count) override;
 
@@ -61,9 +64,12 @@ class PairStep final : public DeviceStep {
   // Rows of the last wide pass as if they had gone through a pass of their own.
   void record_gather(const PlannedPass& planned, int64_t offset);
   void record_acceptance(const StepLayout& layout);
-  // Where measures_times: the device's clock at a place of the step, and what has been measured.
+  // The device's clock at places of a step. The beginning is always noted, when the control block
+  // is there, and the end by the rounds' results; all else costs a kernel, where measures_times.
   enum class Moment { kBegin, kDrafted, kEnd };
+  uint64_t* moment(Moment moment) const;
   void record_moment(Moment moment);
+  void note_end(std::span<const ops::cuda::RoundResult> rounds);
   void add_times(const StepLayout& layout, speculation::SpecResult& result) const;
   // Drafts, and how many there are, to the host.
   void record_draft_copies();
@@ -81,7 +87,10 @@ class PairStep final : public DeviceStep {
   // States of the entries that finish_pass() chose for.
   void keep_states();
 
+  void do_meanwhile() const;
+
   DeviceStepOptions options_;
+  std::function<void()> meanwhile_;
   Target target_;
   std::optional<Assistant> assistant_;
   KvCache kv_;
@@ -92,23 +101,25 @@ class PairStep final : public DeviceStep {
   Workspace workspace_;
   std::optional<WideWorkspace> wide_;  // where the target runs_wide()
   size_t next_wide_ = 0;
-  ops::cuda::DeviceBuffer hidden_;        // [max_passes * kPassRows, hidden] BF16
+  ops::cuda::DeviceBuffer hidden_;        // [most passes * kPassRows, hidden] BF16
   ops::cuda::DeviceBuffer states_;        // [max_sequences, hidden] BF16
   ops::cuda::DeviceBuffer next_state_;    // partial sums of post_projection
-  ops::cuda::DeviceBuffer chosen_;        // [max_passes * kPassRows] argmax of each row
+  ops::cuda::DeviceBuffer chosen_;        // [most passes * kPassRows] argmax of each row
   ops::cuda::DeviceBuffer draft_chosen_;  // [kPassRows]
   ops::cuda::DeviceBuffer argmax_scratch_;
   ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
   int num_draft_suppressed_ = 0;
-  ops::cuda::PinnedBuffer host_results_;  // [max_entries] RoundResult, written by the device
+  RoundResults results_;
   // For entries that the host chooses for; these are made when first needed.
   std::unique_ptr<LogitRows> rows_;
   std::unique_ptr<core::ThreadPool> choosers_;
-  ops::cuda::PinnedBuffer host_tokens_;  // [max_passes * kPassRows] tokens with their drafts
+  ops::cuda::PinnedBuffer host_tokens_;  // [most passes * kPassRows] tokens with their drafts
   ops::cuda::PinnedBuffer host_num_drafts_;
   ops::cuda::PinnedBuffer host_moments_;  // [3] nanoseconds
-  ops::cuda::PinnedBuffer host_kept_;     // [max_entries] KeptState
+  ops::cuda::PinnedBuffer host_kept_;     // [most entries] KeptState
   int num_kept_ = 0;
+  uint64_t last_end_ = 0;  // of the step before; 0: not known
+  std::optional<double> idle_seconds_;
   std::map<Shape, void*> graphs_;  // cudaGraphExec_t; null: seen once
 };
 

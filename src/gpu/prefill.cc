@@ -213,7 +213,7 @@ void PairStep::record_wide(const StepLayout& layout, size_t end) {
   for (; next_wide_ < end; ++next_wide_) {
     const PlannedWidePass& planned = layout.wide[next_wide_];
     const auto row = static_cast<int64_t>(next_wide_) * wide_->capacity;
-    const auto tile = static_cast<int64_t>(next_wide_) * control_.sizes().max_wide_tiles;
+    const auto tile = static_cast<int64_t>(next_wide_) * control_.sizes().wide_tiles;
     const WidePass pass{.rows = {.num_rows = static_cast<int>(planned.rows.size()),
                                  .tokens = c.wide_tokens + row,
                                  .positions = c.wide_positions + row,

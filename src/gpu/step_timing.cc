@@ -1,4 +1,6 @@
 // How long steps take on the device: those of the engine, and steps in a row for benchmarks.
+#include <algorithm>
+
 #include "gpu/pair_step.h"
 #include "ops/cuda/clock.h"
 
@@ -56,23 +58,38 @@ class Repeats {
 
 }  // namespace
 
+uint64_t* PairStep::moment(Moment moment) const {
+  return host_moments_.as<uint64_t>() + static_cast<int>(moment);
+}
+
 void PairStep::record_moment(Moment moment) {
-  if (!options_.measures_times) return;
-  ops::cuda::record_time(stream_, host_moments_.as<uint64_t>() + static_cast<int>(moment));
+  if (options_.measures_times) ops::cuda::record_time(stream_, this->moment(moment));
+}
+
+// What was in front of the step whose results these are, too.
+void PairStep::note_end(std::span<const ops::cuda::RoundResult> rounds) {
+  idle_seconds_.reset();
+  const uint64_t begin = *moment(Moment::kBegin);
+  if (last_end_ != 0 && begin > last_end_)
+    idle_seconds_ = 1e-9 * static_cast<double>(begin - last_end_);
+  last_end_ = 0;
+  for (const ops::cuda::RoundResult& round : rounds)
+    last_end_ = std::max(last_end_, round.finished);
+  if (!rounds.empty()) *moment(Moment::kEnd) = last_end_;
 }
 
 void PairStep::add_times(const StepLayout& layout, speculation::SpecResult& result) const {
   if (!options_.measures_times) return;
-  const auto seconds = [this](Moment from, Moment to) {
-    const auto* const moments = host_moments_.as<uint64_t>();
-    return 1e-9 *
-           static_cast<double>(moments[static_cast<int>(to)] - moments[static_cast<int>(from)]);
+  const auto seconds = [](uint64_t from, uint64_t to) {
+    return 1e-9 * static_cast<double>(to - from);
   };
+  const uint64_t begin = *moment(Moment::kBegin);
+  const uint64_t drafted = layout.max_drafts > 0 ? *moment(Moment::kDrafted) : begin;
   int64_t num_rows = 0;
   for (const PlannedPass& pass : layout.passes) num_rows += static_cast<int64_t>(pass.rows.size());
-  result.verify_time = {num_rows, seconds(Moment::kDrafted, Moment::kEnd)};
+  result.verify_time = {num_rows, seconds(drafted, *moment(Moment::kEnd))};
   // Entries that have all their drafts go through the later steps too.
-  const double drafts = seconds(Moment::kBegin, Moment::kDrafted);
+  const double drafts = seconds(begin, drafted);
   result.draft_times.assign(static_cast<size_t>(layout.max_drafts),
                             {layout.num_drafting, drafts / layout.max_drafts});
 }
@@ -81,6 +98,7 @@ std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch
                                              int count) {
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   TANDEM_CHECK(choice_of(batch, layout) == Choice::kDevice);
+  last_end_ = 0;
   control_.fill(batch, layout, options_.draft_position_offset);
   const auto record = [&] { record_step(layout, Choice::kDevice, part); };
   // One step more than is counted: the first one follows an idle device.

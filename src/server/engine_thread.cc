@@ -37,12 +37,14 @@ Admission::~Admission() {
 
 EngineThread::EngineThread(engine::Engine& engine, EngineThreadOptions options)
     : engine_(engine), options_(std::move(options)), stats_(engine.stats()) {
+  if (options_.set_meanwhile) options_.set_meanwhile([this] { hand_out(); });
   thread_ = std::thread([this] { run(); });
 }
 
 EngineThread::~EngineThread() {
   stop(0);
   thread_.join();
+  if (options_.set_meanwhile) options_.set_meanwhile({});
 }
 
 bool EngineThread::stop(double seconds) {
@@ -134,8 +136,15 @@ void EngineThread::step() {
   } catch (const std::exception& error) {
     return fail(error);
   }
+  hand_out();  // if the step did not
   publish_stats();
-  for (engine::TokenEvent& event : events) deliver(std::move(event));
+  events_ = std::move(events);
+  // Without another step right behind this one, nobody else would.
+  if (!options_.set_meanwhile || !engine_.has_work()) hand_out();
+}
+
+void EngineThread::hand_out() {
+  for (engine::TokenEvent& event : std::exchange(events_, {})) deliver(std::move(event));
 }
 
 // What the engine holds is in the middle of a step for ever: it is not touched again.
@@ -143,6 +152,7 @@ void EngineThread::fail(const std::exception& error) {
   base::log_error("a step of the engine failed, {} requests with it: {}", active_.size(),
                   error.what());
   failed_.store(true);
+  hand_out();
   for (auto& [id, active] : active_) {
     active.admission.reset();
     active.sink(failure());
@@ -174,6 +184,7 @@ void EngineThread::take(Inbox inbox) {
 // Nothing for a request that has ended by itself.
 void EngineThread::cancel_now(uint64_t id) {
   if (failed_.load()) return;
+  hand_out();  // what came before the last event
   auto event = engine_.cancel(id);
   if (event) deliver(std::move(*event));
 }

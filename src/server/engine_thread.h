@@ -26,6 +26,9 @@ struct EngineThreadOptions {
   double stuck_seconds = 300;  // a step that takes longer makes healthy() false
   // After each step, on the engine thread: tokens of prompts that began in it, and output.
   std::function<void(int64_t num_tokens)> on_step = {};
+  // Takes work that every step does while it waits for a device: events of the step before are
+  // handed out there, and the device need not wait for that. None: they go out at once.
+  std::function<void(std::function<void()> work)> set_meanwhile = {};
 };
 
 class EngineThread;
@@ -98,6 +101,7 @@ class EngineThread {
   void fail(const std::exception& error);
   void take(Inbox inbox);
   void cancel_now(uint64_t id);
+  void hand_out();
   void deliver(engine::TokenEvent event);
   void publish_stats();
 
@@ -115,7 +119,9 @@ class EngineThread {
   Inbox inbox_;
   engine::EngineStats stats_;
 
-  std::unordered_map<uint64_t, Active> active_;  // the engine thread's alone
+  // The engine thread's alone.
+  std::unordered_map<uint64_t, Active> active_;
+  std::vector<engine::TokenEvent> events_;  // of the last step, still to be handed out
   std::thread thread_;
 };
 

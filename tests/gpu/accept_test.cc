@@ -161,8 +161,10 @@ std::string text(const RoundResult& r) {
 }
 
 void expect_same(const Round& expected, const Round& got) {
-  for (size_t entry = 0; entry < expected.num_entries(); ++entry)
+  for (size_t entry = 0; entry < expected.num_entries(); ++entry) {
     EXPECT_EQ(text(got.results[entry]), text(expected.results[entry])) << "entry " << entry;
+    EXPECT_NE(got.results[entry].finished, 0U) << "entry " << entry;
+  }
   int failures = 0;
   for (size_t i = 0; i < expected.states.size() && failures < 5; ++i) {
     if (got.states[i].bits == expected.states[i].bits) continue;

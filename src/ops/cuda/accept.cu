@@ -2,6 +2,7 @@
 
 #include "core/random.h"
 #include "ops/cuda/accept.cuh"
+#include "ops/cuda/clock.cuh"
 #include "ops/cuda/launch.cuh"
 
 namespace tandem::ops::cuda {
@@ -56,6 +57,12 @@ __device__ void begin_next(const NextRound& next, int entry, int first_row, int 
   if (next.assistant_last_keys != nullptr) next.assistant_last_keys[entry] = last_key;
 }
 
+// By a lane that knows all of `result` to be written.
+__device__ void finish(RoundResult& result) {
+  asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(&result.finished), "l"(nanoseconds())
+               : "memory");
+}
+
 // One warp; returns the row whose hidden state the entry keeps.
 __device__ int accept(const AcceptDrafts& op, int entry, int lane) {
   const int first_row = op.first_rows[entry];
@@ -77,7 +84,8 @@ __device__ int accept(const AcceptDrafts& op, int entry, int lane) {
     result.num_drafted = num_drafts;
     result.failed = failed ? 1 : 0;
   }
-  __syncwarp();  // every lane has read what the next round overwrites
+  __syncwarp();  // every lane has read what the next round overwrites, and written its token
+  if (lane == 0) finish(result);
   if (!failed) begin_next(op.next, entry, first_row, newest, accepted, own, lane);
   return first_row + accepted;
 }
@@ -100,7 +108,10 @@ __global__ void __launch_bounds__(kAcceptThreads)
   wait_for_previous();
   const int slot = op.slots[entry];
   if (slot < 0) {
-    if (thread == 0) op.results[entry] = RoundResult{};
+    if (thread == 0) {
+      op.results[entry] = RoundResult{};
+      finish(op.results[entry]);
+    }
     return;
   }
   if (thread < 32) {

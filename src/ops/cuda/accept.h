@@ -32,13 +32,16 @@ struct DraftToken {
 void next_draft_token(const Stream& stream, const DraftToken& op, const int32_t* chosen);
 
 // What a round gave one entry. tokens: accepted drafts, then the target's own; without the latter
-// when `failed` (its row holds NaN or infinities).
+// when `failed` (its row holds NaN or infinities). Written to page-locked memory, a result is whole
+// as soon as the host sees `finished` (load, acquire), the device's clock (record_time), which is
+// never 0; the kernel may still be at work on the entry's state.
 struct RoundResult {
   int32_t num_tokens;
   int32_t num_accepted;
   int32_t num_drafted;
   int32_t failed;
   int32_t tokens[kMaxDrafts + 1];
+  uint64_t finished = 0;
 };
 
 // Accepts draft i with conditional[i] whether or not it is the target's token: benchmarks with
@@ -66,7 +69,8 @@ struct NextRound {
 
 // Greedy verification (speculation.md 3.1): the longest prefix of drafts that the target would have
 // written, then the target's own token. The hidden row of the last valid token becomes the entry's
-// state. An entry with slot -1 is not there: its result is all zeros and nothing else is touched.
+// state. An entry with slot -1 is not there: its result is all zeros but for `finished`, and
+// nothing else is touched.
 struct AcceptDrafts {
   int num_entries = 0;
   int hidden = 0;                         // a multiple of 8

@@ -75,6 +75,8 @@ class PinnedBuffer {
 struct Stream {
   cudaStream_t handle = nullptr;
   bool dependent = true;
+  // Set by fetch(): the next kernel alone starts when those before it have ended.
+  mutable bool next_waits = false;
 };
 
 }  // namespace tandem::ops::cuda

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <utility>
+
 #include "ops/cuda/device.h"
 
 namespace tandem::ops::cuda {
@@ -24,7 +26,7 @@ void launch_clusters(const Stream& stream, unsigned cluster, void (*kernel)(Para
   cudaLaunchAttribute& carveout = attributes[config.numAttrs++];
   carveout.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
   carveout.val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-  if (stream.dependent) {
+  if (!std::exchange(stream.next_waits, false) && stream.dependent) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -80,7 +80,7 @@ TEST(GpuBenchTest, RoundsOfALoadGiveWhatIsAccepted) {
   for (const int k : {0, 1, 2}) {
     const auto rounds = step.run_rounds(timing, {3, 20}, k);
     EXPECT_EQ(rounds.seconds.size(), 9U);
-    EXPECT_EQ(rounds.num_tokens, 9 * 3 * (k == 0 ? 1 : 2)) << k;
+    EXPECT_EQ(rounds.counts.num_tokens, 9 * 3 * (k == 0 ? 1 : 2)) << k;
     EXPECT_GT(rounds.prefill_seconds, 0);
     EXPECT_FALSE((*runtime)->engine().has_work());
   }

@@ -132,10 +132,10 @@ TEST(StepBenchTest, SyntheticRoundsSaySo) {
   EXPECT_NE(step_table(result).find("(synthetic)"), std::string::npos);
   // Two drafts are certain to be accepted up to the first, most of the time two: never fewer than
   // two tokens come out of a round.
-  int64_t num_tokens = 0;
-  const auto seconds = model->round(options.timing, 4, num_tokens);
-  EXPECT_GE(num_tokens, static_cast<int64_t>(2 * seconds.size()));
-  EXPECT_LE(num_tokens, static_cast<int64_t>(3 * seconds.size()));
+  RoundCounts counts;
+  const auto seconds = model->round(options.timing, 4, counts);
+  EXPECT_GE(counts.num_tokens, static_cast<int64_t>(2 * seconds.size()));
+  EXPECT_LE(counts.num_tokens, static_cast<int64_t>(3 * seconds.size()));
 }
 
 }  // namespace

@@ -22,10 +22,13 @@ class Script {
     {
       std::unique_lock lock(mutex_);
       ++num_steps_;
+      stands_ = held_;
       changed_.notify_all();
       changed_.wait(lock, [this] { return !held_; });
+      stands_ = false;
       if (num_steps_ == failing_step_) throw std::runtime_error("the card is gone");
     }
+    if (meanwhile) meanwhile();
     speculation::SpecResult result;
     for (const speculation::SpecSequence& sequence : batch.sequences) {
       result.sequences.emplace_back();
@@ -45,6 +48,13 @@ class Script {
     const std::lock_guard lock(mutex_);
     failing_step_ = step;
   }
+  // Until a step is being held.
+  bool wait_until_it_stands() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 20s, [this] { return stands_; });
+  }
+  std::function<void()> meanwhile;
+
   void wait_for_step() {
     std::unique_lock lock(mutex_);
     const int64_t before = num_steps_;
@@ -57,6 +67,7 @@ class Script {
   int64_t num_steps_ = 0;
   int64_t failing_step_ = -1;
   bool held_ = false;
+  bool stands_ = false;
 };
 
 // What came for one request.
@@ -78,6 +89,10 @@ class Events {
   bool wait() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, 20s, [this] { return reason_ || !refused_.empty(); });
+  }
+  bool wait_for_tokens(size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 20s, [&] { return num_tokens_ >= count; });
   }
   std::optional<engine::FinishReason> reason() {
     const std::lock_guard lock(mutex_);
@@ -267,6 +282,63 @@ TEST_F(EngineThreadTest, SoIsASinkThatDoesNotReturn) {
   EXPECT_FALSE(thread_.healthy());
   release.set_value();
   EXPECT_TRUE(becomes_healthy());
+}
+
+// Events wait for the next step to be under way, and for nothing else.
+class MeanwhileTest : public testing::Test {
+ protected:
+  void submit(Events& events, int64_t max_tokens) {
+    engine::EngineRequest request;
+    request.prompt_ids = {1};
+    request.sampling.temperature = 0;
+    request.max_tokens = max_tokens;
+    id_ = thread_.submit(std::move(request),
+                         std::make_shared<Admission>(std::move(*thread_.admit(1))), events.sink());
+  }
+
+  Script script_;
+  engine::Engine engine_{engine_options(),
+                         [this](const auto& batch) { return script_.run(batch); }};
+  EngineThread thread_{engine_,
+                       {.max_requests = 8, .stuck_seconds = 10, .set_meanwhile = [this](auto work) {
+                          script_.meanwhile = std::move(work);
+                        }}};
+  uint64_t id_ = 0;
+};
+
+TEST_F(MeanwhileTest, AnswersAreComplete) {
+  Events first, second;
+  submit(first, 5);
+  submit(second, 9);
+  ASSERT_TRUE(first.wait() && second.wait());
+  EXPECT_EQ(first.num_tokens(), 5U);
+  EXPECT_EQ(second.num_tokens(), 9U);
+}
+
+TEST_F(MeanwhileTest, TokensComeWithTheNextStepAndBeforeACancel) {
+  Events events;
+  submit(events, 9000);
+  ASSERT_TRUE(events.wait_for_tokens(1));
+  script_.hold(true);
+  ASSERT_TRUE(script_.wait_until_it_stands());
+  const size_t held = events.num_tokens();
+  thread_.cancel(id_);
+  std::this_thread::sleep_for(20ms);
+  EXPECT_EQ(events.num_tokens(), held) << "the device was busy with the next step by then";
+  script_.hold(false);
+  ASSERT_TRUE(events.wait());
+  EXPECT_EQ(events.reason(), engine::FinishReason::kCancelled);
+  // Those of the step before, and of the one that was held.
+  EXPECT_EQ(events.num_tokens(), held + 2);
+}
+
+TEST_F(MeanwhileTest, TokensBeforeAFailureAreNotLost) {
+  script_.fail_at(4);
+  Events events;
+  submit(events, 100);
+  ASSERT_TRUE(events.wait());
+  EXPECT_NE(events.refused().find("device failed"), std::string::npos);
+  EXPECT_EQ(events.num_tokens(), 3U);
 }
 
 TEST(EngineThread, TheEndCancelsWhatIsLeft) {
