@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "gpu/models.h"
+#include "ops/cuda/attention.h"
 #include "ops/cuda/row_product.h"
 
 namespace tandem::gpu {
@@ -30,6 +31,13 @@ void join(NormedRows& rows, const uint16_t* post_norm, float layer_scalar, const
   rows.x = x;
   auto* const one = workspace.x.as<uint16_t>();
   rows.new_x = x == one ? workspace.other_x.as<uint16_t>() : one;
+}
+
+// With more rows thread blocks would make some of them twice.
+bool makes_queries(const LayerWeights& layer, int num_rows) {
+  const auto group = static_cast<int>(layer.num_heads / layer.config.num_key_value_heads);
+  return num_rows == 1 &&
+         ops::cuda::attention_makes_queries(static_cast<int>(layer.config.head_dim), group);
 }
 
 }  // namespace
@@ -67,9 +75,13 @@ void Assistant::layer_few(const Stream& stream, size_t index, const LayerPass& p
     x = rows.new_x;
     ops::cuda::row_product(stream, layer.qkv.weight, rows, n, {.partials = q_sums_.as<float>()});
   }
-  prepare_heads(stream, layer, eps, pass, layer.qkv.weight.partials(q_sums_.as<float>(), 8),
-                workspace);
-  attend(stream, layer, pass, 1, workspace);
+  const ops::cuda::Partials queries = layer.qkv.weight.partials(q_sums_.as<float>(), 8);
+  if (makes_queries(layer, n)) {
+    attend_sums(stream, layer, eps, pass, queries, workspace);
+  } else {
+    prepare_heads(stream, layer, eps, pass, queries, workspace);
+    attend(stream, layer, pass, 1, workspace);
+  }
   ops::cuda::row_product(stream, layer.o.weight, workspace.operand.data(), n,
                          {.partials = partials});
   rows = after(layer.o, eps, workspace);

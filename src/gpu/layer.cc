@@ -54,8 +54,10 @@ void prepare_heads(const Stream& stream, const LayerWeights& layer, float eps,
   ops::cuda::head_prep(stream, real_rows(pass), prep);
 }
 
-void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass, int num_tiles,
-            Workspace& workspace) {
+namespace {
+
+ops::cuda::Attention attention_of(const LayerWeights& layer, const LayerPass& pass, int num_tiles,
+                                  Workspace& workspace) {
   const auto head_dim = static_cast<int>(layer.config.head_dim);
   // A tile's first row sees kTileRows - 1 keys more than its last row's window.
   const int keys = layer.window > 0
@@ -73,6 +75,25 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
   job.workspace = workspace.attention.as<float>();
   job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
   job.out = {workspace.operand.data(), num_tiles, layer.o.input_scale};
+  return job;
+}
+
+}  // namespace
+
+void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pass, int num_tiles,
+            Workspace& workspace) {
+  ops::cuda::attention(stream, real_rows(pass), pass.tiles,
+                       attention_of(layer, pass, num_tiles, workspace));
+}
+
+void attend_sums(const Stream& stream, const LayerWeights& layer, float eps, const LayerPass& pass,
+                 const ops::cuda::Partials& product, Workspace& workspace) {
+  ops::cuda::Attention job = attention_of(layer, pass, 1, workspace);
+  job.query_sums = {.sums = product,
+                    .scale = layer.qkv.scales[0],
+                    .eps = eps,
+                    .norm = layer.q_norm.as<uint16_t>(),
+                    .inv_freq = layer.inv_freq.as<float>()};
   ops::cuda::attention(stream, real_rows(pass), pass.tiles, job);
 }
 

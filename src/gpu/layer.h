@@ -52,6 +52,10 @@ void prepare_heads(const ops::cuda::Stream& stream, const LayerWeights& layer, f
 // Attention; leaves the operand of o, `num_tiles` tiles of 8 rows.
 void attend(const ops::cuda::Stream& stream, const LayerWeights& layer, const LayerPass& pass,
             int num_tiles, Workspace& workspace);
+// Both in one where attention makes the queries (attention_makes_queries()): a model that writes
+// no keys. A tile of 8 rows.
+void attend_sums(const ops::cuda::Stream& stream, const LayerWeights& layer, float eps,
+                 const LayerPass& pass, const ops::cuda::Partials& product, Workspace& workspace);
 
 // Expects the normed input as the operand in the workspace and the residual in workspace.x; leaves
 // both for the next layer.

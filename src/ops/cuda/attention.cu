@@ -3,7 +3,7 @@
 // row's segments.
 //
 // The rows and query heads that share a KV head, pairs, numbered row * group + head, are the right
-// side of both products, so that a product has as many columns as there are pairs, 16 or 48:
+// side of both products, so that a product has as many columns as there are pairs, 8, 16 or 48:
 // scores = K Q^T, 64 keys at a time, then sums = V^T weights, 64 columns of the values at a time.
 // Two warpgroups split the keys of a segment, then its value columns. Totals are a product with
 // ones. Which of the widths it is, how rows and value columns are split over thread blocks
@@ -18,6 +18,7 @@
 
 #include "ops/cuda/attention_copies.cuh"
 #include "ops/cuda/attention_ptx.cuh"
+#include "ops/cuda/attention_queries.cuh"
 #include "ops/cuda/ptx.cuh"
 #include "ops/cuda/wide_operand.cuh"
 #include "ops/cuda/wide_ptx.cuh"
@@ -127,14 +128,24 @@ __device__ void score_at_once(uint32_t shared, const Lane& lane, Ring& ring,
   ptx::fence_async_shared();
   ptx::warpgroup_fence();
   next = ring;
-#pragma unroll
-  for (int c = 0; c < P::kColumns; ++c, next.advance()) {
+  const auto multiply = [&](int c) {
     const uint32_t queries = shared + P::kQueryAt + static_cast<uint32_t>(c * kPairs * 128);
     const uint32_t keys = next.address() + static_cast<uint32_t>(lane.warpgroup * 64 * 128);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       ptx::wgmma_pairs<0>(sums[i % 2], ptx::matrix_of(keys + static_cast<uint32_t>(i * 32), 1024),
                           ptx::matrix_of(queries + static_cast<uint32_t>(i * 32), 1024), c + i / 2);
+    next.advance();
+  };
+  if constexpr (kPairs <= kFewPairs) {
+#pragma unroll 1
+    for (int c = 0; c < P::kColumns; ++c) {
+      ptx::warpgroup_fence();
+      multiply(c);
+    }
+  } else {
+#pragma unroll
+    for (int c = 0; c < P::kColumns; ++c) multiply(c);
   }
   ptx::warpgroup_commit();
   ptx::warpgroup_wait<0>();
@@ -229,21 +240,22 @@ __device__ void find_maxima(const Lane& lane, const float (&scores)[kTiles][kPai
 template <typename P, int kPairs>
 __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs / 2],
                       const int* maxima, uint32_t shared) {
+  constexpr int kGroups = kPairs < 16 ? 1 : 2;  // of eight pairs, stored together
   const int thread = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-  for (int j = 0; j < kPairs / 8; j += 2) {
-    float largest[2][2];
+  for (int j = 0; j < kPairs / 8; j += kGroups) {
+    float largest[kGroups][2];
 #pragma unroll
-    for (int n = 0; n < 2; ++n) {
+    for (int n = 0; n < kGroups; ++n) {
       const int2 bits = *reinterpret_cast<const int2*>(&maxima[(j + n) * 8 + lane.t * 2]);
       largest[n][0] = from_ordered(bits.x);
       largest[n][1] = from_ordered(bits.y);
     }
 #pragma unroll
     for (int tile = 0; tile < P::kHalves; ++tile) {
-      uint32_t weights[2][2];  // of eight pairs and eight keys
+      uint32_t weights[kGroups][2];  // of eight pairs and eight keys
 #pragma unroll
-      for (int n = 0; n < 2; ++n)
+      for (int n = 0; n < kGroups; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const float* const own = &scores[tile][(j + n) * 4 + half * 2];
@@ -251,12 +263,15 @@ __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs
               bf16x2(weight_of(own[0], largest[n][0]), weight_of(own[1], largest[n][1]));
         }
       const int block = lane.warpgroup * P::kHalves + tile;  // of 64 keys
-      const int pair = (j + thread / 16) * 8 + thread % 8;
+      const int pair = (j + (kGroups > 1 ? thread / 16 : 0)) * 8 + thread % 8;
       const int chunk = lane.warp * 2 + thread / 8 % 2;
-      ptx::store_transposed(
+      const uint32_t target =
           shared + P::kWeightAt +
-              static_cast<uint32_t>((block * kPairs + pair) * 128 + (chunk ^ pair % 8) * 16),
-          weights[0][0], weights[0][1], weights[1][0], weights[1][1]);
+          static_cast<uint32_t>((block * kPairs + pair) * 128 + (chunk ^ pair % 8) * 16);
+      if constexpr (kGroups > 1)
+        ptx::store_transposed(target, weights[0][0], weights[0][1], weights[1][0], weights[1][1]);
+      else
+        ptx::store_transposed(target, weights[0][0], weights[0][1]);
     }
   }
   ptx::fence_async_shared();
@@ -289,6 +304,32 @@ __device__ void multiply_ones(uint32_t shared, float (&sums)[kPairs / 2]) {
 #pragma unroll
   for (int step = 0; step < P::kKeys / 16; ++step)
     ptx::wgmma_ones(sums, weights_of_step<P, kPairs>(shared, step), step);
+}
+
+// All of a warpgroup's columns and the ones, 32 keys after 32.
+template <typename P, int kPairs, int kOwnColumns>
+__device__ void multiply_by_keys(uint32_t shared, Ring ring,
+                                 float (&sums)[kOwnColumns][2][kPairs / 2],
+                                 float (&totals)[kPairs / 2]) {
+  uint32_t values[kOwnColumns];
+#pragma unroll
+  for (int own = 0; own < kOwnColumns; ++own, ring.advance(), ring.advance())
+    values[own] = ring.address();
+#pragma unroll 1
+  for (int step = 0; step < 8; step += 2) {
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint64_t weights = weights_of_step<P, kPairs>(shared, step + i);
+      ptx::wgmma_ones(totals, weights, step + i);
+#pragma unroll
+      for (int own = 0; own < kOwnColumns; ++own)
+        ptx::wgmma_pairs<1>(
+            sums[own][i],
+            ptx::matrix_of(values[own] + static_cast<uint32_t>((step + i) * 2048), 1024), weights,
+            step);
+    }
+  }
 }
 
 // Where a lane's pairs leave what they found in a segment; worked out while keys are on their way.
@@ -362,14 +403,18 @@ __device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, c
   __syncwarp();
   ptx::fence_async_shared();
   ptx::warpgroup_fence();
-  multiply_ones<P, kPairs>(shared, totals);
-  Ring next = own_ring;
   // With 64 columns both warpgroups multiply them, and one uses the result.
+  if constexpr (kPairs <= kFewPairs) {
+    multiply_by_keys<P, kPairs>(shared, own_ring, sums, totals);
+  } else {
+    multiply_ones<P, kPairs>(shared, totals);
+    Ring next = own_ring;
 #pragma unroll
-  for (int own = 0; own < kOwnColumns; ++own) {
-    multiply_values<P, kPairs>(shared, next, 0, sums[own]);
-    next.advance();
-    next.advance();
+    for (int own = 0; own < kOwnColumns; ++own) {
+      multiply_values<P, kPairs>(shared, next, 0, sums[own]);
+      next.advance();
+      next.advance();
+    }
   }
   ptx::warpgroup_commit();
   ptx::warpgroup_wait<0>();
@@ -454,31 +499,13 @@ __device__ void add_by_columns(const Job& job, const typename P::Control& contro
   store_ready();
 }
 
-// `waits`: for the kernels before, whose results these are.
-template <typename P, int kDim, int kPairs>
-__device__ void attend(const Job& job, const Item& item, bool is_new, bool waits, int parity,
-                       uint32_t shared, typename P::Control& control, Ring& ring) {
-  const Lane lane;
+// The pairs are there, and their queries.
+template <typename P, int kPairs>
+__device__ void attend_segment(const Job& job, const Item& item, const Targets<P, kPairs>& targets,
+                               int parity, uint32_t shared, typename P::Control& control,
+                               const Lane& lane, Ring& ring) {
   const int thread = static_cast<int>(threadIdx.x);
-  if (is_new) {
-    ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more
-    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.kv_head, control);
-    if (waits) {
-      FreshKeys<P> fresh(job, control.list, item);
-      wait_for_previous();
-      fresh.load(job, item.kv_head);
-      load_queries<P, kDim, kPairs>(job, control, shared);
-      fresh.store(shared);
-      fresh.copy_others(job, control.list, item, shared);
-    } else {
-      load_queries<P, kDim, kPairs>(job, control, shared);
-    }
-    ptx::fence_async_shared();
-    __syncwarp();
-    ptx::named_barrier(1, kComputing);
-  }
   int* const maxima = control.maxima[parity];
-  const Targets<P, kPairs> targets(job, control, lane, item.segment);
   {
     float scores[P::kHalves][kPairs / 2] = {};
     if constexpr (P::kHalves == 1)
@@ -502,7 +529,54 @@ __device__ void attend(const Job& job, const Item& item, bool is_new, bool waits
     add_by_columns<P, kPairs>(job, control, targets, lane, item, maxima, shared, ring);
 }
 
+// `waits`: for the kernels before, whose results these are.
+template <typename P, int kDim, int kPairs>
+__device__ void attend(const Job& job, const Item& item, bool is_new, bool waits, int parity,
+                       uint32_t shared, typename P::Control& control, Ring& ring) {
+  const Lane lane;
+  if (is_new) {
+    ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more
+    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.kv_head, control);
+    if (waits) {
+      FreshKeys<P> fresh(job, control.list, item);
+      wait_for_previous();
+      fresh.load(job, item.kv_head);
+      load_queries<P, kDim, kPairs>(job, control, shared);
+      fresh.store(shared);
+      fresh.copy_others(job, control.list, item, shared);
+    } else {
+      load_queries<P, kDim, kPairs>(job, control, shared);
+    }
+    ptx::fence_async_shared();
+    __syncwarp();
+    ptx::named_barrier(1, kComputing);
+  }
+  const Targets<P, kPairs> targets(job, control, lane, item.segment);
+  attend_segment<P, kPairs>(job, item, targets, parity, shared, control, lane, ring);
+}
+
+// The same where queries are made here, and no key is fresh.
 template <typename P, int kDim>
+__device__ void attend_sums(const Job& job, const Item& item, bool is_new, bool waits, int parity,
+                            uint32_t shared, typename P::Control& control, Ring& ring) {
+  constexpr int kPairs = P::kMostPairs;
+  const Lane lane;
+  if (is_new) {
+    ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more, nor the queries
+    clear_queries<P, kDim>(shared);
+    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.kv_head, control);
+  }
+  const Targets<P, kPairs> targets(job, control, lane, item.segment);
+  if (is_new) {
+    make_queries<P>(job, control, waits, shared);
+    ptx::fence_async_shared();
+    __syncwarp();
+    ptx::named_barrier(1, kComputing);
+  }
+  attend_segment<P, kPairs>(job, item, targets, parity, shared, control, lane, ring);
+}
+
+template <typename P, int kDim, bool kMakesQueries>
 __device__ void attend_all(const Job& job, int begin, int end, uint32_t shared,
                            typename P::Control& control) {
   Ring ring = ring_of<P>(job, shared);
@@ -515,17 +589,20 @@ __device__ void attend_all(const Job& job, int begin, int end, uint32_t shared,
     item = next;
     const int parity = (i - begin) % 2;
     const int num_pairs = control.list.entries[item.entry].num_rows * job.group;
-    if (P::kMostPairs == 16 || num_pairs <= 16)
-      attend<P, kDim, 16>(job, item, is_new, waits && i == begin, parity, shared, control, ring);
+    const bool waits_now = waits && i == begin;
+    if constexpr (kMakesQueries)
+      attend_sums<P, kDim>(job, item, is_new, waits_now, parity, shared, control, ring);
+    else if (P::kMostPairs <= 16 || num_pairs <= 16)
+      attend<P, kDim, std::min(P::kMostPairs, 16)>(job, item, is_new, waits_now, parity, shared,
+                                                   control, ring);
     else
-      attend<P, kDim, P::kMostPairs>(job, item, is_new, waits && i == begin, parity, shared,
-                                     control, ring);
+      attend<P, kDim, P::kMostPairs>(job, item, is_new, waits_now, parity, shared, control, ring);
   }
 }
 
 // Every thread block takes an equal share of the items, or at most one.
-template <int kDim, int kMostPairs>
-__global__ void __launch_bounds__(kMostPairs == 16 ? 512 : kThreads, 1)
+template <int kDim, int kMostPairs, bool kMakesQueries>
+__global__ void __launch_bounds__(kMostPairs > 16 ? kThreads : 512, 1)
     attention_kernel(const Job job) {
   using P = Plan<kDim, kMostPairs>;
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -556,13 +633,13 @@ __global__ void __launch_bounds__(kMostPairs == 16 ? 512 : kThreads, 1)
     return copy_all<P>(job, control.list, begin, end, shared);
   }
   if constexpr (kMostPairs > 16) ptx::raise_registers<(P::kHalves > 1 ? 200 : 208)>();
-  attend_all<P, kDim>(job, begin, end, shared, control);
+  attend_all<P, kDim, kMakesQueries>(job, begin, end, shared, control);
 }
 
-template <int kDim, int kMostPairs>
+template <int kDim, int kMostPairs, bool kMakesQueries = false>
 void launch_segments(const Stream& stream, Job job) {
   using P = Plan<kDim, kMostPairs>;
-  auto* const kernel = attention_kernel<kDim, kMostPairs>;
+  auto* const kernel = attention_kernel<kDim, kMostPairs, kMakesQueries>;
   // Cards with less shared memory have shorter rings.
   static const int most_ring = std::min(P::kRing, P::ring_in(max_shared_bytes()));
   static const bool ready = [kernel] {
@@ -577,11 +654,13 @@ void launch_segments(const Stream& stream, Job job) {
   const int64_t tile_items = static_cast<int64_t>(job.attention.max_segments) *
                              job.attention.num_kv_heads * job.tiles.num_tiles *
                              ((kTileRows * job.group + kMostPairs - 1) / kMostPairs);
-  const int64_t items = P::kMaxColumnParts > 1 ? most_items * P::kMaxColumnParts : tile_items;
+  const int64_t items =
+      P::kMaxColumnParts > 1 ? most_items * P::kMaxColumnParts : std::min(most_items, tile_items);
   static const int blocks = num_multiprocessors();
   const int grid = items < blocks ? static_cast<int>(items) : blocks;
   job.most_rows = kMostPairs / job.group < kTileRows ? kMostPairs / job.group : kTileRows;
-  job.least_rows = 16 / job.group < kTileRows ? 16 / job.group : kTileRows;
+  constexpr int kLeastPairs = std::min(kMostPairs, 16);
+  job.least_rows = kLeastPairs / job.group < kTileRows ? kLeastPairs / job.group : kTileRows;
   job.ring_size = items <= 2 * blocks ? std::min(P::kSmallRing, most_ring) : most_ring;
   launch(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
          static_cast<size_t>(P::bytes(job.ring_size)), job);
@@ -595,14 +674,31 @@ bool use_narrow(const Job& job) {
   return job.tiles.num_tiles * job.attention.num_kv_heads * job.attention.max_segments <= 16;
 }
 
+// Whether no thread block has more than kFewPairs: every row has a tile of its own. One row of a
+// target is better off the other way (measured).
+bool has_few_pairs(const Job& job) {
+  return job.group <= kFewPairs && job.tiles.num_tiles >= job.rows.num_rows &&
+         (job.tiles.num_tiles > 1 || !job.attention.has_fresh_keys);
+}
+
 template <int kDim>
-void launch_all(const Stream& stream, const Job& job) {
+void launch_kernel(const Stream& stream, const Job& job) {
   using Wide = Plan<kDim, kMaxPairs>;
   static const bool has_room = Wide::ring_in(max_shared_bytes()) >= Wide::kLeastRing;
+  if constexpr (attention_makes_queries(kDim, 1)) {
+    if (job.attention.query_sums.sums.data != nullptr)
+      return launch_segments<kDim, kFewPairs, true>(stream, job);
+    if (has_few_pairs(job)) return launch_segments<kDim, kFewPairs>(stream, job);
+  }
   if (!has_room || use_narrow(job))
     launch_segments<kDim, 16>(stream, job);
   else
     launch_segments<kDim, kMaxPairs>(stream, job);
+}
+
+template <int kDim>
+void launch_all(const Stream& stream, const Job& job) {
+  launch_kernel<kDim>(stream, job);
   combine_attention(stream, job);
 }
 
@@ -616,6 +712,9 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
   TANDEM_GPU_CHECK(job.max_segments > 0 && tiles.num_tiles > 0);
   TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.num_tiles * 8);
   TANDEM_GPU_CHECK(rows.num_rows <= kMaxEntries);
+  TANDEM_GPU_CHECK(job.query_sums.sums.data == nullptr ||
+                   (!job.has_fresh_keys &&
+                    attention_makes_queries(job.head_dim, job.num_heads / job.num_kv_heads)));
   auto* const totals = reinterpret_cast<float2*>(
       job.workspace + static_cast<size_t>(rows.num_rows) * static_cast<size_t>(job.num_heads) *
                           static_cast<size_t>(job.max_segments) *

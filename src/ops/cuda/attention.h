@@ -7,6 +7,7 @@
 
 #include "ops/cuda/device.h"
 #include "ops/cuda/operand.cuh"
+#include "ops/cuda/partials.cuh"
 #include "ops/cuda/rows.h"
 
 namespace tandem::ops::cuda {
@@ -31,12 +32,26 @@ constexpr size_t attention_workspace_bytes(int num_rows, int num_heads, int head
          static_cast<size_t>(max_segments) * (static_cast<size_t>(head_dim) + 2) * sizeof(float);
 }
 
+// Queries as their product left them: attention makes what head_prep() makes of them.
+struct QuerySums {
+  Partials sums;  // of [num_heads * head_dim] features
+  float scale = 1.0F;
+  float eps = 0.0F;
+  const uint16_t* norm = nullptr;   // [head_dim] BF16
+  const float* inv_freq = nullptr;  // [head_dim / 2] F32
+};
+// Whether attention() takes them.
+constexpr bool attention_makes_queries(int head_dim, int group) {
+  return head_dim <= 256 && group <= 8;
+}
+
 struct Attention {
   int num_heads = 0;
   int num_kv_heads = 0;         // num_heads / num_kv_heads at most 16
   int head_dim = 0;             // 32, 64, 128, 256 or 512
   int window = 0;               // 0: every key up to the row's last
   const uint16_t* q = nullptr;  // [num_rows, num_heads, head_dim] BF16
+  QuerySums query_sums = {};    // instead of q, if sums.data
   KvLayer kv;                   // holds the keys of these rows already
   KvTable places;
   // [num_rows][num_heads][max_segments] of head_dim sums, then as many maxima and totals.

@@ -9,6 +9,8 @@
 namespace tandem::ops::cuda::ptx {
 
 #ifndef TANDEM_WARP_PRODUCTS
+#define TANDEM_D4(d) "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+#define TANDEM_NAMES4 "%0, %1, %2, %3"
 #define TANDEM_D8(d, i)                                                                       \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -40,6 +42,7 @@ namespace tandem::ops::cuda::ptx {
                  : "l"(b), "r"(add), "r"(0x3f803f80)                                             \
                  : "memory");                                                                    \
   }
+TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7")
 TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11")
 TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27")
 
@@ -48,6 +51,8 @@ TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26",
 #undef TANDEM_NAMES8
 #undef TANDEM_D24
 #undef TANDEM_D8
+#undef TANDEM_NAMES4
+#undef TANDEM_D4
 #endif
 
 // Fetches the 128 bytes around an address into L2.

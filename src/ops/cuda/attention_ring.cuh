@@ -11,6 +11,9 @@ inline constexpr int kThreads = 384;  // two warpgroups that compute, one that c
 inline constexpr int kComputing = 256;
 inline constexpr int kPieceBytes = 128 * 128;
 inline constexpr int kMaxRing = 16;
+// Pairs of one row, mostly: products with half the columns that 16 take, and loops that are not
+// written out. A thread block runs through its code once, and the code comes from memory.
+inline constexpr int kFewPairs = 8;
 
 // A pair of the thread block, as all of its threads need it.
 struct PairInfo {

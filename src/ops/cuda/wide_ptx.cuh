@@ -206,6 +206,11 @@ __device__ inline void store_transposed(uint32_t address, uint32_t m0, uint32_t 
       "r"(m0), "r"(m1), "r"(m2), "r"(m3)
       : "memory");
 }
+__device__ inline void store_transposed(uint32_t address, uint32_t m0, uint32_t m1) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address),
+               "r"(m0), "r"(m1)
+               : "memory");
+}
 __device__ inline void store_shared(uint32_t address, const uint4& value) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
                "r"(value.y), "r"(value.z), "r"(value.w)

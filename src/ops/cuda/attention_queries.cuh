@@ -1,0 +1,63 @@
+// Queries that attention (attention.cu) makes itself, a warp that computes for each pair, from what
+// the product of q left: head_prep() without a kernel and a link of its own.
+#pragma once
+
+#include "ops/cuda/attention_ring.cuh"
+#include "ops/cuda/head_norm.cuh"
+#include "ops/cuda/wide_ptx.cuh"
+
+namespace tandem::ops::cuda::segment {
+
+// No thread needs the queries before any more; those of pairs that are not there stay zero.
+template <typename P, int kDim>
+__device__ void clear_queries(uint32_t shared) {
+  for (int at = static_cast<int>(threadIdx.x); at < P::kMostPairs * kDim / 8; at += kComputing)
+    ptx::store_shared(shared + P::kQueryAt + static_cast<uint32_t>(at * 16), uint4{});
+}
+
+// Four columns of a query, as load_queries() leaves them: [64 columns][pairs][128 bytes].
+template <typename P>
+__device__ void store_query(uint32_t shared, int pair, int column, const float (&values)[4]) {
+  const int chunk = column / 8;
+  const uint2 bits = head_norm::pack_bf16x4(values);
+  const uint32_t target = shared + P::kQueryAt +
+                          static_cast<uint32_t>((chunk / 8 * P::kMostPairs + pair) * 128 +
+                                                (chunk % 8 ^ pair % 8) * 16 + column % 8 * 2);
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(target), "r"(bits.x), "r"(bits.y)
+               : "memory");
+}
+
+// `waits`: for the kernels before, once a warp has what does not depend on them.
+template <typename P>
+__device__ void make_queries(const Job& job, const typename P::Control& control, bool waits,
+                             uint32_t shared) {
+  static_assert(P::kMostPairs == kComputing / 32);
+  const Attention& attention = job.attention;
+  const QuerySums& source = attention.query_sums;
+  const int pair = static_cast<int>(threadIdx.x) / 32;
+  if (control.pairs[pair].slot < 0) {
+    if (waits) wait_for_previous();
+    return;
+  }
+  const int half = attention.head_dim / 2;
+  const int column = static_cast<int>(threadIdx.x) % 32 * 4;
+  const head_norm::Lane lane{column, half, column < half};
+  const int row = control.pairs[pair].index / attention.num_heads;
+  const int first_column = control.pairs[pair].index % attention.num_heads * attention.head_dim;
+  const head_norm::Constants constants =
+      head_norm::load_constants(source.sums, lane, first_column, source.norm, source.inv_freq);
+  head_norm::Rotation rotation;
+  head_norm::set_rotation(job.rows.positions[row], constants.inv_freq, rotation);
+  if (waits) wait_for_previous();
+  const head_norm::Head raw = head_norm::sum_head(
+      head_norm::load_pieces(source.sums, lane, row, first_column, constants.pieces),
+      constants.pieces, source.scale);
+  const float inverse =
+      head_norm::inverse_rms(head_norm::warp_squares(raw), attention.head_dim, source.eps);
+  const head_norm::Head head = head_norm::norm_and_rotate(raw, inverse, rotation, constants);
+  if (!lane.exists) return;
+  store_query<P>(shared, pair, column, head.values[0]);
+  store_query<P>(shared, pair, column + half, head.values[1]);
+}
+
+}  // namespace tandem::ops::cuda::segment
