@@ -99,6 +99,11 @@ void choose_tokens(const Stream& stream, const Projection& head,
   }
   if (side.weight != nullptr)
     ops::cuda::product(stream, *side.weight, workspace.operand.data(), num_rows / 8, side.partials);
+  if (screen && ops::cuda::takes_screened_rows(head.weight, screen->weight, num_rows / 8)) {
+    ops::cuda::screened_rows(stream, head.weight, screen->view(), workspace.operand.data(),
+                             num_rows / 8, workspace.partials.as<float>(), argmax);
+    return;
+  }
   argmax.logits.sums = multiply(stream, head, num_rows, workspace);
   ops::cuda::argmax_rows(stream, argmax.logits, argmax.scratch, argmax.tokens,
                          argmax.draft.tokens == nullptr ? nullptr : &argmax.draft);

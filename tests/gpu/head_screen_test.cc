@@ -19,6 +19,7 @@ using ops::cuda::PackedType;
 using ops::cuda::SideProduct;
 
 constexpr int kSideFeatures = 272;
+constexpr int kMostRows = ops::cuda::kMaxProductRows;
 
 struct Case {
   int vocab;
@@ -44,7 +45,7 @@ class ScreenedHead : public testing::TestWithParam<Case> {
         scales_(tests::poisoned(columns() * 4)),
         errors_(tests::poisoned(columns() * 4)),
         exchange_(head_exchange_bytes(screen_)),
-        scratch_(ops::cuda::argmax_scratch_bytes(8)),
+        scratch_(ops::cuda::argmax_scratch_bytes(kMostRows)),
         workspace_(screen_workspace_bytes(screen_)),
         suppressed_(tests::to_device(ids_)) {
     fill_random({}, side_, 6);
@@ -118,23 +119,56 @@ class ScreenedHead : public testing::TestWithParam<Case> {
     EXPECT_EQ(last_, tests::to_host<int32_t>(expected, 8));
     EXPECT_EQ(tests::to_host<uint32_t>(side, bytes / 4),
               tests::to_host<uint32_t>(expected_side, bytes / 4));
+    expect_clean();
+  }
+  void expect_clean() const {
     for (const DeviceBuffer* zeros : {&exchange_, &scratch_, &workspace_}) {
       const size_t count = zeros == &exchange_    ? static_cast<size_t>(screen_.num_shares) * 4
-                           : zeros == &workspace_ ? 32  // lower bounds
+                           : zeros == &workspace_ ? 4 * kMostRows  // lower bounds
                                                   : zeros->size_bytes();
       EXPECT_EQ(tests::to_host<uint8_t>(*zeros, count), std::vector<uint8_t>(count));
     }
   }
-  DeviceBuffer operand_of(const std::vector<BFloat16>& x) const {
-    DeviceBuffer operand = tests::poisoned(16 * static_cast<size_t>(in()));
+  DeviceBuffer operand_of(const std::vector<BFloat16>& x, int num_tiles) const {
+    DeviceBuffer operand = tests::poisoned(16 * static_cast<size_t>(in() * num_tiles));
     const auto rows = tests::to_device(x);
-    ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), 8, in(), 0.0F, operand.data(), 1);
+    ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), 8 * num_tiles, in(), 0.0F, operand.data(),
+                               num_tiles);
     tests::synchronize();
     return operand;
   }
+  // Eight rows, of which the first `num_rows` count; and tiles of them among others.
   void expect_same_for(const std::vector<BFloat16>& x, int num_rows) {
-    const auto operand = operand_of(x);
+    const auto operand = operand_of(x, 1);
     expect_same(static_cast<const void*>(operand.data()), num_rows);
+    for (const int num_tiles : {2, 4}) {
+      std::vector<BFloat16> more;
+      for (int tile = 0; tile < num_tiles; ++tile) {
+        const auto others = random_rows(static_cast<uint32_t>(100 + tile));
+        const auto& rows = tile % 3 == 1 ? x : others;
+        more.insert(more.end(), rows.begin(), rows.end());
+      }
+      expect_same_rows(more, 8 * num_tiles - (8 - num_rows), num_tiles);
+    }
+  }
+  void expect_same_rows(const std::vector<BFloat16>& x, int num_rows, int num_tiles) {
+    SCOPED_TRACE("rows " + std::to_string(num_rows));
+    const auto count = static_cast<size_t>(num_rows);
+    const auto operand = operand_of(x, num_tiles);
+    const auto tokens = tests::poisoned(4 * kMostRows);
+    const auto expected = tests::poisoned(4 * kMostRows);
+    const auto partials = tests::poisoned(static_cast<size_t>(head_.partial_bytes(8 * num_tiles)));
+    const HeadScreen screen{&screen_, scales_.as<float>(), errors_.as<float>(), workspace_.data()};
+    for (int i = 0; i < 2; ++i)
+      screened_rows({}, head_, screen, operand.data(), num_tiles, partials.as<float>(),
+                    argmax(num_rows, tokens));
+    product({}, head_, operand.data(), num_tiles, partials.as<float>());
+    HeadArgmax job = argmax(num_rows, expected);
+    job.logits.sums = head_.partials(partials.as<float>(), 8 * num_tiles);
+    argmax_rows({}, job.logits, job.scratch, job.tokens);
+    tests::synchronize();
+    EXPECT_EQ(tests::to_host<int32_t>(tokens, count), tests::to_host<int32_t>(expected, count));
+    expect_clean();
   }
   static std::vector<BFloat16> random_rows(uint32_t seed) {
     return tests::random_bf16(8 * static_cast<size_t>(in()), seed);
@@ -289,6 +323,9 @@ TEST(ScreenedHeadShapes, ThatDoNotFit) {
   EXPECT_TRUE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 256), {}, logits));
   EXPECT_FALSE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 512), {}, logits));
   EXPECT_FALSE(takes_screened_head(head, make(PackedType::kFp8Weights, 20000, 256), {}, logits));
+  EXPECT_TRUE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 256), 4));
+  EXPECT_FALSE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 256), 8));
+  EXPECT_FALSE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 512), 2));
   logits.num_rows = 9;
   EXPECT_FALSE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 256), {}, logits));
 }

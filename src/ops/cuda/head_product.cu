@@ -537,8 +537,6 @@ void check_rows(const NormedRows& rows, const PackedLinear& head, const HeadArgm
   TANDEM_GPU_CHECK((head.type == PackedType::kFp8) == (rows.input_scale > 0.0F));
 }
 
-constexpr size_t kScreenHeaderBytes = 128;
-
 // Uncapped: the order of logits before the cap is the order after it, but for those it makes equal.
 Job screen_job(const PackedLinear& head, const HeadScreen& screen, const SideProduct& side,
                const HeadArgmax& argmax) {
@@ -588,24 +586,6 @@ void head_product(const Stream& stream, const PackedLinear& head, const SideProd
   launch_for_type<true>(stream, head, job);
 }
 
-ScreenPlaces screen_places(const HeadScreen& screen) {
-  auto* const base = static_cast<uint8_t*>(screen.workspace);
-  const PackedLinear& weight = *screen.weight;
-  ScreenPlaces places;
-  places.lower = reinterpret_cast<uint32_t*>(base);
-  places.lengths = reinterpret_cast<float*>(base + 32);
-  places.operand = base + kScreenHeaderBytes;
-  places.logits = reinterpret_cast<float*>(places.operand + row_bytes(weight));
-  places.columns = weight.num_sets * kSetColumns;
-  places.errors = screen.errors;
-  return places;
-}
-
-size_t screen_workspace_bytes(const PackedLinear& screen) {
-  return kScreenHeaderBytes + static_cast<size_t>(row_bytes(screen)) +
-         size_t{8} * kSetColumns * sizeof(float) * static_cast<size_t>(screen.num_sets);
-}
-
 bool takes_screened_head(const PackedLinear& head, const PackedLinear& screen,
                          const SideProduct& side, const HeadLogits& logits) {
   const bool same_shape = screen.out_features == head.out_features &&
@@ -620,7 +600,7 @@ void screened_head(const Stream& stream, const PackedLinear& head, const HeadScr
   Job job = screen_job(head, screen, side, argmax);
   job.operand = static_cast<const uint8_t*>(operand);
   launch_for_type<false>(stream, *screen.weight, job);
-  confirm_screened(stream, head, job.screen, operand, argmax);
+  confirm_screened(stream, head, job.screen, operand, 1, argmax);
 }
 
 void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
@@ -629,7 +609,7 @@ void screened_head(const Stream& stream, const PackedLinear& head, const HeadScr
   Job job = screen_job(head, screen, side, argmax);
   job.normed = rows;
   launch_for_type<true>(stream, *screen.weight, job);
-  confirm_screened(stream, head, job.screen, job.screen.operand, argmax);
+  confirm_screened(stream, head, job.screen, job.screen.operand, 1, argmax);
 }
 
 }  // namespace tandem::ops::cuda

@@ -26,10 +26,19 @@ size_t screen_workspace_bytes(const PackedLinear& screen);
 bool takes_screened_head(const PackedLinear& head, const PackedLinear& screen,
                          const SideProduct& side, const HeadLogits& logits);
 
-// As head_product(), in two kernels. argmax.exchange: head_exchange_bytes(screen).
+// Up to eight rows, as head_product(), in two kernels. argmax.exchange:
+// head_exchange_bytes(screen).
 void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
                    const SideProduct& side, const void* operand, const HeadArgmax& argmax);
 void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
                    const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax);
+
+// The same for more rows, as product() and argmax_rows(), in three kernels. operand: num_tiles
+// tiles of 8 rows, 2 or 4: of 64 rows, arithmetic and what is confirmed take as long as the bytes
+// that are spared. partials: screen.weight->partial_bytes(8 * num_tiles).
+inline constexpr int kMaxScreenedTiles = 4;
+bool takes_screened_rows(const PackedLinear& head, const PackedLinear& screen, int num_tiles);
+void screened_rows(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                   const void* operand, int num_tiles, float* partials, const HeadArgmax& argmax);
 
 }  // namespace tandem::ops::cuda

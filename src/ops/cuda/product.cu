@@ -376,14 +376,14 @@ template <PackedType kType, bool kGelu>
 void launch_for_length(const Stream& stream, const PackedLinear& weight, int num_tiles,
                        const Job& job) {
   static const bool small_card = max_shared_bytes() < ring_bytes(RingLength::kLong);
-  // Weights of E4M3 with rows of BF16 are heads: their shares are long.
-  const bool is_long =
-      kType == PackedType::kFp8Weights || weight.size_bytes() / weight.num_shares >= kLongShare;
+  // Weights of 8 bits with rows of BF16 are heads: their shares are long.
+  constexpr bool kIsHead = kType == PackedType::kFp8Weights || kType == PackedType::kIntegers;
+  const bool is_long = kIsHead || weight.size_bytes() / weight.num_shares >= kLongShare;
   if (small_card)
     launch_for_tiles<kType, kGelu, RingLength::kSmallCard>(stream, weight, num_tiles, job);
   else if (is_long)
     launch_for_tiles<kType, kGelu, RingLength::kLong>(stream, weight, num_tiles, job);
-  else if constexpr (kType != PackedType::kFp8Weights)
+  else if constexpr (!kIsHead)
     launch_for_tiles<kType, kGelu, RingLength::kShort>(stream, weight, num_tiles, job);
 }
 
@@ -400,9 +400,11 @@ void launch_for_weight(const Stream& stream, const PackedLinear& weight, int num
         return launch_for_length<PackedType::kFp8Weights, false>(stream, weight, num_tiles, job);
       break;
     case PackedType::kIntegers:
+      if constexpr (!kGelu)
+        return launch_for_length<PackedType::kIntegers, false>(stream, weight, num_tiles, job);
       break;
   }
-  check_condition(false, "FP8 or BF16, or E4M3 weights of a head");
+  check_condition(false, "a gated weight of FP8 or BF16");
 }
 
 }  // namespace
