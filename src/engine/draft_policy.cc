@@ -1,7 +1,6 @@
 #include "engine/draft_policy.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "gpu/step_plan.h"
 
@@ -44,6 +43,7 @@ struct Increment {
 std::vector<Increment> increments(std::span<const double> prior,
                                   std::span<const DraftCandidate> candidates) {
   std::vector<Increment> list;
+  list.reserve(candidates.size() * static_cast<size_t>(kMostDrafts));
   for (size_t i = 0; i < candidates.size(); ++i) {
     double gain = 1;
     for (int place = 0; place < candidates[i].max_draft_tokens; ++place) {
@@ -56,15 +56,6 @@ std::vector<Increment> increments(std::span<const double> prior,
     return a.gain != b.gain ? a.gain > b.gain : a.place < b.place;
   });
   return list;
-}
-
-// Seconds of a step with first .. first + count - 1 rows; 0: nothing is known.
-std::vector<double> seconds_of(const StepTimes& times, size_t first, size_t count) {
-  std::vector<double> seconds;
-  seconds.reserve(count);
-  for (size_t i = first; i < first + count; ++i)
-    seconds.push_back(times.at(static_cast<int64_t>(i)).value_or(0));
-  return seconds;
 }
 
 }  // namespace
@@ -114,6 +105,19 @@ std::optional<double> StepTimes::at(int64_t num_rows) const {
   return base + std::max(slope, 0.0) * extra;
 }
 
+std::vector<double> StepTimes::from(size_t first, size_t count) const {
+  std::vector<double> seconds;
+  seconds.reserve(count);
+  int64_t last_bucket = -1;
+  for (size_t i = first; i < first + count; ++i) {
+    const auto num_rows = static_cast<int64_t>(i);
+    const int64_t bucket = pass_rows_ > 0 ? bucket_of(num_rows) : num_rows;
+    seconds.push_back(bucket == last_bucket ? seconds.back() : at(num_rows).value_or(0));
+    last_bucket = bucket;
+  }
+  return seconds;
+}
+
 void AcceptanceEstimate::add_round(int num_drafted, int num_accepted, double decay) {
   ++num_rounds;
   const int num_tried = std::min(num_drafted, num_accepted + 1);
@@ -137,8 +141,8 @@ std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& dra
     return same_for_all(candidates, kUnknownTimeDrafts);
   const std::vector<Increment> list = increments(prior, candidates);
   // Looked up once: this stands between two steps of the device.
-  const std::vector<double> verify_seconds = seconds_of(verify, num_rows, list.size() + 1);
-  const std::vector<double> draft_seconds = seconds_of(draft, 1, num_rows);
+  const std::vector<double> verify_seconds = verify.from(num_rows, list.size() + 1);
+  const std::vector<double> draft_seconds = draft.from(1, num_rows);
   double best_rate = static_cast<double>(num_rows) / verify_seconds.front();
   size_t best_length = 0;  // of the list, of which places below best_depth count
   int best_depth = 0;
@@ -148,15 +152,17 @@ std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& dra
   for (int depth = 1; depth <= most; ++depth) {
     std::array<size_t, kMostDrafts> at_place{};  // candidates that draft so far
     std::array<double, kMostDrafts> drafting{};  // seconds
+    double all_drafting = 0;
     auto num_tokens = static_cast<double>(num_rows);
     size_t num_added = 0;
     for (size_t i = 0; i < list.size(); ++i) {
       if (list[i].place >= depth) continue;
       num_tokens += list[i].gain;
       const auto place = static_cast<size_t>(list[i].place);
-      drafting[place] = draft_seconds[at_place[place]++];
-      const double rate = num_tokens / (verify_seconds[++num_added] +
-                                        std::accumulate(drafting.begin(), drafting.end(), 0.0));
+      const double longer = draft_seconds[at_place[place]++];
+      all_drafting += longer - drafting[place];
+      drafting[place] = longer;
+      const double rate = num_tokens / (verify_seconds[++num_added] + all_drafting);
       if (rate <= best_rate) continue;
       best_rate = rate;
       best_length = i + 1;

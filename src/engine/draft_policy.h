@@ -26,6 +26,8 @@ class StepTimes {
   void add(speculation::StepTime time);
   // On the line between the measured row counts around it. Nothing before the first measurement.
   std::optional<double> at(int64_t num_rows) const;
+  // Of first .. first + count - 1 rows; 0: nothing is known.
+  std::vector<double> from(size_t first, size_t count) const;
 
  private:
   static constexpr size_t kKept = 8;

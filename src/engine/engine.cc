@@ -81,6 +81,7 @@ std::optional<TokenEvent> Engine::cancel(uint64_t id) {
 std::vector<TokenEvent> Engine::step() {
   std::vector<TokenEvent> events;
   if (!has_work()) return events;
+  events.reserve(running_.size());
   const StepPlan plan = this->plan();
   TANDEM_CHECK_GT(plan.num_rows, 0);
   preempt(plan);
@@ -147,6 +148,7 @@ void Engine::preempt(const StepPlan& plan) {
 // Gives every planned sequence its places; after this the step cannot fail for lack of them.
 std::vector<Sequence*> Engine::reserve(const StepPlan& plan) {
   std::vector<Sequence*> scheduled;
+  scheduled.reserve(plan.sequences.size());
   for (const PlannedSequence& planned : plan.sequences) {
     Sequence& sequence = *sequences_.at(planned.id);
     if (planned.admitted) admit(sequence);
@@ -181,6 +183,7 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
   ring_table_.assign(scheduled.size() * ring_width, kNoBlock);
   page_table_.assign(scheduled.size() * page_width, kNoBlock);
   speculation::SpecBatch batch;
+  batch.sequences.reserve(scheduled.size());
   for (size_t i = 0; i < scheduled.size(); ++i) {
     Sequence& sequence = *scheduled[i];
     const PlannedSequence& planned = plan.sequences[i];

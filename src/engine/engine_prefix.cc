@@ -30,6 +30,7 @@ SequenceView view_of(const Sequence& sequence) {
 
 std::vector<SequenceView> Engine::view_running() {
   std::vector<SequenceView> views;
+  views.reserve(running_.size());
   ++num_visits_;
   for (const Sequence* sequence : running_) {
     views.push_back(view_of(*sequence));

@@ -12,7 +12,7 @@ class Packer {
 
   // Begins a new pass unless `num_rows` more rows fit.
   void reserve(int64_t num_rows) {
-    if (free_rows() < num_rows) layout_.passes.emplace_back();
+    if (free_rows() < num_rows) begin_pass();
   }
   // Rows of one sequence from `position` on, with these tokens and then `num_drafts` unknown ones.
   // Returns the index of the last known row.
@@ -24,7 +24,7 @@ class Packer {
     int64_t in_pass = 0;
     for (int64_t i = 0; i < count; ++i) {
       if (free_rows() == 0 || in_pass == ring_slack_) {
-        layout_.passes.emplace_back();
+        begin_pass();
         in_pass = 0;
       }
       PlannedPass& pass = layout_.passes.back();
@@ -44,6 +44,12 @@ class Packer {
   }
 
  private:
+  // One allocation, not one for every doubling: this stands between two steps of the device.
+  void begin_pass() {
+    layout_.passes.emplace_back();
+    layout_.passes.back().rows.reserve(static_cast<size_t>(kPassRows));
+    layout_.passes.back().tiles.reserve(static_cast<size_t>(kPassRows));
+  }
   int64_t free_rows() const {
     return layout_.passes.empty() || layout_.passes.back().wide >= 0
                ? 0
@@ -148,6 +154,7 @@ StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, in
   WidePacker wide(layout, wide_rows);
   for (size_t i = 0; i < batch.sequences.size(); ++i) wide.add(i, batch.sequences[i]);
   Packer packer(layout, ring_slack);
+  layout.entries.reserve(batch.sequences.size());
   std::vector<size_t> order(batch.sequences.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   // Rounds before chunks, and of these the drafting ones first.
