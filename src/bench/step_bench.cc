@@ -137,9 +137,9 @@ struct Lines {
       : rounds(static_cast<size_t>(setup.num_draft_tokens) + 1) {
     for (int rows = 1; rows <= setup.max_rows; ++rows)
       verify.push_back(
-          {bytes.verify(), [&model, rows](const Timing& t) { return model.verify(t, rows); }});
+          {bytes.verify(rows), [&model, rows](const Timing& t) { return model.verify(t, rows); }});
     if (bytes.draft > 0)
-      draft = Line{bytes.draft, [&model](const Timing& t) { return model.draft(t); }};
+      draft = Line{bytes.draft_step(), [&model](const Timing& t) { return model.draft(t); }};
     for (int k = 0; k <= setup.num_draft_tokens; ++k) {
       RoundLine& round = rounds[static_cast<size_t>(k)];
       round.line = {bytes.round(1, k), [&model, &round, k](const Timing& t) {
@@ -174,6 +174,9 @@ ordered_json run_step_bench(const std::function<double()>& read_bandwidth, StepM
                            {"target_head", bytes.target_head},
                            {"target_kv", bytes.target_kv},
                            {"draft_step", bytes.draft}}}};
+  if (bytes.target_spared > 0)
+    result["bytes"].update({{"target_spared_by_screen", bytes.target_spared},
+                            {"draft_spared_by_screen", bytes.draft_spared}});
   if (setup.synthetic) result["acceptance"] = "synthetic";
   result["turns"] = options.turns;
   Lines lines(model, bytes, setup);

@@ -20,9 +20,14 @@ int64_t body_bytes(const io::Checkpoint& checkpoint) {
   return bytes;
 }
 
-int64_t head_bytes(const io::Checkpoint& checkpoint) {
+core::TensorView head_of(const io::Checkpoint& checkpoint) {
   const auto head = checkpoint.find("lm_head.weight");
-  return size_of(head ? *head : checkpoint.tensor("embed_tokens.weight"));
+  return head ? *head : checkpoint.tensor("embed_tokens.weight");
+}
+
+// A head of BF16 less its codes of 8 bits, and the scale and the bound of each token.
+int64_t spared_by_screen(const core::TensorView& head) {
+  return size_of(head) - head.shape[0] * (head.shape[1] + 8);
 }
 
 int64_t kv_bytes(const io::TextConfig& text, const io::LayerConfig& layer, int64_t context,
@@ -39,15 +44,16 @@ StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dt
   const io::Checkpoint& target = *pair.target_checkpoint;
   StepBytes bytes;
   bytes.target_body = body_bytes(target);
-  bytes.target_head = head_bytes(target);
+  bytes.target_head = size_of(head_of(target));
+  if (pair.screens_heads) bytes.target_spared = spared_by_screen(head_of(target));
   for (const io::LayerConfig& layer : target.config().text.layers)
     bytes.target_kv += kv_bytes(target.config().text, layer, context, kv_dtype);
   if (pair.assistant_checkpoint == nullptr) return bytes;
   const io::Checkpoint& assistant = *pair.assistant_checkpoint;
-  const auto head = assistant.find("lm_head.weight");
-  bytes.draft = body_bytes(assistant) +
-                model::draft_head_bytes(head ? *head : assistant.tensor("embed_tokens.weight"),
-                                        pair.draft_head);
+  const core::TensorView head = head_of(assistant);
+  bytes.draft = body_bytes(assistant) + model::draft_head_bytes(head, pair.draft_head);
+  if (pair.screens_heads && pair.draft_head == model::DraftHeadFormat::kCheckpoint)
+    bytes.draft_spared = spared_by_screen(head);
   for (const int64_t layer : io::shared_kv_layers(target.config(), assistant.config()))
     bytes.draft_kv +=
         kv_bytes(target.config().text, target.config().text.layers[static_cast<size_t>(layer)],

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bench/device.h"
+#include "gpu/step_plan.h"
 #include "model/pair.h"
 #include "speculation/acceptance.h"
 
@@ -59,12 +60,23 @@ struct StepBytes {
   int64_t target_kv = 0;  // keys and values that `context` tokens have
   int64_t draft = 0;      // one draft step: projections, head, and the KV layers it sees
   int64_t draft_kv = 0;   // those layers alone
+  // What screens of the heads spare a pass, and a draft step, of at most gpu::kMaxScreenedRows.
+  int64_t target_spared = 0;
+  int64_t draft_spared = 0;
 
-  int64_t verify() const { return target_body + target_head + target_kv; }
+  int64_t verify(int64_t rows = 1) const {
+    return target_body + target_head + target_kv - spared(target_spared, rows);
+  }
+  int64_t draft_step(int64_t rows = 1) const { return draft - spared(draft_spared, rows); }
   // A round of `num_sequences`: drafts, and the verify pass.
   int64_t round(int64_t num_sequences, int num_draft_tokens) const {
-    return verify() + (num_sequences - 1) * target_kv +
-           num_draft_tokens * (draft + (num_sequences - 1) * draft_kv);
+    return verify(num_sequences * (num_draft_tokens + 1)) + (num_sequences - 1) * target_kv +
+           num_draft_tokens * (draft_step(num_sequences) + (num_sequences - 1) * draft_kv);
+  }
+
+ private:
+  static int64_t spared(int64_t bytes, int64_t rows) {
+    return rows <= gpu::kMaxScreenedRows ? bytes : 0;
   }
 };
 StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dtype);

@@ -138,7 +138,7 @@ void add_step_flags(CLI::App& command, Flags& flags) {
           "on a GPU, rounds of several sequences as well: sequences x tokens, 8x2048,32x2048")
       ->delimiter(',');
   command.add_flag("--loads-on-device-clock", flags.device_clock,
-                   "the device's time alone for --loads: no prompts are read");
+                   "the device's time alone for --loads: no rounds of the engine");
   command.add_option("--min-calls", options.timing.min_calls, "calls that are timed, at least")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -77,6 +77,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
   on_host.model.draft_head = model::DraftHeadFormat::kCheckpoint;
   TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(on_host));
   pair.draft_head = options.pair.model.draft_head;
+  pair.screens_heads = options.screens_heads;
   RuntimeOptions sized = options;
   TANDEM_ASSIGN_OR_RETURN(sized.kv_bytes, kv_budget(options, pair, info));
   TANDEM_ASSIGN_OR_RETURN(const KvPlan plan, make_plan(sized, config.text, kv_dtype, ring_len));

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/bf16.h"
+#include "gpu/step_plan.h"
 #include "ops/cuda/attention.h"
 #include "ops/cuda/gelu_product.h"
 
@@ -99,6 +100,7 @@ void choose_tokens(const Stream& stream, const Projection& head,
   }
   if (side.weight != nullptr)
     ops::cuda::product(stream, *side.weight, workspace.operand.data(), num_rows / 8, side.partials);
+  static_assert(kMaxScreenedRows == 8 * ops::cuda::kMaxScreenedTiles);
   if (screen && ops::cuda::takes_screened_rows(head.weight, screen->weight, num_rows / 8)) {
     ops::cuda::screened_rows(stream, head.weight, screen->view(), workspace.operand.data(),
                              num_rows / 8, workspace.partials.as<float>(), argmax);

@@ -32,7 +32,8 @@ struct Pair {
   std::unique_ptr<AssistantModel> assistant;  // null without one
   // Of whoever runs the pair; `assistant` has it unless a device has a head of its own.
   DraftHeadFormat draft_head = DraftHeadFormat::kCheckpoint;
-  int64_t copied_bytes = 0;  // what copy_weights took
+  bool screens_heads = false;  // on a GPU, greedy tokens through 8-bit copies of BF16 heads
+  int64_t copied_bytes = 0;    // what copy_weights took
 };
 
 // Refuses, before any weight is read: an assistant given as target, a target given as assistant,

@@ -70,8 +70,11 @@ base::Result<ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models
   for (const GpuModel& model : models) {
     for (const LinearShape& shape : model.shapes) {
       if (!wanted(shape.name, options.only)) continue;
-      for (ordered_json& one : bench_product(facts, shape, *packed_type(shape), options.rows))
-        result["ops"].push_back(std::move(one));
+      const ordered_json lines = bench_product(facts, shape, *packed_type(shape), options.rows);
+      result["ops"].insert(result["ops"].end(), lines.begin(), lines.end());
+      if (shape.name.ends_with("head") && *packed_type(shape) == ops::cuda::PackedType::kBF16)
+        for (ordered_json& one : bench_screened_head(facts, shape, lines))
+          result["ops"].push_back(std::move(one));
       const bool in_prompts = ops::cuda::has_warpgroup_products() &&
                               model.config.kind == io::ModelKind::kTarget &&
                               *packed_type(shape) == ops::cuda::PackedType::kFp8;

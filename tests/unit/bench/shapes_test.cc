@@ -81,6 +81,23 @@ TEST(StepBytesTest, CountWhatOnePassReads) {
   EXPECT_EQ(bytes.target_kv, 2 * 2 * (2 * 8 * 2 * 16 + 100 * 1 * 32));
   EXPECT_EQ(bytes.target_head, 97 * 64 * 2);
   EXPECT_GT(bytes.draft, 0);
+  EXPECT_EQ(bytes.verify(), bytes.target_body + bytes.target_head + bytes.target_kv);
+}
+
+TEST(StepBytesTest, ScreensSparePassesOfFewRows) {
+  const TempFolder folder;
+  const auto tiny = test_support::write_tiny_pair(folder.path(), {.layers = "ssf"});
+  model::Pair pair = load(tiny);
+  const StepBytes whole = step_bytes(pair, 100, core::DType::kBF16);
+  pair.screens_heads = true;
+  const StepBytes screened = step_bytes(pair, 100, core::DType::kBF16);
+  // Of 64 inputs of BF16, 64 bytes and two floats are left of a token.
+  EXPECT_EQ(whole.verify(32) - screened.verify(32), 97 * (2 * 64 - 64 - 8));
+  EXPECT_EQ(whole.verify(33), screened.verify(33));
+  EXPECT_LT(screened.draft_step(32), whole.draft_step(32));
+  EXPECT_EQ(screened.draft_step(33), whole.draft_step(33));
+  EXPECT_EQ(whole.round(1, 4) - screened.round(1, 4),
+            whole.verify() - screened.verify() + 4 * (whole.draft_step() - screened.draft_step()));
 }
 
 TEST(OpsBenchTest, EveryFormatRunsAndIsCounted) {

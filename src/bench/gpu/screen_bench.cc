@@ -1,0 +1,118 @@
+// Heads through their screens (ops/cuda/head_screen.h): greedy tokens of the head for the bytes of
+// its 8-bit copy.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "bench/gpu/graph_timer.h"
+#include "bench/gpu/product_bench.h"
+#include "ops/cuda/head_screen.h"
+
+namespace tandem::bench {
+namespace {
+
+using nlohmann::ordered_json;
+using ops::cuda::DeviceBuffer;
+using ops::cuda::HeadArgmax;
+using ops::cuda::PackedLinear;
+using ops::cuda::PackedType;
+using ops::cuda::Stream;
+
+constexpr int kMostRows = 8 * ops::cuda::kMaxScreenedTiles;
+constexpr int kLaunches = 4;
+
+DeviceBuffer zeros(size_t size_bytes) {
+  DeviceBuffer buffer(size_bytes);
+  TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0, size_bytes));
+  return buffer;
+}
+
+// A head of random weights and its screen.
+struct ScreenedHead {
+  PackedLinear head, screen;
+  DeviceBuffer scales, errors, workspace, exchange, scratch, tokens, partials, operand;
+
+  ScreenedHead(int out, int in, int num_multiprocessors)
+      : head(make_packed_linear(PackedType::kBF16, out, in, num_multiprocessors)),
+        screen(make_packed_linear(PackedType::kIntegers, out, in, num_multiprocessors)),
+        scales(zeros(sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(head.num_sets))),
+        errors(zeros(scales.size_bytes())),
+        workspace(zeros(ops::cuda::screen_workspace_bytes(screen))),
+        exchange(zeros(ops::cuda::head_exchange_bytes(screen))),
+        scratch(zeros(ops::cuda::argmax_scratch_bytes(kMostRows))),
+        tokens(sizeof(int32_t) * kMostRows),
+        partials(static_cast<size_t>(screen.partial_bytes(kMostRows))),
+        operand(size_t{2} * kMostRows * static_cast<size_t>(in)) {
+    // Random values are as good as rows as they are packed.
+    const PackedLinear rows = make_packed_linear(PackedType::kBF16, out, in, num_multiprocessors);
+    const PackedLinear x = make_packed_linear(PackedType::kBF16, 128, in, num_multiprocessors);
+    const DeviceBuffer codes(static_cast<size_t>(screen.size_bytes()));
+    fill_random({}, rows, 1);
+    fill_random({}, x, 2);
+    ops::cuda::round_to_integers({}, rows.data.data(), out, in, codes.as<uint8_t>(),
+                                 scales.as<float>(), errors.as<float>());
+    pack_rows({}, head, rows.data.data(), 0, out);
+    pack_rows({}, screen, codes.data(), 0, out);
+    TANDEM_CUDA_CHECK(
+        cudaMemcpy(operand.data(), x.data.data(), operand.size_bytes(), cudaMemcpyDeviceToDevice));
+    TANDEM_CUDA_CHECK(cudaDeviceSynchronize());
+  }
+
+  void choose(const Stream& stream, int rows, int num_tiles) const {
+    HeadArgmax argmax;
+    argmax.logits.num_rows = rows;
+    argmax.logits.vocab_size = head.out_features;
+    argmax.logits.cap = 0.5F;  // the largest of these logits are near 0.15
+    argmax.scratch = scratch.data();
+    argmax.tokens = tokens.as<int32_t>();
+    argmax.exchange = exchange.data();
+    const ops::cuda::HeadScreen view{&screen, scales.as<float>(), errors.as<float>(),
+                                     workspace.data()};
+    if (rows <= ops::cuda::kMaxHeadRows)
+      screened_head(stream, head, view, {}, operand.data(), argmax);
+    else
+      screened_rows(stream, head, view, operand.data(), num_tiles, partials.as<float>(), argmax);
+  }
+};
+
+}  // namespace
+
+ordered_json bench_screened_head(const GpuFacts& facts, const LinearShape& shape,
+                                 const ordered_json& head_lines) {
+  auto results = ordered_json::array();
+  const ScreenedHead head(static_cast<int>(shape.out()), static_cast<int>(shape.in),
+                          facts.num_multiprocessors);
+  if (!takes_screened_rows(head.head, head.screen, 1)) return results;
+  const auto bytes = static_cast<double>(head.screen.size_bytes());
+  // The first runs after weights were made are slower by a fifth.
+  (void)time_graph([&](const Stream& stream) { head.choose(stream, 1, 1); }, false);
+  for (const ordered_json& line : head_lines) {
+    const auto rows = line["rows"].get<int>();
+    if (rows > kMostRows) continue;
+    int num_tiles = 1;
+    while (num_tiles * 8 < rows) num_tiles *= 2;
+    const auto time = [&](bool dependent) {
+      return time_graph(
+                 [&](const Stream& stream) {
+                   for (int i = 0; i < kLaunches; ++i) head.choose(stream, rows, num_tiles);
+                 },
+                 dependent) /
+             kLaunches;
+    };
+    const double us = time(false);
+    ordered_json one = {{"name", shape.name + " screened"},
+                        {"in", shape.in},
+                        {"out", shape.out()},
+                        {"format", "8 bits"},
+                        {"rows", rows},
+                        {"us", us},
+                        {"us_dependent", time(true)},
+                        {"with_argmax", true},
+                        {"gb_per_s", bytes / us * 1e-3},
+                        {"share_of_read", bytes / us * 1e6 / facts.read_bandwidth}};
+    if (line.contains("cublaslt_us")) add_peer(one, line["cublaslt_us"].get<double>());
+    results.push_back(std::move(one));
+  }
+  return results;
+}
+
+}  // namespace tandem::bench
