@@ -181,12 +181,22 @@ unsigned blocks_for(int64_t items) {
   return static_cast<unsigned>((items + kThreads - 1) / kThreads);
 }
 
+// Fewer shares, each of whole parts of one set, if none is larger than the largest of `most`: no
+// thread block starts a set anew, and sums have fewer pieces.
+int whole_parts(const PackedLinear& weight, int most) {
+  const int parts = most / weight.num_sets;  // of a set
+  if (parts == 0) return most;
+  const int64_t largest = (weight.total_blocks() + most - 1) / most;
+  return (weight.set_blocks + parts - 1) / parts <= largest ? parts * weight.num_sets : most;
+}
+
 void finish_linear(PackedLinear& weight, int most_shares) {
   TANDEM_GPU_CHECK(weight.num_sets > 0 && weight.in_features > 0 && weight.in_features % 32 == 0);
   weight.set_blocks = weight.in_features / 32;
   const int in_few_pieces = kFewPieces * weight.num_sets;
   if (in_few_pieces < most_shares && weight.size_bytes() / in_few_pieces <= kMostShareBytes)
     most_shares = in_few_pieces;
+  most_shares = whole_parts(weight, most_shares);
   weight.num_shares = static_cast<int>(
       std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, most_shares));
   TANDEM_GPU_CHECK(weight.total_blocks() * (weight.num_shares + 1) < (int64_t{1} << 32));

@@ -1,6 +1,7 @@
 #include "ops/cuda/row_product.h"
 
 #include <algorithm>
+#include <cstddef>
 
 #include "ops/cuda/few_rows.cuh"
 #include "ops/cuda/launch.cuh"
@@ -18,12 +19,14 @@ constexpr int all_threads(bool copy_warp) {
 constexpr int kRunBytes = 16 * 1024;
 constexpr int kMaxRuns = 14;
 struct Small {
-  float joining[2][8][64];
-  float parts[2 * kFewWarps];
   uint64_t full[kMaxRuns];
   uint64_t rows_full;
+  float parts[2 * kFewWarps];
+  float joining[2][8][64];  // of gate and up: not there in other products
 };
-constexpr int kSmallBytes = sizeof(Small);
+constexpr int small_bytes(bool joins) {
+  return static_cast<int>(joins ? sizeof(Small) : offsetof(Small, joining));
+}
 constexpr int kMostShared = 224 * 1024;  // or what the card has
 static_assert(kFewRows <= 8);
 
@@ -278,7 +281,7 @@ int share_blocks(const PackedLinear& weight) {
 int shared_bytes(const PackedLinear& weight, int row_blocks) {
   const int row_bytes = weight.type == PackedType::kFp8 ? 256 : 512;
   return share_blocks(weight) * static_cast<int>(weight.block_bytes()) + row_blocks * row_bytes +
-         kSmallBytes;
+         small_bytes(weight.gated);
 }
 
 template <bool kFp8, Source kSource, bool kJoined, bool kCopyWarp>
