@@ -148,6 +148,7 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
     out.num_drafted = round.num_drafted;
     out.num_accepted = round.num_accepted;
     out.failed = round.failed != 0;
+    out.tokens.reserve(static_cast<size_t>(round.num_tokens));
     for (int t = 0; t < round.num_tokens; ++t) {
       sampling::TokenChoice choice;
       choice.token = round.tokens[t];
