@@ -158,7 +158,8 @@ class AttentionQueries : public testing::TestWithParam<Case> {
     int zeros = 0;  // of the last row
     for (int i = 1; i <= columns_of(heads()); ++i) zeros += (*(want.end() - i) & 0x7f) == 0 ? 1 : 0;
     EXPECT_LT(zeros, columns_of(heads()) / 4) << "nothing to compare";
-    for (const bool makes : {false, true})
+    const int group = heads().num_heads / heads().num_kv_heads;
+    for (const bool makes : {false, cuda::attention_makes_queries(heads().head_dim, group)})
       for (const bool early : {false, true})
         for (const bool one_tile : {false, true})
           for (const bool dependent : {false, true})
@@ -173,13 +174,14 @@ class AttentionQueries : public testing::TestWithParam<Case> {
   }
 };
 
-// Groups of 1 to 8 heads, pieces of sums from one to eight, heads that are narrower than a warp or
-// end within a set of the product.
+// Groups of 1 to 8 heads, and larger ones, of which two thread blocks take halves; pieces of sums
+// from one to eight; heads that are narrower than a warp or end within a set of the product.
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionQueries,
                          testing::Values(Case{{4, 4, 32}, 4, 1}, Case{{6, 2, 64}, 32, 20},
                                          Case{{5, 1, 128}, 32, 17}, Case{{16, 8, 256}, 32, 132},
                                          Case{{16, 8, 256}, 32, 128}, Case{{8, 2, 256}, 32, 128},
-                                         Case{{8, 1, 256}, 64, 132}),
+                                         Case{{8, 1, 256}, 64, 132}, Case{{16, 1, 512}, 32, 128},
+                                         Case{{24, 2, 512}, 32, 132}, Case{{3, 1, 512}, 32, 40}),
                          name_of);
 
 TEST_P(AttentionQueries, OfOneRow) {

@@ -45,7 +45,7 @@ struct Lane {
 
 // The pairs of an item's rows; no thread needs those before any more.
 template <typename P, int kPairs>
-__device__ void set_pairs(const Job& job, const Entry& entry, int kv_head,
+__device__ void set_pairs(const Job& job, const Entry& entry, int group,
                           typename P::Control& control) {
   const int pair = static_cast<int>(threadIdx.x);
   if (pair < kPairs) {
@@ -53,7 +53,7 @@ __device__ void set_pairs(const Job& job, const Entry& entry, int kv_head,
     if (pair < entry.num_rows * job.group) {
       const auto entry_row = static_cast<int>(job.by_group.quotient(static_cast<unsigned>(pair)));
       const int row = entry.first_row + entry_row;
-      const int head = kv_head * job.group + pair - entry_row * job.group;
+      const int head = group * job.group + pair - entry_row * job.group;
       info.index = row * job.attention.num_heads + head;
       info.slot = info.index * job.attention.max_segments;
       info.last_key = control.list.last_keys[row];
@@ -536,11 +536,11 @@ __device__ void attend(const Job& job, const Item& item, bool is_new, bool waits
   const Lane lane;
   if (is_new) {
     ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more
-    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.kv_head, control);
+    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.group, control);
     if (waits) {
       FreshKeys<P> fresh(job, control.list, item);
       wait_for_previous();
-      fresh.load(job, item.kv_head);
+      fresh.load(job, kv_head_of(job, item));
       load_queries<P, kDim, kPairs>(job, control, shared);
       fresh.store(shared);
       fresh.copy_others(job, control.list, item, shared);
@@ -564,7 +564,7 @@ __device__ void attend_sums(const Job& job, const Item& item, bool is_new, bool 
   if (is_new) {
     ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more, nor the queries
     clear_queries<P, kDim>(shared);
-    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.kv_head, control);
+    set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.group, control);
   }
   const Targets<P, kPairs> targets(job, control, lane, item.segment);
   if (is_new) {
@@ -585,7 +585,7 @@ __device__ void attend_all(const Job& job, int begin, int end, uint32_t shared,
   Item item{};
   for (int i = begin; i < end; ++i) {
     const Item next = item_at<P::kKeys>(job, control.list, i, item.entry);
-    const bool is_new = i == begin || next.entry != item.entry || next.kv_head != item.kv_head;
+    const bool is_new = i == begin || next.entry != item.entry || next.group != item.group;
     item = next;
     const int parity = (i - begin) % 2;
     const int num_pairs = control.list.entries[item.entry].num_rows * job.group;
@@ -649,10 +649,10 @@ void launch_segments(const Stream& stream, Job job) {
   }();
   (void)ready;
   // Where value columns are split, segments are few or fill the device.
-  const int64_t most_items = static_cast<int64_t>(job.attention.max_segments) *
-                             job.attention.num_kv_heads * job.rows.num_rows;
-  const int64_t tile_items = static_cast<int64_t>(job.attention.max_segments) *
-                             job.attention.num_kv_heads * job.tiles.num_tiles *
+  const int64_t most_items =
+      static_cast<int64_t>(job.attention.max_segments) * job.num_groups * job.rows.num_rows;
+  const int64_t tile_items = static_cast<int64_t>(job.attention.max_segments) * job.num_groups *
+                             job.tiles.num_tiles *
                              ((kTileRows * job.group + kMostPairs - 1) / kMostPairs);
   const int64_t items =
       P::kMaxColumnParts > 1 ? most_items * P::kMaxColumnParts : std::min(most_items, tile_items);
@@ -681,6 +681,23 @@ bool has_few_pairs(const Job& job) {
          (job.tiles.num_tiles > 1 || !job.attention.has_fresh_keys);
 }
 
+// Whether a KV head has too many query heads for that, and there are so few rows that it can have
+// twice as many thread blocks: each reads all keys of its segment then, but multiplies in less
+// time.
+bool halves_groups(const Job& job) {
+  const int64_t items =
+      static_cast<int64_t>(job.attention.max_segments) * job.num_groups * job.rows.num_rows;
+  return job.group > kFewPairs && job.group % 2 == 0 && job.tiles.num_tiles >= job.rows.num_rows &&
+         2 * items <= num_multiprocessors();
+}
+Job in_halves(Job job) {
+  job.group /= 2;
+  job.by_group = Divisor(job.group);
+  job.num_groups *= 2;
+  job.group_shift = 1;
+  return job;
+}
+
 template <int kDim>
 void launch_kernel(const Stream& stream, const Job& job) {
   using Wide = Plan<kDim, kMaxPairs>;
@@ -689,6 +706,8 @@ void launch_kernel(const Stream& stream, const Job& job) {
     if (job.attention.query_sums.sums.data != nullptr)
       return launch_segments<kDim, kFewPairs, true>(stream, job);
     if (has_few_pairs(job)) return launch_segments<kDim, kFewPairs>(stream, job);
+  } else if (halves_groups(job)) {
+    return launch_segments<kDim, kFewPairs>(stream, in_halves(job));
   }
   if (!has_room || use_narrow(job))
     launch_segments<kDim, 16>(stream, job);
@@ -719,7 +738,7 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
       job.workspace + static_cast<size_t>(rows.num_rows) * static_cast<size_t>(job.num_heads) *
                           static_cast<size_t>(job.max_segments) *
                           static_cast<size_t>(job.head_dim));
-  AttentionJob all{job, rows, tiles, job.num_heads / job.num_kv_heads};
+  AttentionJob all{job, rows, tiles, job.num_heads / job.num_kv_heads, job.num_kv_heads};
   all.by_group = Divisor(all.group);
   all.by_ring = Divisor(job.places.ring_len);
   all.by_block = Divisor(job.places.block_size);

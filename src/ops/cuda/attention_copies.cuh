@@ -223,7 +223,7 @@ struct FreshKeys {
                               uint32_t shared) {
     for (key += kWarps; key < end; key += kWarps) {
       own = locate(job, list.entries[item.entry], key);
-      load(job, item.kv_head);
+      load(job, kv_head_of(job, item));
       store(shared);
     }
   }
@@ -250,13 +250,13 @@ __device__ void copy_all(const Job& job, const WorkList& list, int begin, int en
     locate_all(item, own);
   }
   for (int i = begin; i < end; ++i) {
-    const LaneKeys keys[2] = {{job, item.kv_head, own[0]},
-                              {job, item.kv_head, own[P::kHalves - 1]}};
+    const LaneKeys keys[2] = {{job, kv_head_of(job, item), own[0]},
+                              {job, kv_head_of(job, item), own[P::kHalves - 1]}};
     const ItemPieces<P> pieces(job, list, item);
     const bool plain =
         keys[0].all_seen && keys[1].all_seen && job.attention.head_dim == P::kColumns * 64;
     const int first =
-        must_wait ? copy_ahead<P>(job, pieces, keys, own, item.kv_head, plain, ring) : 0;
+        must_wait ? copy_ahead<P>(job, pieces, keys, own, kv_head_of(job, item), plain, ring) : 0;
     must_wait = false;
     // The next item's places are on their way meanwhile.
     if (i + 1 < end) {

@@ -10,7 +10,7 @@ inline constexpr int kMaxPairs = 48;
 inline constexpr int kMaxEntries = 128;  // a row belongs to one
 
 // Neighbouring rows of a tile, which share the keys they see: all items of these rows, ordered by
-// KV head, segment of keys, part of the value columns.
+// group of query heads (of KV heads), segment of keys, part of the value columns.
 struct Entry {
   int first_item = 0;
   int first_row = 0;
@@ -33,10 +33,14 @@ struct WorkList {
 
 struct Item {
   int entry;
-  int kv_head;
+  int group;  // of query heads
   int segment;
   int column_part;
 };
+
+__device__ inline int kv_head_of(const AttentionJob& job, const Item& item) {
+  return item.group >> job.group_shift;
+}
 
 template <int kKeys>
 __device__ int num_segments(const Entry& entry) {
@@ -157,8 +161,7 @@ __device__ Split choose_split(const AttentionJob& job, const Tiles& tiles, int m
   for (int i = 0; i < tiles.own_tiles; ++i) {
     const Tile tile = tiles.load(i);
     if (tile.num_rows > 0) {
-      const int items =
-          num_segments<kKeys>(tile.part(job, 0, tile.num_rows)) * job.attention.num_kv_heads;
+      const int items = num_segments<kKeys>(tile.part(job, 0, tile.num_rows)) * job.num_groups;
       coarse += items * num_parts(tile.num_rows, job.most_rows);
       fine += items * num_parts(tile.num_rows, job.least_rows);
     }
@@ -196,7 +199,7 @@ __device__ void list_one_tile(const AttentionJob& job, int max_column_parts, int
   const auto segments = [&](int from, int to) {
     return to < 0 ? 0 : to / kKeys - first_key_of(job.attention.window, from) / kKeys + 1;
   };
-  const int items = segments(low, high) * job.attention.num_kv_heads;
+  const int items = segments(low, high) * job.num_groups;
   int column_parts = 1;
   const int coarse = items * num_parts(num_rows, job.most_rows);
   while (column_parts < max_column_parts && coarse * column_parts * 2 <= blocks) column_parts *= 2;
@@ -212,7 +215,7 @@ __device__ void list_one_tile(const AttentionJob& job, int max_column_parts, int
     if (own >= 0) from = min(from, own);
     to = max(to, own);
   }
-  const int own_items = segments(from, to) * (job.attention.num_kv_heads * column_parts);
+  const int own_items = segments(from, to) * (job.num_groups * column_parts);
   const unsigned exist = __ballot_sync(kAll, to >= 0);
   const int before = sum_before(own_items, lane);
   if (to >= 0) {
@@ -250,7 +253,7 @@ __device__ void list_work(const AttentionJob& job, int max_column_parts, WorkLis
   const work::Split split =
       work::choose_split<kKeys>(job, tiles, max_column_parts, static_cast<int>(gridDim.x));
   const auto items_of = [&](const Entry& entry) {
-    return num_segments<kKeys>(entry) * job.attention.num_kv_heads * split.column_parts;
+    return num_segments<kKeys>(entry) * job.num_groups * split.column_parts;
   };
   int items = 0;
   int parts = 0;
