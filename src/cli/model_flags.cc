@@ -61,6 +61,33 @@ void add_cache_flags(CLI::App& command, ModelFlags& flags) {
                    "prompts that begin alike are computed once");
 }
 
+void add_device_flags(CLI::App& command, ModelFlags& flags) {
+  command
+      .add_option("--head-screen", flags.head_screen,
+                  "on a GPU, find greedy tokens and drafts through copies of the BF16 heads in 8 "
+                  "bits: the same tokens for half the bytes, and half the heads' memory on top")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  command
+      .add_option("--cpu-weights", flags.cpu_weights,
+                  "on a CPU, mapped: weights are read where their file is mapped; copied: from a "
+                  "copy in large pages, faster for as much memory as they take")
+      ->check(CLI::IsMember({"mapped", "copied"}))
+      ->capture_default_str();
+  command.add_option("--device", flags.device, "cpu or cuda; auto: a GPU if there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command
+      .add_option("--gpu-memory-utilization", flags.gpu_memory_utilization,
+                  "share of the card's memory that weights and KV cache may take")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  command.add_flag("--enforce-eager", flags.enforce_eager, "launch kernels without CUDA graphs");
+  command.add_option("--threads", flags.threads, "0: all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
 // A cache too small for what was asked still serves, but nobody should have to find out why it is
 // slow.
 void warn_of_few_rings(const engine::KvPlan& plan, int64_t budget_bytes) {
@@ -110,30 +137,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
                   "bytes; auto: fp8 on a CPU")
       ->check(CLI::IsMember({"auto", "checkpoint", "fp8"}))
       ->capture_default_str();
-  command
-      .add_option("--head-screen", flags.head_screen,
-                  "on a GPU, find greedy tokens and drafts through copies of the BF16 heads in 8 "
-                  "bits: the same tokens for half the bytes, and half the heads' memory on top")
-      ->check(CLI::IsMember({"on", "off"}))
-      ->capture_default_str();
-  command
-      .add_option("--cpu-weights", flags.cpu_weights,
-                  "on a CPU, mapped: weights are read where their file is mapped; copied: from a "
-                  "copy in large pages, faster for as much memory as they take")
-      ->check(CLI::IsMember({"mapped", "copied"}))
-      ->capture_default_str();
-  command.add_option("--device", flags.device, "cpu or cuda; auto: a GPU if there is one")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
-      ->capture_default_str();
-  command
-      .add_option("--gpu-memory-utilization", flags.gpu_memory_utilization,
-                  "share of the card's memory that weights and KV cache may take")
-      ->check(CLI::Range(0.01, 1.0))
-      ->capture_default_str();
-  command.add_flag("--enforce-eager", flags.enforce_eager, "launch kernels without CUDA graphs");
-  command.add_option("--threads", flags.threads, "0: all cores")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  add_device_flags(command, flags);
   command.add_option("--max-num-seqs", flags.max_num_seqs, "requests that run at once")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();

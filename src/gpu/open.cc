@@ -69,9 +69,12 @@ int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64
 int64_t screen_bytes(const core::TensorView& head) {
   const int64_t columns = (head.shape[0] + ops::cuda::kSetColumns - 1) / ops::cuda::kSetColumns *
                           ops::cuda::kSetColumns;
-  // Codes; a scale, an error and 8 rows of logits for each token; the rows.
+  // For each token its code, scale and bound, eight logits and its part of the largest of each set
+  // and row; eight rows; what is known of each row.
   constexpr int64_t kRows = ops::cuda::kMaxHeadRows;
-  return columns * (head.shape[1] + 4 + 4 + kRows * 4) + kRows * 2 * head.shape[1];
+  constexpr int64_t kFloat = 4;
+  return columns * (head.shape[1] + (1 + 1 + kRows + 1) * kFloat) + kRows * 2 * head.shape[1] +
+         2 * kMaxPassRows * kFloat;
 }
 
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,

@@ -268,11 +268,7 @@ __device__ void measure_rows(const Job& job, Small& small, const uint8_t* rows, 
 #pragma unroll 4
   for (int i = lane; i < num_chunks; i += 32) {
     const uint4 chunk = chunks[i];
-    for (const uint32_t two : {chunk.x, chunk.y, chunk.z, chunk.w}) {
-      const float low = __uint_as_float(two << 16);
-      const float high = __uint_as_float(two & 0xffff0000U);
-      squares += low * low + high * high;
-    }
+    squares += sum_of_squares(chunk);
     if (made_here && blockIdx.x == 0)
       __stcg(reinterpret_cast<uint4*>(job.screen.operand) + i, chunk);
   }

@@ -31,13 +31,8 @@ __device__ float length_of(const Job& job, int row, int lane) {
   float squares = 0.0F;
 #pragma unroll 4
   for (int i = lane; i < job.head.sums.set_blocks * 4; i += 32) {  // 8 inputs each
-    const uint4 chunk = __ldcg(reinterpret_cast<const uint4*>(
-        first + static_cast<int64_t>(i / 4) * job.num_tiles * 512 + i % 4 * 128));
-    for (const uint32_t two : {chunk.x, chunk.y, chunk.z, chunk.w}) {
-      const float low = __uint_as_float(two << 16);
-      const float high = __uint_as_float(two & 0xffff0000U);
-      squares += low * low + high * high;
-    }
+    squares += sum_of_squares(__ldcg(reinterpret_cast<const uint4*>(
+        first + static_cast<int64_t>(i / 4) * job.num_tiles * 512 + i % 4 * 128)));
   }
   return sqrtf(warp_sum(squares)) * 1.001F;
 }

@@ -38,6 +38,17 @@ __device__ inline Four load_embedding(const EmbedTable& table, int token, int co
            round_bf16(b.x * table.scale), round_bf16(b.y * table.scale)}};
 }
 
+// Of 8 values of BF16.
+__device__ inline float sum_of_squares(const uint4& values) {
+  float sum = 0.0F;
+  for (const uint32_t two : {values.x, values.y, values.z, values.w}) {
+    const float low = __uint_as_float(two << 16);
+    const float high = __uint_as_float(two & 0xffff0000U);
+    sum += low * low + high * high;
+  }
+  return sum;
+}
+
 // bf16(sum * scale): what a product with BF16 output gives.
 __device__ inline Four scaled(const float4& sum, float scale) {
   return {{round_bf16(sum.x * scale), round_bf16(sum.y * scale), round_bf16(sum.z * scale),
