@@ -18,7 +18,7 @@ READERS = ("ST", "RED", "BAR", "BRA", "CALL", "EXIT", "SYNCS", "UBLKCP", "LDGSTS
 
 def written(text: str) -> set[int]:
     operation, _, operands = text.partition(" ")
-    if operation.startswith(READERS):
+    if operation.startswith(READERS) or "SETP" in operation:
         return set()
     match = re.match(r"(?:P\w+, )*R(\d+)\b", operands)
     if match is None:
