@@ -73,6 +73,7 @@ ops::cuda::Attention attention_of(const LayerWeights& layer, const LayerPass& pa
   job.has_fresh_keys = layer.writes_kv;
   job.places = pass.places;
   job.workspace = workspace.attention.as<float>();
+  job.next_item = workspace.next_item.as<int>();
   job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
   job.out = {workspace.operand.data(), num_tiles, layer.o.input_scale};
   return job;

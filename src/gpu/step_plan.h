@@ -10,7 +10,7 @@ namespace tandem::gpu {
 
 inline constexpr int kPassRows = 128;  // places of a pass; a row's index is 128 * pass + place
 inline constexpr int kMaxScreenedRows = 32;  // of a pass whose tokens come through a head's screen
-inline constexpr int kTileQueries = 8;       // rows of one sequence that attention takes together
+inline constexpr int kTileQueries = 9;       // rows of one sequence that attention takes together
 
 // The next of 8, 16, 32, ...: kernels are made for these numbers of rows, and graphs for contexts
 // up to one of them.

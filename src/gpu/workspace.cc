@@ -24,9 +24,11 @@ Workspace::Workspace(const WorkspaceSizes& sizes)
       inner(static_cast<size_t>(kMaxPassRows * sizes.inner_width * 2)),
       partials(static_cast<size_t>(sizes.partial_bytes)),
       attention(static_cast<size_t>(sizes.attention_bytes)),
+      next_item(sizeof(int)),
       exchange(static_cast<size_t>(sizes.exchange_bytes)) {
-  // Products read padding rows, which nobody may have written. Flags of the exchange begin at zero.
-  for (const auto* buffer : {&x, &other_x, &q, &operand, &inner, &exchange})
+  // Products read padding rows, which nobody may have written. Flags of the exchange and
+  // the item begin at zero.
+  for (const auto* buffer : {&x, &other_x, &q, &operand, &inner, &next_item, &exchange})
     TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
 }
 

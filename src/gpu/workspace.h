@@ -35,6 +35,7 @@ struct Workspace {
   ops::cuda::DeviceBuffer inner;      // operand of down: gate and up are read while it is written
   ops::cuda::DeviceBuffer partials;   // of the last product
   ops::cuda::DeviceBuffer attention;  // partial results of one attention
+  ops::cuda::DeviceBuffer next_item;  // of attention: one integer
   ops::cuda::DeviceBuffer exchange;   // of gelu_product()
 
   ops::cuda::Operand operand_for(int num_rows, float input_scale) const {

@@ -1,18 +1,12 @@
 // Attention against ops/reference, with everything that must not be read poisoned, and the promise
 // that a row's bits do not depend on the rows beside it.
-#include "ops/attention.h"
-
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "core/e4m3.h"
-#include "ops/cuda/attention.h"
-#include "tests/gpu/attention_support.h"
-#include "tests/gpu/operand_layout.h"
-#include "tests/gpu/support.h"
+#include "tests/gpu/attention_run.h"
 
 namespace tandem::ops::test {
 namespace {
@@ -20,147 +14,6 @@ namespace {
 std::string name_of(const testing::TestParamInfo<Heads>& info) {
   return std::to_string(info.param.num_heads) + "_over_" + std::to_string(info.param.num_kv_heads) +
          "_of_" + std::to_string(info.param.head_dim);
-}
-
-struct Options {
-  int max_tile_rows = cuda::kTileRows;
-  int extra_segments = 0;
-  float input_scale = 0.0F;
-  bool dependent = true;
-  bool early_plan = false;
-  bool one_tile = false;  // without the empty one behind it
-  bool has_fresh_keys = true;
-};
-
-int segments_needed(const Cache& cache, const Batch& batch) {
-  int most = 1;
-  for (const RowSpec& row : batch.rows) {
-    const int window = cache.layout().window;
-    const int keys = window == 0 ? row.last_key + 1 : std::min(row.last_key + 1, window + 7);
-    most = std::max(most, cuda::attention_max_segments(cache.heads().head_dim, std::max(keys, 1)));
-  }
-  return most;
-}
-
-// The bits of an operand's values as a matrix [num_rows, num_heads * head_dim].
-std::vector<uint16_t> unpack(const std::vector<uint8_t>& operand, bool fp8, int num_rows,
-                             int columns) {
-  std::vector<uint16_t> matrix;
-  for (int row = 0; row < num_rows; ++row)
-    for (int column = 0; column < columns; ++column)
-      matrix.push_back(tests::operand_bits(operand, fp8, num_rows / 8, row, column));
-  return matrix;
-}
-
-// Bits of the result [num_rows, num_heads * head_dim]; padding rows of q are NaN.
-std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>& specs, const Tensor& q,
-                          const Options& options = {}) {
-  const Batch batch(specs, options.max_tile_rows);
-  const Heads& heads = cache.heads();
-  const int columns = heads.num_heads * heads.head_dim;
-  std::vector<uint16_t> q_bits(static_cast<size_t>(batch.num_rows() * columns), 0xffff);
-  std::memcpy(q_bits.data(), q.view().data, specs.size() * static_cast<size_t>(columns) * 2);
-
-  const auto q_device = tests::to_device(q_bits);
-  const auto k = tests::to_device(cache.device_order(cache.k()));
-  const auto v = tests::to_device(cache.device_order(cache.v()));
-  const auto table = tests::to_device(cache.table());
-  const auto sequences = tests::to_device(batch.sequences);
-  const auto last_keys = tests::to_device(batch.last_keys);
-  const auto first_rows = tests::to_device(batch.first_rows);
-  const auto tile_rows = tests::to_device(batch.tile_rows);
-  const int max_segments = segments_needed(cache, batch) + options.extra_segments;
-  const auto workspace = tests::poisoned(cuda::attention_workspace_bytes(
-      batch.num_rows(), heads.num_heads, heads.head_dim, max_segments));
-  const auto out = tests::poisoned(static_cast<size_t>(batch.num_rows() * columns) * 2);
-
-  cuda::Rows rows;
-  rows.num_rows = batch.num_rows();
-  rows.last_keys = last_keys.as<int32_t>();
-  rows.sequences = sequences.as<int32_t>();
-  rows.early_plan = options.early_plan;
-  const int num_tiles = options.one_tile ? 1 : static_cast<int>(batch.first_rows.size());
-  const cuda::QueryTiles tiles{num_tiles, first_rows.as<int32_t>(), tile_rows.as<int32_t>()};
-  cuda::Attention job;
-  job.has_fresh_keys = options.has_fresh_keys;
-  job.num_heads = heads.num_heads;
-  job.num_kv_heads = heads.num_kv_heads;
-  job.head_dim = heads.head_dim;
-  job.window = cache.layout().window;
-  job.q = q_device.as<uint16_t>();
-  job.kv = {k.as<uint16_t>(), v.as<uint16_t>()};
-  job.places = {table.as<int32_t>(), static_cast<int>(cache.places().max_blocks),
-                cache.layout().block_size, cache.layout().ring_len};
-  job.workspace = workspace.as<float>();
-  job.max_segments = max_segments;
-  job.out = {out.as<uint16_t>(), batch.num_rows() / 8, options.input_scale};
-  cuda::attention({nullptr, options.dependent}, rows, tiles, job);
-  tests::synchronize();
-  return unpack(tests::to_host<uint8_t>(out, static_cast<size_t>(batch.num_rows() * columns) * 2),
-                options.input_scale > 0, batch.num_rows(), columns);
-}
-
-// The reference's result in FP32, with V as it is or with |V|.
-Tensor expected(const Cache& cache, const std::vector<RowSpec>& specs, const Tensor& q,
-                bool absolute_values) {
-  static core::ThreadPool pool(8);
-  const Context context{Backend::kReference, &pool};
-  Tensor v(DType::kBF16, {cache.v().rows(), cache.heads().num_kv_heads, cache.heads().head_dim});
-  for (int64_t r = 0; r < v.rows(); ++r)
-    for (int64_t c = 0; c < v.cols(); ++c)
-      store(v, r, c, absolute_values ? std::fabs(cache.v().at(r, c)) : cache.v().at(r, c));
-  KvView kv;
-  kv.k = cache.k();
-  kv.v = v;
-  std::vector<int32_t> sequences, last_keys;
-  for (const RowSpec& row : specs) {
-    sequences.push_back(row.sequence);
-    last_keys.push_back(row.last_key);
-  }
-  Tensor out(DType::kF32,
-             {static_cast<int64_t>(specs.size()), cache.heads().num_heads, cache.heads().head_dim});
-  attention(context, q, sequences, last_keys, cache.layout().window, cache.places(), kv, out);
-  return out;
-}
-
-// Rounding a weight to BF16 changes it by one part in 2^8 at most, in the sum of values (bounded by
-// the sum of their magnitudes, m) and in the total (bounded by the result); the result is rounded
-// once more. 2^-10 m for sums in FP32 (scores up to 30 with an error of 2^-22 each step) and exp.
-void expect_near(const std::vector<uint16_t>& got, const Cache& cache,
-                 const std::vector<RowSpec>& specs, const Tensor& q) {
-  const Tensor want = expected(cache, specs, q, false);
-  const Tensor magnitudes = expected(cache, specs, q, true);
-  const int dim = cache.heads().head_dim;
-  int failures = 0;
-  for (int64_t r = 0; r < want.rows(); ++r)
-    for (int64_t c = 0; c < want.cols() && failures < 5; ++c) {
-      const float value = core::to_float(BFloat16{got[static_cast<size_t>(r * want.cols() + c)]});
-      const float bound = 0x1p-8F * (magnitudes.at(r, c) + 2.0F * std::fabs(want.at(r, c))) +
-                          0x1p-10F * magnitudes.at(r, c);
-      if (std::fabs(value - want.at(r, c)) <= bound) continue;
-      ++failures;
-      ADD_FAILURE() << "row " << r << " (last key " << specs[static_cast<size_t>(r)].last_key
-                    << ") head " << c / dim << " column " << c % dim << ": expected "
-                    << want.at(r, c) << " +- " << bound << ", got " << value;
-    }
-}
-
-// Queries that give scores of standard deviation 2 with random keys.
-Tensor random_queries(const Heads& heads, size_t num_rows, uint32_t seed) {
-  Tensor q(DType::kBF16, {static_cast<int64_t>(num_rows), heads.num_heads, heads.head_dim});
-  q.fill_normal(seed, 2.0F / std::sqrt(static_cast<float>(heads.head_dim)));
-  return q;
-}
-
-void expect_like_reference(const Cache& cache, const std::vector<RowSpec>& rows) {
-  const Tensor q = random_queries(cache.heads(), rows.size(), 17);
-  expect_near(run(cache, rows, q), cache, rows, q);
-}
-
-std::vector<RowSpec> consecutive(int sequence, int first_last_key, int count) {
-  std::vector<RowSpec> rows;
-  for (int i = 0; i < count; ++i) rows.push_back({sequence, first_last_key + i});
-  return rows;
 }
 
 class GpuAttention : public testing::TestWithParam<Heads> {};
@@ -284,8 +137,13 @@ TEST_P(GpuAttention, BitsOfARowDoNotDependOnItsCompany) {
 // One tile, whose items are listed in their own way: neighbours, rows that are none (more keys may
 // then be fresh than there are rows) and one that sees nothing.
 TEST_P(GpuAttention, OneTileHasTheBitsOfSeveral) {
-  const std::vector<std::vector<int>> last_keys = {
-      {299}, {127, 128}, {-1, 280, 281}, {252, 253, 254, 255, 256, 257, 258}, {9, 130, 131, 299}};
+  const std::vector<std::vector<int>> last_keys = {{299},
+                                                   {127, 128},
+                                                   {-1, 280, 281},
+                                                   {252, 253, 254, 255, 256, 257, 258},
+                                                   {120, 121, 122, 123, 124, 125, 126, 127, 128},
+                                                   {3, 10, 20, 30, 40, 250, 251, 252, 299},
+                                                   {9, 130, 131, 299}};
   for (const int window : {0, 300}) {
     Cache cache(GetParam(), {16, window == 0 ? 0 : 416, window, {7, 300}});
     cache.write_random(21);
@@ -296,12 +154,30 @@ TEST_P(GpuAttention, OneTileHasTheBitsOfSeveral) {
       const auto several = run(cache, rows, q);
       for (const bool early : {false, true})
         for (const bool fresh : {false, true}) {
-          const Options one{.early_plan = early, .one_tile = true, .has_fresh_keys = fresh};
+          const Options one{.early_plan = early, .has_fresh_keys = fresh, .empty_tile = false};
           EXPECT_TRUE(run(cache, rows, q, one) == several)
               << "window " << window << ", rows from " << keys[0] << ", early plan " << early
               << ", fresh keys " << fresh;
         }
     }
+  }
+}
+
+// Tiles as long as they may be, which have kernels of their own where heads share a KV head.
+TEST_P(GpuAttention, LongestTilesHaveTheBitsOfShortOnes) {
+  for (const int window : {0, 100}) {
+    SCOPED_TRACE(testing::Message() << "window " << window);
+    Cache cache(GetParam(), {16, window == 0 ? 0 : 176, window, {300, 600, 20}});
+    cache.write_random(24);
+    std::vector<RowSpec> rows = consecutive(0, 250, cuda::kTileRows);  // across 256
+    for (const RowSpec& row : consecutive(1, 590, cuda::kTileRows)) rows.push_back(row);
+    for (const RowSpec& row : consecutive(2, 0, cuda::kTileRows)) rows.push_back(row);
+    const Tensor q = random_queries(GetParam(), rows.size(), 25);
+    const auto longest = run(cache, rows, q, {.empty_tile = false});
+    expect_near(longest, cache, rows, q);
+    EXPECT_TRUE(run(cache, rows, q, {.early_plan = true, .empty_tile = false}) == longest);
+    for (const int most : {1, 2, 4, 5})
+      EXPECT_TRUE(run(cache, rows, q, {.max_tile_rows = most}) == longest) << "tiles of " << most;
   }
 }
 
@@ -320,78 +196,6 @@ TEST_P(GpuAttention, QuantizedOperand) {
     const float e4m3 = core::e4m3_to_float(core::float_to_e4m3(value));
     ASSERT_EQ(core::e4m3_to_float(static_cast<uint8_t>(quantized[i])), e4m3) << "element " << i;
   }
-}
-
-// The 12B's window of 1,024 keys in a ring, at its real size: 9 or 10 segments.
-TEST(GpuAttentionLong, SlidingWindowOf1024) {
-  Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500}});
-  cache.write_random(12);
-  expect_like_reference(cache, consecutive(0, 1491, 5));
-}
-
-// Four sequences at once, each of which alone would leave most of the device idle.
-TEST(GpuAttentionLong, BitsInABatchAreThoseAlone) {
-  Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500, 1400, 1300, 1200}});
-  cache.write_random(14);
-  std::vector<RowSpec> rows;
-  for (int s = 0; s < 4; ++s)
-    for (const RowSpec& row : consecutive(s, 1480 - 100 * s, 8)) rows.push_back(row);
-  const Tensor q = random_queries(cache.heads(), rows.size(), 15);
-  const auto all = run(cache, rows, q);
-  const auto columns = static_cast<size_t>(q.cols());
-  for (const size_t r : {3, 12, 31}) {
-    Tensor one(DType::kBF16, {1, 16, 256});
-    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
-    const auto alone = run(cache, {rows[r]}, one);
-    for (size_t i = 0; i < columns; ++i)
-      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
-  }
-}
-
-// Rows 1 to 8 of a sequence, more segments than thread blocks: each block takes several, of
-// different numbers of rows.
-TEST(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
-  const std::vector<int> lengths = {2100, 1300, 2600, 700, 1900, 1500, 1024, 1281};
-  Cache cache({16, 4, 512}, {32, 0, 0, lengths});
-  cache.write_random(16);
-  std::vector<RowSpec> rows;
-  for (int s = 0; s < 8; ++s)
-    for (const RowSpec& row : consecutive(s, lengths[static_cast<size_t>(s)] - s - 1, s + 1))
-      rows.push_back(row);
-  const Tensor q = random_queries(cache.heads(), rows.size(), 17);
-  const auto all = run(cache, rows, q);
-  expect_near(all, cache, rows, q);
-  Options early;
-  early.early_plan = true;
-  EXPECT_TRUE(run(cache, rows, q, early) == all) << "early plan";
-  const auto columns = static_cast<size_t>(q.cols());
-  for (const size_t r : {2, 12, 35}) {
-    Tensor one(DType::kBF16, {1, 16, 512});
-    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
-    early.early_plan = r != 12;
-    const auto alone = run(cache, {rows[r]}, one, early);
-    for (size_t i = 0; i < columns; ++i)
-      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
-  }
-}
-
-// As many rows as a pass can have, of as many sequences.
-TEST(GpuAttentionLong, OneRowOfEachOf128Sequences) {
-  std::vector<int> lengths;
-  std::vector<RowSpec> rows;
-  for (int s = 0; s < 128; ++s) {
-    lengths.push_back(1 + s * 5);
-    rows.push_back({s, s * 5});
-  }
-  Cache cache({4, 2, 64}, {16, 0, 0, lengths});
-  cache.write_random(18);
-  expect_like_reference(cache, rows);
-}
-
-TEST(GpuAttentionLong, FullLayerOverManySegments) {
-  Cache cache({4, 1, 512}, {32, 0, 0, {9000}});
-  cache.write_random(13);
-  expect_like_reference(cache, consecutive(0, 8998, 2));
 }
 
 }  // namespace

@@ -55,6 +55,7 @@ struct Setup {
     out = DeviceBuffer(q.size_bytes());
     workspace = DeviceBuffer(ops::cuda::attention_workspace_bytes(num_rows, layer.num_heads,
                                                                   layer.head_dim, max_segments));
+    next_item = to_device(std::vector<int>{0});
   }
 
   ops::cuda::KvLayer cache_of(int i) const {
@@ -73,6 +74,7 @@ struct Setup {
     job.places = places;
     job.workspace = workspace.as<float>();
     job.max_segments = max_segments;
+    job.next_item = next_item.as<int>();
     job.out = {out.as<uint16_t>(), num_rows / 8, 0.05F};
     ops::cuda::Rows own_rows = rows;
     own_rows.early_plan = early_plan;
@@ -86,7 +88,7 @@ struct Setup {
   size_t elements = 0;  // of the keys of one copy
   double kv_bytes = 0;
   DeviceBuffer table, positions, sequences, first_rows, tile_rows;
-  DeviceBuffer cache, q, workspace, out;
+  DeviceBuffer cache, q, workspace, next_item, out;
   ops::cuda::Rows rows;
   ops::cuda::QueryTiles tiles;
   ops::cuda::KvTable places;

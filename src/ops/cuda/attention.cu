@@ -3,7 +3,7 @@
 // row's segments.
 //
 // The rows and query heads that share a KV head, pairs, numbered row * group + head, are the right
-// side of both products, so that a product has as many columns as there are pairs, 8, 16 or 48:
+// side of both products, so that a product has as many columns as there are pairs, 8 to 48:
 // scores = K Q^T, 64 keys at a time, then sums = V^T weights, 64 columns of the values at a time.
 // Two warpgroups split the keys of a segment, then its value columns. Totals are a product with
 // ones. Which of the widths it is, how rows and value columns are split over thread blocks
@@ -69,6 +69,12 @@ __device__ void set_pairs(const Job& job, const Entry& entry, int group,
       from = max(from, first_key_of(job.attention.window, last));
       to = min(to, last);
     }
+    if constexpr (P::kLong) {  // the other place
+      const uint32_t first = ptx::shared_address(&control) + P::queries_at(0, job.ring_size);
+      control.queries = control.queries == first
+                            ? ptx::shared_address(&control) + P::queries_at(1, job.ring_size)
+                            : first;
+    }
     control.all_see_from = from;
     control.all_see_to = to;
   }
@@ -78,7 +84,7 @@ __device__ void set_pairs(const Job& job, const Entry& entry, int group,
 
 // Their queries: [64 columns][kPairs][128 bytes].
 template <typename P, int kDim, int kPairs>
-__device__ void load_queries(const Job& job, const typename P::Control& control, uint32_t shared) {
+__device__ void load_queries(const Job& job, const typename P::Control& control, uint32_t queries) {
   const Attention& attention = job.attention;
   const int thread = static_cast<int>(threadIdx.x);
   constexpr int kChunks = kDim / 8;
@@ -106,9 +112,8 @@ __device__ void load_queries(const Job& job, const typename P::Control& control,
       const int pair = at / kChunks;
       const int chunk = at % kChunks;
       if (at < kAll)
-        ptx::store_shared(shared + P::kQueryAt +
-                              static_cast<uint32_t>((chunk / 8 * kPairs + pair) * 128 +
-                                                    (chunk % 8 ^ pair % 8) * 16),
+        ptx::store_shared(queries + static_cast<uint32_t>((chunk / 8 * kPairs + pair) * 128 +
+                                                          (chunk % 8 ^ pair % 8) * 16),
                           values[i]);
     }
   }
@@ -116,8 +121,8 @@ __device__ void load_queries(const Job& job, const typename P::Control& control,
 
 // The scores of 64 keys for each warpgroup, all columns at once, every second 16 of them added up
 // by themselves: two short chains of products instead of a long one. Gives the pieces back.
-template <typename P, int kPairs>
-__device__ void score_at_once(uint32_t shared, const Lane& lane, Ring& ring,
+template <typename P, int kPairs, bool kRolled>
+__device__ void score_at_once(uint32_t all_queries, const Lane& lane, Ring& ring,
                               float (&scores)[1][kPairs / 2]) {
   float sums[2][kPairs / 2] = {};
 #pragma unroll
@@ -129,7 +134,7 @@ __device__ void score_at_once(uint32_t shared, const Lane& lane, Ring& ring,
   ptx::warpgroup_fence();
   next = ring;
   const auto multiply = [&](int c) {
-    const uint32_t queries = shared + P::kQueryAt + static_cast<uint32_t>(c * kPairs * 128);
+    const uint32_t queries = all_queries + static_cast<uint32_t>(c * kPairs * 128);
     const uint32_t keys = next.address() + static_cast<uint32_t>(lane.warpgroup * 64 * 128);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
@@ -137,7 +142,7 @@ __device__ void score_at_once(uint32_t shared, const Lane& lane, Ring& ring,
                           ptx::matrix_of(queries + static_cast<uint32_t>(i * 32), 1024), c + i / 2);
     next.advance();
   };
-  if constexpr (kPairs <= kFewPairs) {
+  if constexpr (kRolled) {
 #pragma unroll 1
     for (int c = 0; c < P::kColumns; ++c) {
       ptx::warpgroup_fence();
@@ -159,14 +164,14 @@ __device__ void score_at_once(uint32_t shared, const Lane& lane, Ring& ring,
 
 // The scores of 128 keys for each warpgroup, 64 columns after 64.
 template <typename P, int kPairs>
-__device__ void score_by_columns(uint32_t shared, const Lane& lane, Ring& ring,
+__device__ void score_by_columns(uint32_t all_queries, const Lane& lane, Ring& ring,
                                  float (&scores)[2][kPairs / 2]) {
 #pragma unroll
   for (auto& tile : scores) ptx::pin(tile);
   Ring done = ring;
 #pragma unroll 1
   for (int c = 0; c < P::kColumns; ++c) {
-    const uint32_t queries = shared + P::kQueryAt + static_cast<uint32_t>(c * kPairs * 128);
+    const uint32_t queries = all_queries + static_cast<uint32_t>(c * kPairs * 128);
 #pragma unroll
     for (int half = 0; half < 2; ++half, ring.advance()) {
       ring.wait_full();
@@ -247,17 +252,19 @@ __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs
     float largest[kGroups][2];
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
+      if (j + n == kPairs / 8) continue;
       const int2 bits = *reinterpret_cast<const int2*>(&maxima[(j + n) * 8 + lane.t * 2]);
       largest[n][0] = from_ordered(bits.x);
       largest[n][1] = from_ordered(bits.y);
     }
 #pragma unroll
     for (int tile = 0; tile < P::kHalves; ++tile) {
-      uint32_t weights[kGroups][2];  // of eight pairs and eight keys
+      uint32_t weights[kGroups][2] = {};  // of eight pairs and eight keys
 #pragma unroll
       for (int n = 0; n < kGroups; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
+          if (j + n == kPairs / 8) continue;
           const float* const own = &scores[tile][(j + n) * 4 + half * 2];
           weights[n][half] =
               bf16x2(weight_of(own[0], largest[n][0]), weight_of(own[1], largest[n][1]));
@@ -267,7 +274,8 @@ __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs
       const int chunk = lane.warp * 2 + thread / 8 % 2;
       const uint32_t target =
           shared + P::kWeightAt +
-          static_cast<uint32_t>((block * kPairs + pair) * 128 + (chunk ^ pair % 8) * 16);
+          static_cast<uint32_t>((block * pairs_with_weights(kPairs) + pair) * 128 +
+                                (chunk ^ pair % 8) * 16);
       if constexpr (kGroups > 1)
         ptx::store_transposed(target, weights[0][0], weights[0][1], weights[1][0], weights[1][1]);
       else
@@ -280,7 +288,9 @@ __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs
 template <typename P, int kPairs>
 __device__ inline uint64_t weights_of_step(uint32_t shared, int step) {
   return ptx::matrix_of(
-      shared + P::kWeightAt + static_cast<uint32_t>(step / 4 * kPairs * 128 + step % 4 * 32), 1024);
+      shared + P::kWeightAt +
+          static_cast<uint32_t>(step / 4 * pairs_with_weights(kPairs) * 128 + step % 4 * 32),
+      1024);
 }
 
 // Whether the second kernel looks at this segment of a pair.
@@ -306,11 +316,10 @@ __device__ void multiply_ones(uint32_t shared, float (&sums)[kPairs / 2]) {
     ptx::wgmma_ones(sums, weights_of_step<P, kPairs>(shared, step), step);
 }
 
-// All of a warpgroup's columns and the ones, 32 keys after 32.
+// All of a warpgroup's columns, 32 keys after 32.
 template <typename P, int kPairs, int kOwnColumns>
 __device__ void multiply_by_keys(uint32_t shared, Ring ring,
-                                 float (&sums)[kOwnColumns][2][kPairs / 2],
-                                 float (&totals)[kPairs / 2]) {
+                                 float (&sums)[kOwnColumns][2][kPairs / 2]) {
   uint32_t values[kOwnColumns];
 #pragma unroll
   for (int own = 0; own < kOwnColumns; ++own, ring.advance(), ring.advance())
@@ -321,7 +330,6 @@ __device__ void multiply_by_keys(uint32_t shared, Ring ring,
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const uint64_t weights = weights_of_step<P, kPairs>(shared, step + i);
-      ptx::wgmma_ones(totals, weights, step + i);
 #pragma unroll
       for (int own = 0; own < kOwnColumns; ++own)
         ptx::wgmma_pairs<1>(
@@ -405,7 +413,10 @@ __device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, c
   ptx::warpgroup_fence();
   // With 64 columns both warpgroups multiply them, and one uses the result.
   if constexpr (kPairs <= kFewPairs) {
-    multiply_by_keys<P, kPairs>(shared, own_ring, sums, totals);
+    multiply_by_keys<P, kPairs>(shared, own_ring, sums);
+    // Behind the loop, whose counter the compiler may put into registers that hold the ones while
+    // products still read these.
+    multiply_ones<P, kPairs>(shared, totals);
   } else {
     multiply_ones<P, kPairs>(shared, totals);
     Ring next = own_ring;
@@ -499,19 +510,21 @@ __device__ void add_by_columns(const Job& job, const typename P::Control& contro
   store_ready();
 }
 
-// The pairs are there, and their queries.
-template <typename P, int kPairs>
+// The pairs are there, and their queries. kRolled: less code for the scores; where pairs may change
+// on the way the compiler would have products wait for each other then.
+template <typename P, int kPairs, bool kRolled>
 __device__ void attend_segment(const Job& job, const Item& item, const Targets<P, kPairs>& targets,
                                int parity, uint32_t shared, typename P::Control& control,
                                const Lane& lane, Ring& ring) {
   const int thread = static_cast<int>(threadIdx.x);
   int* const maxima = control.maxima[parity];
+  const uint32_t queries = P::kLong ? control.queries : shared + P::kQueryAt;
   {
     float scores[P::kHalves][kPairs / 2] = {};
     if constexpr (P::kHalves == 1)
-      score_at_once<P, kPairs>(shared, lane, ring, scores);
+      score_at_once<P, kPairs, kRolled>(queries, lane, ring, scores);
     else
-      score_by_columns<P, kPairs>(shared, lane, ring, scores);
+      score_by_columns<P, kPairs>(queries, lane, ring, scores);
     const int first_key = item.segment * P::kKeys + lane.warpgroup * P::kHalves * 64;
     if (first_key < control.all_see_from || first_key + P::kHalves * 64 - 1 > control.all_see_to)
       hide<P::kHalves, kPairs>(control.pairs, lane, first_key, scores);
@@ -529,30 +542,30 @@ __device__ void attend_segment(const Job& job, const Item& item, const Targets<P
     add_by_columns<P, kPairs>(job, control, targets, lane, item, maxima, shared, ring);
 }
 
-// `waits`: for the kernels before, whose results these are.
+// The first item may wait for the kernels before.
 template <typename P, int kDim, int kPairs>
-__device__ void attend(const Job& job, const Item& item, bool is_new, bool waits, int parity,
+__device__ void attend(const Job& job, const Item& item, bool is_new, bool is_first, int parity,
                        uint32_t shared, typename P::Control& control, Ring& ring) {
   const Lane lane;
   if (is_new) {
     ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more
     set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.group, control);
-    if (waits) {
+    if (is_first && job.rows.early_plan) {
       FreshKeys<P> fresh(job, control.list, item);
       wait_for_previous();
       fresh.load(job, kv_head_of(job, item));
-      load_queries<P, kDim, kPairs>(job, control, shared);
+      load_queries<P, kDim, kPairs>(job, control, shared + P::kQueryAt);
       fresh.store(shared);
       fresh.copy_others(job, control.list, item, shared);
-    } else {
-      load_queries<P, kDim, kPairs>(job, control, shared);
+    } else if (is_first || !P::kLong) {
+      load_queries<P, kDim, kPairs>(job, control, shared + P::kQueryAt);
     }
     ptx::fence_async_shared();
     __syncwarp();
     ptx::named_barrier(1, kComputing);
   }
   const Targets<P, kPairs> targets(job, control, lane, item.segment);
-  attend_segment<P, kPairs>(job, item, targets, parity, shared, control, lane, ring);
+  attend_segment<P, kPairs, false>(job, item, targets, parity, shared, control, lane, ring);
 }
 
 // The same where queries are made here, and no key is fresh.
@@ -573,43 +586,40 @@ __device__ void attend_sums(const Job& job, const Item& item, bool is_new, bool 
     __syncwarp();
     ptx::named_barrier(1, kComputing);
   }
-  attend_segment<P, kPairs>(job, item, targets, parity, shared, control, lane, ring);
+  attend_segment<P, kPairs, true>(job, item, targets, parity, shared, control, lane, ring);
 }
 
 template <typename P, int kDim, bool kMakesQueries>
-__device__ void attend_all(const Job& job, int begin, int end, uint32_t shared,
-                           typename P::Control& control) {
+__device__ void attend_all(const Job& job, uint32_t shared, typename P::Control& control) {
   Ring ring = ring_of<P>(job, shared);
-  const bool waits = job.rows.early_plan;
-  if (waits && begin == end) wait_for_previous();
-  Item item{};
-  for (int i = begin; i < end; ++i) {
-    const Item next = item_at<P::kKeys>(job, control.list, i, item.entry);
-    const bool is_new = i == begin || next.entry != item.entry || next.group != item.group;
-    item = next;
-    const int parity = (i - begin) % 2;
+  if (control.list.count == 0) {
+    if (job.rows.early_plan) wait_for_previous();
+    return;
+  }
+  Item item = first_item_of<P::kKeys>(control.list);
+  bool is_new = true;
+  bool more = true;
+#pragma unroll 1
+  for (int i = 0; more; ++i) {
+    const int parity = i % 2;
     const int num_pairs = control.list.entries[item.entry].num_rows * job.group;
-    const bool waits_now = waits && i == begin;
     if constexpr (kMakesQueries)
-      attend_sums<P, kDim>(job, item, is_new, waits_now, parity, shared, control, ring);
+      attend_sums<P, kDim>(job, item, is_new, i == 0 && job.rows.early_plan, parity, shared,
+                           control, ring);
     else if (P::kMostPairs <= 16 || num_pairs <= 16)
-      attend<P, kDim, std::min(P::kMostPairs, 16)>(job, item, is_new, waits_now, parity, shared,
+      attend<P, kDim, std::min(P::kMostPairs, 16)>(job, item, is_new, i == 0, parity, shared,
                                                    control, ring);
     else
-      attend<P, kDim, P::kMostPairs>(job, item, is_new, waits_now, parity, shared, control, ring);
+      attend<P, kDim, P::kMostPairs>(job, item, is_new, i == 0, parity, shared, control, ring);
+    more = go_to<P>(job, control, i + 1, item, is_new);
   }
 }
 
-// Every thread block takes an equal share of the items, or at most one.
-template <int kDim, int kMostPairs, bool kMakesQueries>
-__global__ void __launch_bounds__(kMostPairs > 16 ? kThreads : 512, 1)
-    attention_kernel(const Job job) {
-  using P = Plan<kDim, kMostPairs>;
-  extern __shared__ __align__(1024) uint8_t memory[];
-  auto& control = *reinterpret_cast<typename P::Control*>(memory);
-  allow_next();
-  const uint32_t shared = ptx::shared_address(memory);
-  const int thread = static_cast<int>(threadIdx.x);
+// What the warps that wait for the list prepare.
+template <typename P>
+__device__ void prepare(const Job& job, typename P::Control& control, uint32_t shared) {
+  const int thread = static_cast<int>(threadIdx.x) - kComputing;
+  if (thread < 0) return;
   if (thread < job.ring_size) {
     // Full when the copies of 128 threads are done, empty when every warp that computes says so.
     const uint32_t full = shared + static_cast<uint32_t>(thread) * 8;
@@ -617,59 +627,96 @@ __global__ void __launch_bounds__(kMostPairs > 16 ? kThreads : 512, 1)
     ptx::barrier_init(full + kMaxRing * 8, 8);
     ptx::fence_barrier_init();
   }
-  if (thread < kMostPairs)
+  if (P::kLong && thread == 32) {
+    control.queries = 0;
+    control.drawn.init();
+    ptx::fence_barrier_init();
+  }
+  if (thread < P::kMostPairs)
     control.maxima[0][thread] = control.maxima[1][thread] = ordered_bits(-INFINITY);
+}
+
+template <int kDim, int kMostPairs, bool kIsLong, bool kMakesQueries>
+__global__ void __launch_bounds__(kMostPairs <= kMediumPairs ? 512 : kThreads, 1)
+    attention_kernel(const Job job) {
+  using P = Plan<kDim, kMostPairs, kIsLong>;
+  extern __shared__ __align__(1024) uint8_t memory[];
+  auto& control = *reinterpret_cast<typename P::Control*>(memory);
+  allow_next();
+  const uint32_t shared = ptx::shared_address(memory);
+  const int thread = static_cast<int>(threadIdx.x);
+  prepare<P>(job, control, shared);
   if (!job.rows.early_plan) wait_for_previous();
   if (thread < 32) list_work<P::kKeys>(job, P::kMaxColumnParts, control.list);
   __syncthreads();
-  const auto share = [&](unsigned block) {
-    const auto items = static_cast<unsigned>(control.list.num_items);
-    return static_cast<int>(items <= gridDim.x ? min(block, items) : items * block / gridDim.x);
-  };
-  const int begin = share(blockIdx.x);
-  const int end = share(blockIdx.x + 1);
   if (thread >= kComputing) {
-    if constexpr (kMostPairs > 16) ptx::lower_registers<(P::kHalves > 1 ? 104 : 88)>();
-    return copy_all<P>(job, control.list, begin, end, shared);
+    if constexpr (kMostPairs > 16)
+      ptx::lower_registers<(kMostPairs == kMediumPairs ? 80 : P::kHalves > 1 ? 104 : 88)>();
+    return copy_all<P>(job, control, shared);
   }
-  if constexpr (kMostPairs > 16) ptx::raise_registers<(P::kHalves > 1 ? 200 : 208)>();
-  attend_all<P, kDim, kMakesQueries>(job, begin, end, shared, control);
+  if constexpr (kMostPairs > 16)
+    ptx::raise_registers<(kMostPairs == kMediumPairs ? 152 : P::kHalves > 1 ? 200 : 208)>();
+  attend_all<P, kDim, kMakesQueries>(job, shared, control);
+}
+
+// Cards with less shared memory have shorter rings, and less room for a second place of queries.
+template <typename P>
+int longest_ring() {
+  const int most = std::min(P::kRing, P::ring_in(max_shared_bytes()));
+  return P::kLong ? std::min(P::kLongRing, most - 1) : most;
+}
+
+template <typename P, int kDim, bool kMakesQueries>
+void launch_plan(const Stream& stream, const Job& job, int grid) {
+  auto* const kernel = attention_kernel<kDim, P::kMostPairs, P::kLong, kMakesQueries>;
+  static const bool ready = [kernel] {
+    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           P::bytes(longest_ring<P>())));
+    return true;
+  }();
+  (void)ready;
+  launch(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
+         static_cast<size_t>(P::bytes(job.ring_size)), job);
+}
+
+// Parts that a tile of as many rows as most have is split into.
+int parts_of_tile(const Job& job, int most_pairs) {
+  const int rows = (job.rows.num_rows + job.tiles.num_tiles - 1) / job.tiles.num_tiles;
+  const int most_rows = std::max(most_pairs / job.group, 1);
+  return (std::min(rows, kTileRows) + most_rows - 1) / most_rows;
 }
 
 template <int kDim, int kMostPairs, bool kMakesQueries = false>
 void launch_segments(const Stream& stream, Job job) {
-  using P = Plan<kDim, kMostPairs>;
-  auto* const kernel = attention_kernel<kDim, kMostPairs, kMakesQueries>;
-  // Cards with less shared memory have shorter rings.
-  static const int most_ring = std::min(P::kRing, P::ring_in(max_shared_bytes()));
-  static const bool ready = [kernel] {
-    TANDEM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           P::bytes(most_ring)));
-    return true;
-  }();
-  (void)ready;
+  using P = Plan<kDim, kMostPairs, false>;
   // Where value columns are split, segments are few or fill the device.
-  const int64_t most_items =
-      static_cast<int64_t>(job.attention.max_segments) * job.num_groups * job.rows.num_rows;
-  const int64_t tile_items = static_cast<int64_t>(job.attention.max_segments) * job.num_groups *
-                             job.tiles.num_tiles *
-                             ((kTileRows * job.group + kMostPairs - 1) / kMostPairs);
-  const int64_t items =
-      P::kMaxColumnParts > 1 ? most_items * P::kMaxColumnParts : std::min(most_items, tile_items);
+  const int64_t segments = static_cast<int64_t>(job.attention.max_segments) * job.num_groups;
+  const int64_t items = P::kMaxColumnParts > 1
+                            ? segments * job.rows.num_rows * P::kMaxColumnParts
+                            : segments * job.tiles.num_tiles * parts_of_tile(job, kMostPairs);
   static const int blocks = num_multiprocessors();
   const int grid = items < blocks ? static_cast<int>(items) : blocks;
   job.most_rows = kMostPairs / job.group < kTileRows ? kMostPairs / job.group : kTileRows;
   constexpr int kLeastPairs = std::min(kMostPairs, 16);
   job.least_rows = kLeastPairs / job.group < kTileRows ? kLeastPairs / job.group : kTileRows;
-  job.ring_size = items <= 2 * blocks ? std::min(P::kSmallRing, most_ring) : most_ring;
-  launch(stream, kernel, dim3(static_cast<unsigned>(grid)), dim3(kThreads),
-         static_cast<size_t>(P::bytes(job.ring_size)), job);
+  if constexpr (kDim >= 256 && kMostPairs <= kMediumPairs && !kMakesQueries &&
+                (kDim < 512 || kMostPairs > kFewPairs)) {
+    using Long = Plan<kDim, kMostPairs, true>;
+    job.ring_size = longest_ring<Long>();
+    job.draws = job.attention.next_item != nullptr;
+    if (items > 2 * blocks && job.ring_size >= Long::kLeastRing)
+      return launch_plan<Long, kDim, false>(stream, job, grid);
+    job.draws = false;
+  }
+  job.ring_size =
+      items <= 2 * blocks ? std::min(P::kSmallRing, longest_ring<P>()) : longest_ring<P>();
+  launch_plan<P, kDim, kMakesQueries>(stream, job, grid);
 }
 
 // Whether thread blocks take at most 16 pairs: keys that several of them need are then read from L2
-// more than once, but there is room for a neighbour.
+// more than once, but there is room for a neighbour. A tile of more rows than most have is split.
 bool use_narrow(const Job& job) {
-  if (kTileRows * job.group <= 16) return true;
+  if (job.rows.num_rows * job.group <= job.tiles.num_tiles * 16) return true;
   if (job.tiles.num_tiles * 2 > job.rows.num_rows) return true;
   return job.tiles.num_tiles * job.attention.num_kv_heads * job.attention.max_segments <= 16;
 }
@@ -699,8 +746,8 @@ Job in_halves(Job job) {
 }
 
 template <int kDim>
-void launch_kernel(const Stream& stream, const Job& job) {
-  using Wide = Plan<kDim, kMaxPairs>;
+void launch_all(const Stream& stream, const Job& job) {
+  using Wide = Plan<kDim, kWidePairs, false>;
   static const bool has_room = Wide::ring_in(max_shared_bytes()) >= Wide::kLeastRing;
   if constexpr (attention_makes_queries(kDim, 1)) {
     if (job.attention.query_sums.sums.data != nullptr)
@@ -709,16 +756,11 @@ void launch_kernel(const Stream& stream, const Job& job) {
   } else if (halves_groups(job)) {
     return launch_segments<kDim, kFewPairs>(stream, in_halves(job));
   }
-  if (!has_room || use_narrow(job))
-    launch_segments<kDim, 16>(stream, job);
-  else
-    launch_segments<kDim, kMaxPairs>(stream, job);
-}
-
-template <int kDim>
-void launch_all(const Stream& stream, const Job& job) {
-  launch_kernel<kDim>(stream, job);
-  combine_attention(stream, job);
+  if (!has_room || use_narrow(job)) return launch_segments<kDim, 16>(stream, job);
+  if constexpr (kDim < 512)
+    if (job.rows.num_rows * job.group <= job.tiles.num_tiles * kMediumPairs)
+      return launch_segments<kDim, kMediumPairs>(stream, job);
+  launch_segments<kDim, kWidePairs>(stream, job);
 }
 
 }  // namespace
@@ -746,16 +788,21 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
   switch (job.head_dim) {
     case 32:
     case 64:
-      return segment::launch_all<64>(stream, all);
+      segment::launch_all<64>(stream, all);
+      break;
     case 128:
-      return segment::launch_all<128>(stream, all);
+      segment::launch_all<128>(stream, all);
+      break;
     case 256:
-      return segment::launch_all<256>(stream, all);
+      segment::launch_all<256>(stream, all);
+      break;
     case 512:
-      return segment::launch_all<512>(stream, all);
+      segment::launch_all<512>(stream, all);
+      break;
     default:
       TANDEM_GPU_CHECK(!"attention: head_dim 32, 64, 128, 256 or 512");
   }
+  combine_attention(stream, all);
 }
 
 }  // namespace tandem::ops::cuda

@@ -59,6 +59,10 @@ struct Attention {
   // The keys of these rows themselves are written by the kernel before (a target), not long ago (an
   // assistant). With Rows::early_plan, all other keys are read before the wait.
   bool has_fresh_keys = true;
+  // One integer, zero before the first launch; every launch leaves it so. With it thread blocks
+  // that are ahead take the last items of long lists: their share of memory differs. At most one
+  // launch at a time.
+  int* next_item = nullptr;
   int max_segments = 0;  // at least what the longest tile needs; a tile that needs more traps
   Operand out;           // [num_rows, num_heads * head_dim], the operand of o_proj
 };

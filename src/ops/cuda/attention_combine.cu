@@ -18,6 +18,7 @@ struct Plan {
   static constexpr int kSlabs = kHeadDim / kSlab;
   static constexpr int kOwnChains = kChains / kWarps;  // chains of a warp
   static constexpr int kThreads = kSlabs * kWarps * 32;
+  static constexpr int kManyBlocks = 1024 / kThreads;  // of a multiprocessor, if many
   static_assert(kBatch % kOwnChains == 0);
 };
 
@@ -100,6 +101,12 @@ __device__ void add_segments(bool live, const RowSegments& segments, const float
   }
 }
 
+// The items that thread blocks draw begin from the first one again.
+__device__ void reset_items(const Job& job) {
+  if (job.attention.next_item != nullptr && blockIdx.x + blockIdx.y == 0 && threadIdx.x == 0)
+    *job.attention.next_item = 0;
+}
+
 // Unless `live` it is a rehearsal (launch.cuh).
 template <int kHeadDim, int kWarps>
 __device__ void combine_head(const Job& job, int row, int head, int last_key, bool live) {
@@ -145,9 +152,11 @@ __device__ void combine_head(const Job& job, int row, int head, int last_key, bo
   }
 }
 
-// grid (head, row)
-template <int kHeadDim, int kWarps>
-__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kernel(const Job job) {
+// grid (head, row). kMany: more than there is room for at once, unless each takes little.
+template <int kHeadDim, int kWarps, bool kMany>
+__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads,
+                                  kMany ? Plan<kHeadDim, kWarps>::kManyBlocks : 0)
+    combine_kernel(const Job job) {
   using P = Plan<kHeadDim, kWarps>;
   allow_next();
   const bool early = job.rows.early_plan;
@@ -157,22 +166,24 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kern
   const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
   if (last_key < 0) {
     if (early) wait_for_previous();
+    reset_items(job);
     for (int c = static_cast<int>(threadIdx.x) * 2; c < kHeadDim; c += P::kThreads * 2)
       store_operand(job.attention.out, row, head * kHeadDim + c, 0.0F, 0.0F);
     return;
   }
 #pragma unroll 1
-  for (int turn = first_turn(early); turn < 2; ++turn) {
-    const bool live = turn == 1;
+  for (int turn = kMany ? 1 : first_turn(early); turn < 2; ++turn) {
+    const bool live = kMany || turn == 1;
     if (live && early) wait_for_previous();
+    if (live) reset_items(job);
     combine_head<kHeadDim, kWarps>(job, row, head, last_key, live);
     __syncthreads();
   }
 }
 
-template <int kHeadDim, int kWarps>
+template <int kHeadDim, int kWarps, bool kMany = false>
 void launch_combine(const Stream& stream, const Job& job) {
-  launch(stream, combine_kernel<kHeadDim, kWarps>,
+  launch(stream, combine_kernel<kHeadDim, kWarps, kMany>,
          dim3(static_cast<unsigned>(job.attention.num_heads),
               static_cast<unsigned>(job.rows.num_rows)),
          dim3(Plan<kHeadDim, kWarps>::kThreads), 0, job);
@@ -181,6 +192,8 @@ void launch_combine(const Stream& stream, const Job& job) {
 }  // namespace
 
 void combine_attention(const Stream& stream, const Job& job) {
+  // Where a multiprocessor has five blocks or more, room for all of them counts most.
+  const bool many = job.attention.num_heads * job.rows.num_rows > 4 * num_multiprocessors();
   switch (job.attention.head_dim) {
     case 32:
       return launch_combine<32, 8>(stream, job);
@@ -189,6 +202,7 @@ void combine_attention(const Stream& stream, const Job& job) {
     case 128:
       return launch_combine<128, 8>(stream, job);
     case 256:
+      if (many) return launch_combine<256, 2, true>(stream, job);
       return launch_combine<256, 4>(stream, job);
     default:
       // As many threads as find room beside the first kernel, unless there is much to read.

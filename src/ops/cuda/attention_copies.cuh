@@ -170,18 +170,20 @@ __device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces, const Lan
   return count;
 }
 
-// The fresh keys of the pieces ahead, a warp that computes for each: few bytes, which come with the
-// queries. Where they lie is known before the wait.
+// The fresh keys of the pieces ahead, a warp that computes for each, or for two of them where most
+// tiles have more rows than there are warps: few bytes, which come with the queries. Where they lie
+// is known before the wait.
 template <typename P>
 struct FreshKeys {
   static constexpr int kWarps = kComputing / 32;
-  static constexpr int kMostChunks = (2 * P::kColumns + 3) / 4;  // of a lane and key
+  static constexpr int kOwn = P::kMostPairs == kMediumPairs ? 2 : 1;  // keys of a warp
+  static constexpr int kMostChunks = (2 * P::kColumns + 3) / 4;       // of a lane and key
   const ItemPieces<P> pieces;
   int count;  // of pieces
   int key;    // this warp's first
   int end;
-  OwnKey own;
-  uint4 values[kMostChunks];
+  OwnKey own[kOwn];
+  uint4 values[kOwn][kMostChunks];
 
   __device__ FreshKeys(const Job& job, const WorkList& list, const Item& item)
       : pieces(job, list, item), count(pieces_ahead<P>(job, pieces)) {
@@ -191,50 +193,115 @@ struct FreshKeys {
     key = end;  // no key is fresh: fresh_key is the largest integer
     if (entry.fresh_key < end)
       key = max(first, entry.fresh_key) + static_cast<int>(threadIdx.x) / 32;
-    if (key < end) own = locate(job, entry, key);
+    locate_own(job, entry);
+  }
+  __device__ int own_key(int o) const { return key + o * kWarps; }
+  __device__ void locate_own(const Job& job, const Entry& entry) {
+#pragma unroll
+    for (int o = 0; o < kOwn; ++o)
+      if (own_key(o) < end) own[o] = locate(job, entry, own_key(o));
   }
   // Piece of the lane's i-th chunk, which is chunk `column` there.
-  __device__ int piece(int i) const {
-    const int half = key % P::kKeys / 128;
+  __device__ int piece(int o, int i) const {
+    const int half = own_key(o) % P::kKeys / 128;
     return (i * 32 + static_cast<int>(threadIdx.x) % 32) / 8 * P::kHalves + half;
   }
   __device__ int column() const { return static_cast<int>(threadIdx.x) % 8; }
 
   __device__ void load(const Job& job, int kv_head) {
-    const uint32_t chunk = chunk_of_key(job, kv_head, own) + static_cast<uint32_t>(column());
 #pragma unroll
-    for (int i = 0; i < kMostChunks; ++i)
-      if (key < end && piece(i) < count && pieces.has_column(piece(i)))
-        values[i] = *reinterpret_cast<const uint4*>(chunk_at(pieces.columns(piece(i)), chunk));
-      else
-        values[i] = uint4{};
+    for (int o = 0; o < kOwn; ++o) {
+      const uint32_t chunk = chunk_of_key(job, kv_head, own[o]) + static_cast<uint32_t>(column());
+#pragma unroll
+      for (int i = 0; i < kMostChunks; ++i)
+        if (own_key(o) < end && piece(o, i) < count && pieces.has_column(piece(o, i)))
+          values[o][i] =
+              *reinterpret_cast<const uint4*>(chunk_at(pieces.columns(piece(o, i)), chunk));
+        else
+          values[o][i] = uint4{};
+    }
   }
   __device__ void store(uint32_t shared) const {
 #pragma unroll
-    for (int i = 0; i < kMostChunks; ++i)
-      if (key < end && piece(i) < count)
-        ptx::store_shared(shared + P::kRingAt +
-                              static_cast<uint32_t>(piece(i) * kPieceBytes + key % 128 * 128 +
-                                                    (column() ^ key % 8) * 16),
-                          values[i]);
+    for (int o = 0; o < kOwn; ++o)
+#pragma unroll
+      for (int i = 0; i < kMostChunks; ++i)
+        if (own_key(o) < end && piece(o, i) < count)
+          ptx::store_shared(
+              shared + P::kRingAt +
+                  static_cast<uint32_t>(piece(o, i) * kPieceBytes + own_key(o) % 128 * 128 +
+                                        (column() ^ own_key(o) % 8) * 16),
+              values[o][i]);
   }
   // Those of rows that are no neighbours.
   __device__ void copy_others(const Job& job, const WorkList& list, const Item& item,
                               uint32_t shared) {
-    for (key += kWarps; key < end; key += kWarps) {
-      own = locate(job, list.entries[item.entry], key);
+    for (key += kOwn * kWarps; key < end; key += kOwn * kWarps) {
+      locate_own(job, list.entries[item.entry]);
       load(job, kv_head_of(job, item));
       store(shared);
     }
   }
 };
 
-// Segments of the items begin .. end - 1. With an early plan, as much of the first one as the ring
+// The queries of an item's pairs: [64 columns][pairs][128 bytes], as load_queries() leaves them.
+template <typename P>
+__device__ void copy_queries(const Job& job, const Entry& entry, int group, uint32_t target) {
+  const Attention& attention = job.attention;
+  constexpr int kChunks = P::kColumns * 8;
+  const int num_pairs = entry.num_rows * job.group;
+  const int pairs = num_pairs <= 16 ? min(P::kMostPairs, 16) : P::kMostPairs;
+  const int thread = static_cast<int>(threadIdx.x - kComputing);
+#pragma unroll
+  for (int begin = 0; begin < P::kMostPairs * kChunks; begin += 128) {
+    const int pair = (begin + thread) / kChunks;
+    const int chunk = (begin + thread) % kChunks;
+    if (pair >= pairs) break;
+    const auto row = static_cast<int>(job.by_group.quotient(static_cast<unsigned>(pair)));
+    const bool exists = pair < num_pairs && chunk * 8 < attention.head_dim;
+    const int index = exists ? (entry.first_row + row) * attention.num_heads + group * job.group +
+                                   pair - row * job.group
+                             : 0;
+    ptx::copy_async(
+        target +
+            static_cast<uint32_t>((chunk / 8 * pairs + pair) * 128 + (chunk % 8 ^ pair % 8) * 16),
+        attention.q + static_cast<int64_t>(index) * attention.head_dim + chunk * 8, exists);
+  }
+}
+
+// One thread draws items, each while the item two before it is copied, so that it is known when its
+// keys are looked up.
+template <typename P>
+struct Draws {
+  typename P::Control& control;
+  bool active;
+  int number = -1;  // of the item being drawn; below zero: none
+  int ticket = 0;
+
+  __device__ Draws(typename P::Control& control_in, bool is_thread)
+      : control(control_in),
+        active(P::kLong && is_thread && control.list.first_drawn < control.list.num_items) {}
+  // While item `current` of the thread block is copied. The answer takes its time.
+  __device__ void begin(const Job& job, int current) {
+    number = current + 2 - control.list.count;
+    if (active && number >= 0) ticket = atomicAdd(job.attention.next_item, 1);
+  }
+  __device__ void finish() {
+    if (!active || number < 0) return;
+    const WorkList& list = control.list;
+    const int index = list.first_drawn + ticket;
+    Item item{-1, 0, 0, 0};
+    if (index < list.num_items) item = item_at<P::kKeys>(list, index, list.num_entries - 1);
+    control.drawn.put(number, item);
+  }
+};
+
+// Segments of the thread block's items. With an early plan, as much of the first one as the ring
 // holds is copied while the kernels before finish.
 template <typename P>
-__device__ void copy_all(const Job& job, const WorkList& list, int begin, int end,
-                         uint32_t shared) {
+__device__ void copy_all(const Job& job, typename P::Control& control, uint32_t shared) {
   const int thread = static_cast<int>(threadIdx.x - kComputing);
+  const WorkList& list = control.list;
   Ring ring = ring_of<P>(job, shared);
   const auto locate_all = [&](const Item& item, OwnKey(&own)[P::kHalves]) {
 #pragma unroll
@@ -245,11 +312,15 @@ __device__ void copy_all(const Job& job, const WorkList& list, int begin, int en
   bool must_wait = job.rows.early_plan;
   Item item{};
   OwnKey own[P::kHalves];
-  if (begin < end) {
-    item = item_at<P::kKeys>(job, list, begin, 0);
+  bool more = list.count > 0;
+  if (more) {
+    item = first_item_of<P::kKeys>(list);
     locate_all(item, own);
   }
-  for (int i = begin; i < end; ++i) {
+  bool is_new = false;  // its queries have been loaded by the warps that compute
+  int query_place = 0;
+  Draws<P> draws(control, thread == 0);
+  for (int i = 0; more; ++i) {
     const LaneKeys keys[2] = {{job, kv_head_of(job, item), own[0]},
                               {job, kv_head_of(job, item), own[P::kHalves - 1]}};
     const ItemPieces<P> pieces(job, list, item);
@@ -258,15 +329,21 @@ __device__ void copy_all(const Job& job, const WorkList& list, int begin, int en
     const int first =
         must_wait ? copy_ahead<P>(job, pieces, keys, own, kv_head_of(job, item), plain, ring) : 0;
     must_wait = false;
-    // The next item's places are on their way meanwhile.
-    if (i + 1 < end) {
-      item = item_at<P::kKeys>(job, list, i + 1, item.entry);
-      locate_all(item, own);
+    if (P::kLong && is_new) {
+      query_place ^= 1;
+      ring.wait_empty();
+      copy_queries<P>(job, list.entries[item.entry], item.group,
+                      shared + P::queries_at(query_place, job.ring_size));
     }
+    draws.begin(job, i);
+    // The next item's places are on their way meanwhile.
+    more = go_to<P>(job, control, i + 1, item, is_new);
+    if (more) locate_all(item, own);
     if (plain)
       copy_pieces<P, true, true>(pieces, keys, first, pieces.count, false, ring);
     else
       copy_pieces<P, false, true>(pieces, keys, first, pieces.count, false, ring);
+    draws.finish();
   }
   if (must_wait) wait_for_previous();
   ptx::copy_commit();

@@ -30,6 +30,7 @@ struct AttentionJob {
   int most_rows = 1;    // of a tile that a thread block takes together, at most
   int least_rows = 1;   // splitting rows further saves no work
   int ring_size = 0;    // places in shared memory for what is copied
+  bool draws = false;   // thread blocks draw the last items of a long list
   Divisor by_group = {};
   Divisor by_ring = {};
   Divisor by_block = {};

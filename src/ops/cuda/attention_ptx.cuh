@@ -14,10 +14,11 @@ namespace tandem::ops::cuda::ptx {
 #define TANDEM_D8(d, i)                                                                       \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
+#define TANDEM_D12(d) TANDEM_D8(d, 0), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11])
 #define TANDEM_D24(d) TANDEM_D8(d, 0), TANDEM_D8(d, 8), TANDEM_D8(d, 16)
 #define TANDEM_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
-#define TANDEM_NAMES24 \
-  TANDEM_NAMES8 ", %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
+#define TANDEM_NAMES12 TANDEM_NAMES8 ", %8, %9, %10, %11"
+#define TANDEM_NAMES24 TANDEM_NAMES12 ", %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
 
 // d = a b, or d += a b with `add`: BF16, 64 x 16 by 16 x (2 * registers). b has the summed
 // dimension contiguous, a with kRows the other one.
@@ -44,12 +45,15 @@ namespace tandem::ops::cuda::ptx {
   }
 TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7")
 TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11")
+TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_D12(d), "%12", "%13", "%14", "%15")
 TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27")
 
 #undef TANDEM_WGMMA_PAIRS
 #undef TANDEM_NAMES24
+#undef TANDEM_NAMES12
 #undef TANDEM_NAMES8
 #undef TANDEM_D24
+#undef TANDEM_D12
 #undef TANDEM_D8
 #undef TANDEM_NAMES4
 #undef TANDEM_D4

@@ -23,20 +23,52 @@ struct PairInfo {
   int index;  // row * num_heads + head
 };
 
+// Items that are nobody's share, in the order in which this thread block drew them.
+struct Drawn {
+  static constexpr int kPlaces = 4;
+  uint64_t barriers[kPlaces];
+  Item items[kPlaces];  // entry -1: there is none any more
+
+  __device__ uint32_t barrier(int number) {
+    return ptx::shared_address(&barriers[number % kPlaces]);
+  }
+  __device__ void init() {
+    for (int i = 0; i < kPlaces; ++i) ptx::barrier_init(barrier(i), 1);
+  }
+  __device__ void put(int number, const Item& item) {
+    items[number % kPlaces] = item;
+    ptx::barrier_arrive(barrier(number));
+  }
+  __device__ Item get(int number) {
+    ptx::barrier_wait(barrier(number), static_cast<uint32_t>(number / kPlaces % 2));
+    return items[number % kPlaces];
+  }
+};
+
 template <int kMostPairs>
 struct PlanControl {
   uint64_t barriers[2 * kMaxRing];  // full, empty
   PairInfo pairs[kMostPairs];
-  int all_see_from;           // every pair sees the keys from here
-  int all_see_to;             // to here
-  int maxima[2][kMostPairs];  // ordered_bits() of the segment's scores; every second segment
+  uint32_t queries;  // where those of the pairs lie
+  int all_see_from;  // every pair sees the keys from here
+  int all_see_to;    // to here
+  // ordered_bits() of the segment's scores; every second segment
+  alignas(8) int maxima[2][kMostPairs];
+  Drawn drawn;
   WorkList list;
 };
 
-// kDim: head_dim, rounded up to 64. kPairLimit: most pairs of a thread block.
-template <int kDim, int kPairLimit>
+// Weights are stored for 16 pairs at a time, or for 8.
+constexpr int pairs_with_weights(int pairs) {
+  return pairs <= 8 ? pairs : (pairs + 15) / 16 * 16;
+}
+
+// kDim: head_dim, rounded up to 64. kPairLimit: most pairs of a thread block. kIsLong: for lists of
+// several items for each; queries then come with the keys, and items may be drawn.
+template <int kDim, int kPairLimit, bool kIsLong>
 struct Plan {
   static constexpr int kMostPairs = kPairLimit;
+  static constexpr bool kLong = kIsLong;
   using Control = PlanControl<kMostPairs>;
   static constexpr int kKeys = attention_segment_keys(kDim);  // of a segment
   static constexpr int kHalves = kKeys / 128;  // pieces of a segment with the same columns, and
@@ -46,8 +78,9 @@ struct Plan {
 
   // Shared memory, in bytes from its start.
   static constexpr int kQueryAt = (static_cast<int>(sizeof(Control)) + 1023) / 1024 * 1024;
-  static constexpr int kWeightAt = kQueryAt + kMostPairs * kDim * 2;  // [keys / 64][pairs][64]
-  static constexpr int kRingAt = kWeightAt + kMostPairs * kKeys * 2;
+  static constexpr int kWeightAt =
+      kQueryAt + kMostPairs * kDim * 2;  // [keys / 64][pairs_with_weights][64]
+  static constexpr int kRingAt = kWeightAt + pairs_with_weights(kMostPairs) * kKeys * 2;
   static constexpr int kLeastRing = kHalves == 1 && kColumns > 3 ? kColumns : 3;
   static constexpr int ring_in(int shared_bytes) {
     const int places = (shared_bytes - kRingAt) / kPieceBytes;
@@ -56,9 +89,38 @@ struct Plan {
   static constexpr int kRing = ring_in(227 * 1024);
   // Leaves room for a thread block of a product (product.cu).
   static constexpr int kSmallRing = ring_in(114 * 1024) > 3 ? ring_in(114 * 1024) : kRing;
-  static constexpr int bytes(int ring) { return kRingAt + ring * kPieceBytes; }
+  // Leaves room for small kernels' thread blocks, and is no shorter than an item of 128 keys:
+  // longer ones gain nothing.
+  static constexpr int kLongRing = ring_in(152 * 1024);
+  // Queries of every second run of items with the same pairs may lie behind the ring. Nobody needs
+  // those of the run before last when the copies of a run begin: one item at least is in between.
+  __host__ __device__ static uint32_t queries_at(int place, int ring) {
+    return static_cast<uint32_t>(place == 0 ? kQueryAt : kRingAt + ring * kPieceBytes);
+  }
+  static_assert(!kLong || kLongRing <= (3 * kColumns + 1) * kHalves);
+  static constexpr int bytes(int ring) {
+    return kRingAt + ring * kPieceBytes + (kLong ? kMostPairs * kDim * 2 : 0);
+  }
   static_assert(kRing >= kLeastRing);
 };
+
+// Goes on to item `number` of this thread block, if there is one. `is_new`: whether it is of other
+// rows or of another group than the one before.
+template <typename P>
+__device__ bool go_to(const Job& job, typename P::Control& control, int number, Item& item,
+                      bool& is_new) {
+  const WorkList& list = control.list;
+  if (number < list.count) {
+    is_new = go_on<P::kKeys>(job, list, item);
+    return true;
+  }
+  if (!P::kLong || list.first_drawn == list.num_items) return false;
+  const Item next = control.drawn.get(number - list.count);
+  if (next.entry < 0) return false;
+  is_new = next.entry != item.entry || next.group != item.group;
+  item = next;
+  return true;
+}
 
 // The next place of the ring.
 struct Ring {

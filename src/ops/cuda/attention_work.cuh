@@ -5,8 +5,9 @@
 
 namespace tandem::ops::cuda {
 
-// Pairs of row and head that a thread block takes at a time.
-inline constexpr int kMaxPairs = 48;
+// Pairs of row and head that a thread block takes at a time: 16, or one of these.
+inline constexpr int kMediumPairs = 24;
+inline constexpr int kWidePairs = 48;
 inline constexpr int kMaxEntries = 128;  // a row belongs to one
 
 // Neighbouring rows of a tile, which share the keys they see: all items of these rows, ordered by
@@ -23,8 +24,12 @@ struct Entry {
 
 // The work of a launch, in shared memory. Every thread block works it out by itself, the same.
 struct WorkList {
-  int num_entries;
   int num_items;
+  int first_drawn;  // items from here on are nobody's share; num_items: there are none
+  int begin;        // of the items of this thread block
+  int count;
+  int begin_entry;  // of the first of them
+  int num_entries;
   int column_parts;  // thread blocks that take the same keys, each a part of the value columns
   int sequences[kMaxEntries];  // of every row
   int last_keys[kMaxEntries];
@@ -47,10 +52,10 @@ __device__ int num_segments(const Entry& entry) {
   return entry.last_key < 0 ? 0 : entry.last_key / kKeys - entry.first_key / kKeys + 1;
 }
 
-// `entry` is that of an item before.
+// `entry` is its own or a later one.
 template <int kKeys>
-__device__ Item item_at(const AttentionJob& job, const WorkList& list, int index, int entry) {
-  while (entry + 1 < list.num_entries && index >= list.entries[entry + 1].first_item) ++entry;
+__device__ Item item_at(const WorkList& list, int index, int entry) {
+  while (index < list.entries[entry].first_item) --entry;
   const Entry& own = list.entries[entry];
   const int of_segment = list.column_parts;
   const int of_head = num_segments<kKeys>(own) * of_segment;
@@ -59,32 +64,57 @@ __device__ Item item_at(const AttentionJob& job, const WorkList& list, int index
   return {entry, local / of_head, own.first_key / kKeys + within / of_segment, within % of_segment};
 }
 
+// The first item of this thread block.
+template <int kKeys>
+__device__ Item first_item_of(const WorkList& list) {
+  return item_at<kKeys>(list, list.begin, list.begin_entry);
+}
+
+// The item behind another one. Returns whether it is of other rows or another group.
+template <int kKeys>
+__device__ bool go_on(const AttentionJob& job, const WorkList& list, Item& item) {
+  if (++item.column_part < list.column_parts) return false;
+  item.column_part = 0;
+  if (++item.segment <= list.entries[item.entry].last_key / kKeys) return false;
+  if (++item.group == job.num_groups) {
+    item.group = 0;
+    ++item.entry;  // of the list's end: none
+  }
+  if (item.entry < list.num_entries) item.segment = list.entries[item.entry].first_key / kKeys;
+  return true;
+}
+
 namespace work {
+
+// Last keys of neighbouring rows.
+struct Span {
+  int low = 0x7fffffff;
+  int high = -1;
+};
+
+__device__ __forceinline__ Span span_of(const WorkList& list, int first_row, int num_rows) {
+  Span span;
+#pragma unroll
+  for (int r = 0; r < kTileRows; ++r) {
+    const int last = r < num_rows ? list.last_keys[first_row + r] : -1;
+    if (last >= 0) span.low = min(span.low, last);
+    span.high = max(span.high, last);
+  }
+  return span;
+}
 
 struct Tile {
   int first_row = 0;
-  int num_rows = 0;
-  int sequence = -1;
-  int last_keys[kTileRows];
-
-  // The rows begin .. begin + count - 1 of the tile.
-  __device__ __forceinline__ Entry part(const AttentionJob& job, int begin, int count) const {
-    Entry entry;
-    entry.first_row = first_row + begin;
-    entry.num_rows = count;
-    entry.sequence = sequence;
-#pragma unroll
-    for (int r = 0; r < kTileRows; ++r) {
-      const int last = last_keys[r];
-      if (last < 0) continue;
-      if (job.attention.has_fresh_keys) entry.fresh_key = min(entry.fresh_key, last);
-      if (r < begin || r >= begin + count) continue;
-      entry.first_key = min(entry.first_key, first_key_of(job.attention.window, last));
-      entry.last_key = max(entry.last_key, last);
-    }
-    return entry;
-  }
+  int num_rows = 0;  // 0: nothing to do
+  Span span;
 };
+
+template <int kKeys>
+__device__ int num_segments(const AttentionJob& job, const Span& span) {
+  return span.high < 0
+             ? 0
+             : span.high / kKeys - first_key_of(job.attention.window, span.low) / kKeys + 1;
+}
 
 // Parts of at most `most` rows that `num_rows` <= kTileRows are split into.
 __device__ inline int num_parts(int num_rows, int most) {
@@ -93,28 +123,50 @@ __device__ inline int num_parts(int num_rows, int most) {
   return parts;
 }
 
-// Calls each(entry) for every part of a tile that sees a key: parts of equal size, at most `most`
-// rows each.
+// Calls each(first row, rows, span) for every part of a tile that sees a key: parts of equal size,
+// at most `most` rows each.
 template <typename Each>
-__device__ __forceinline__ void for_parts(const AttentionJob& job, const Tile& tile, int most,
+__device__ __forceinline__ void for_parts(const WorkList& list, const Tile& tile, int most,
                                           const Each& each) {
-  if (tile.num_rows <= 0) return;
+  if (tile.span.high < 0) return;
+  if (tile.num_rows <= most) return each(tile.first_row, tile.num_rows, tile.span);
   const int rows = num_parts(tile.num_rows, num_parts(tile.num_rows, most));
   for (int begin = 0; begin < tile.num_rows; begin += rows) {
-    const Entry entry = tile.part(job, begin, min(rows, tile.num_rows - begin));
-    if (entry.last_key >= 0) each(entry);
+    const int count = min(rows, tile.num_rows - begin);
+    const Span span = span_of(list, tile.first_row + begin, count);
+    if (span.high >= 0) each(tile.first_row + begin, count, span);
   }
 }
 
 // The sum of what lower lanes have.
-__device__ inline int sum_before(int value, int lane) {
-  int sum = value;
+template <typename T>
+__device__ T sum_before(T value, int lane) {
+  T sum = value;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const int other = __shfl_up_sync(0xffffffffU, sum, distance);
+    const T other = __shfl_up_sync(0xffffffffU, sum, distance);
     if (lane >= distance) sum += other;
   }
   return sum - value;
+}
+
+// All rows into the list, by a warp.
+__device__ __forceinline__ void copy_rows(const AttentionJob& job, WorkList& list, int lane) {
+  constexpr int kEach = kMaxEntries / 32;
+  int sequences[kEach];
+  int last_keys[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int row = i * 32 + lane;
+    sequences[i] = row < job.rows.num_rows ? job.rows.sequences[row] : -1;
+    last_keys[i] = row < job.rows.num_rows ? job.rows.last_keys[row] : -1;
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    list.sequences[i * 32 + lane] = sequences[i];
+    list.last_keys[i * 32 + lane] = last_keys[i];
+  }
+  __syncwarp();
 }
 
 // A launch's tiles, several for each lane of a warp where there are many.
@@ -132,17 +184,13 @@ struct Tiles {
   }
   __device__ int rows_of(int tile) const { return tile < num_tiles ? job.tiles.num_rows[tile] : 0; }
 
-  // The lane's i-th tile.
+  // The lane's i-th tile, when rows are in the list.
   __device__ __forceinline__ Tile load(int i) const {
-    Tile tile;
-    tile.first_row = i == 0 ? first_row : row_of(lane * own_tiles + i);
-    tile.num_rows = i == 0 ? num_rows : rows_of(lane * own_tiles + i);
-    if (tile.num_rows <= 0) tile.first_row = tile.num_rows = 0;
-    tile.sequence = list.sequences[tile.first_row];
-#pragma unroll
-    for (int r = 0; r < kTileRows; ++r)
-      tile.last_keys[r] = r < tile.num_rows ? list.last_keys[tile.first_row + r] : -1;
-    if (tile.sequence < 0) tile.num_rows = 0;
+    Tile tile{i == 0 ? first_row : row_of(lane * own_tiles + i),
+              i == 0 ? num_rows : rows_of(lane * own_tiles + i),
+              {}};
+    if (tile.num_rows > 0 && list.sequences[tile.first_row] >= 0)
+      tile.span = span_of(list, tile.first_row, tile.num_rows);
     return tile;
   }
 };
@@ -156,15 +204,15 @@ struct Split {
 template <int kKeys>
 __device__ Split choose_split(const AttentionJob& job, const Tiles& tiles, int max_column_parts,
                               int blocks) {
+  if (max_column_parts == 1 && job.least_rows == job.most_rows) return {1, job.most_rows};
   int coarse = 0;  // items if rows are split as little as possible
   int fine = 0;    // and as much as is of any use
+#pragma unroll 1
   for (int i = 0; i < tiles.own_tiles; ++i) {
     const Tile tile = tiles.load(i);
-    if (tile.num_rows > 0) {
-      const int items = num_segments<kKeys>(tile.part(job, 0, tile.num_rows)) * job.num_groups;
-      coarse += items * num_parts(tile.num_rows, job.most_rows);
-      fine += items * num_parts(tile.num_rows, job.least_rows);
-    }
+    const int items = num_segments<kKeys>(job, tile.span) * job.num_groups;
+    coarse += items * num_parts(tile.num_rows, job.most_rows);
+    fine += items * num_parts(tile.num_rows, job.least_rows);
     __syncwarp();
   }
   coarse = __reduce_add_sync(0xffffffffU, coarse);
@@ -173,6 +221,41 @@ __device__ Split choose_split(const AttentionJob& job, const Tiles& tiles, int m
   while (column_parts < max_column_parts && coarse * column_parts * 2 <= blocks) column_parts *= 2;
   return {column_parts, fine * column_parts <= blocks ? job.least_rows : job.most_rows};
 }
+
+// Notes entry number `index` of `items` items, and whether this thread block begins in it.
+__device__ __forceinline__ void add_entry(WorkList& list, int index, const Entry& entry, int items,
+                                          int begin) {
+  list.entries[index] = entry;
+  if (begin >= entry.first_item && begin < entry.first_item + items) list.begin_entry = index;
+}
+
+// How items are spread: every thread block has `each` to begin with, or an equal share of them all.
+struct Shares {
+  int num_items;
+  int blocks;
+  int each = 0;
+
+  __device__ __forceinline__ Shares(const AttentionJob& job, int items, int blocks_in)
+      : num_items(items), blocks(blocks_in) {
+    // A few items each are better off without: what is drawn comes from far and near (measured).
+    constexpr int kLong = 8;
+    if (!job.draws || items < kLong * blocks) return;
+    const int equal = items / blocks;
+    each = equal - 1 - equal / 8;
+  }
+  __device__ __forceinline__ int begin(int block) const {
+    if (each > 0) return each * block;
+    if (num_items <= blocks) return min(block, num_items);
+    return static_cast<int>(static_cast<unsigned>(num_items) * static_cast<unsigned>(block) /
+                            static_cast<unsigned>(blocks));
+  }
+  __device__ __forceinline__ void note(WorkList& list) const {
+    list.num_items = num_items;
+    list.first_drawn = each > 0 ? each * blocks : num_items;
+    list.begin = begin(static_cast<int>(blockIdx.x));
+    list.count = begin(static_cast<int>(blockIdx.x) + 1) - list.begin;
+  }
+};
 
 // The work of one tile among at most 32 rows, a lane for each: few instructions, since nothing of
 // attention can begin before.
@@ -218,21 +301,70 @@ __device__ void list_one_tile(const AttentionJob& job, int max_column_parts, int
   const int own_items = segments(from, to) * (job.num_groups * column_parts);
   const unsigned exist = __ballot_sync(kAll, to >= 0);
   const int before = sum_before(own_items, lane);
+  const int all_items = __shfl_sync(kAll, before + own_items, 31);
+  const Shares shares(job, all_items, blocks);
+  const int own_begin = shares.begin(static_cast<int>(blockIdx.x));
   if (to >= 0) {
     if (segments(from, to) > job.attention.max_segments) __trap();
-    list.entries[__popc(exist & ((1U << lane) - 1U))] = {
-        before,
-        first_row + begin,
-        min(rows, num_rows - begin),
-        sequence,
-        first_key_of(job.attention.window, from),
-        to,
-        job.attention.has_fresh_keys ? low : 0x7fffffff};
+    add_entry(list, __popc(exist & ((1U << lane) - 1U)),
+              {before, first_row + begin, min(rows, num_rows - begin), sequence,
+               first_key_of(job.attention.window, from), to,
+               job.attention.has_fresh_keys ? low : 0x7fffffff},
+              own_items, own_begin);
   }
   if (lane == 31) {
-    list.num_items = before + own_items;
     list.num_entries = __popc(exist);
     list.column_parts = column_parts;
+    shares.note(list);
+  }
+}
+
+// The work of several tiles. A warp that runs code for the first time waits for most of it: there
+// is little.
+template <int kKeys>
+__device__ void list_tiles(const AttentionJob& job, int max_column_parts, int blocks,
+                           WorkList& list) {
+  const Tiles tiles{job, list};  // on their way while the rows are
+  copy_rows(job, list, tiles.lane);
+  const Split split = choose_split<kKeys>(job, tiles, max_column_parts, blocks);
+  const int of_segment = job.num_groups * split.column_parts;
+  int num_items = 0;
+  int begin = 0;  // of this thread block
+  int item = 0;
+  int part = 0;
+#pragma unroll 1
+  for (int turn = 0; turn < 2; ++turn) {  // counts, then lists
+    if (turn == 1) {
+      constexpr unsigned kPart = 1U << 24;  // counts parts above items
+      const unsigned own = static_cast<unsigned>(part) * kPart + static_cast<unsigned>(item);
+      const unsigned before = sum_before(own, tiles.lane);
+      item = static_cast<int>(before % kPart);
+      part = static_cast<int>(before / kPart);
+      num_items = static_cast<int>(__shfl_sync(0xffffffffU, before + own, 31) % kPart);
+      begin = Shares(job, num_items, blocks).begin(static_cast<int>(blockIdx.x));
+    }
+#pragma unroll 1
+    for (int i = 0; i < tiles.own_tiles; ++i) {
+      const Tile tile = tiles.load(i);
+      for_parts(list, tile, split.most_rows, [&](int first_row, int num_rows, const Span& span) {
+        const int segments = num_segments<kKeys>(job, span);
+        if (segments > job.attention.max_segments || part >= kMaxEntries) __trap();
+        if (turn == 1)
+          add_entry(list, part,
+                    {item, first_row, num_rows, list.sequences[first_row],
+                     first_key_of(job.attention.window, span.low), span.high,
+                     job.attention.has_fresh_keys ? tile.span.low : 0x7fffffff},
+                    segments * of_segment, begin);
+        ++part;
+        item += segments * of_segment;
+      });
+      __syncwarp();
+    }
+  }
+  if (tiles.lane == 31) {
+    list.num_entries = part;
+    list.column_parts = split.column_parts;
+    Shares(job, num_items, blocks).note(list);
   }
 }
 
@@ -244,43 +376,7 @@ template <int kKeys>
 __device__ void list_work(const AttentionJob& job, int max_column_parts, WorkList& list) {
   if (job.tiles.num_tiles == 1 && job.rows.num_rows <= 32)
     return work::list_one_tile<kKeys>(job, max_column_parts, static_cast<int>(gridDim.x), list);
-  const work::Tiles tiles{job, list};  // on their way while the rows are
-  for (int row = tiles.lane; row < job.rows.num_rows; row += 32) {
-    list.sequences[row] = job.rows.sequences[row];
-    list.last_keys[row] = job.rows.last_keys[row];
-  }
-  __syncwarp();
-  const work::Split split =
-      work::choose_split<kKeys>(job, tiles, max_column_parts, static_cast<int>(gridDim.x));
-  const auto items_of = [&](const Entry& entry) {
-    return num_segments<kKeys>(entry) * job.num_groups * split.column_parts;
-  };
-  int items = 0;
-  int parts = 0;
-  for (int i = 0; i < tiles.own_tiles; ++i) {
-    work::for_parts(job, tiles.load(i), split.most_rows, [&](const Entry& entry) {
-      if (num_segments<kKeys>(entry) > job.attention.max_segments) __trap();
-      items += items_of(entry);
-      ++parts;
-    });
-    __syncwarp();
-  }
-  int item = work::sum_before(items, tiles.lane);
-  int part = work::sum_before(parts, tiles.lane);
-  for (int i = 0; i < tiles.own_tiles; ++i) {
-    work::for_parts(job, tiles.load(i), split.most_rows, [&](Entry entry) {
-      entry.first_item = item;
-      if (part >= kMaxEntries) __trap();
-      list.entries[part++] = entry;
-      item += items_of(entry);
-    });
-    __syncwarp();
-  }
-  if (tiles.lane == 31) {
-    list.num_items = item;
-    list.num_entries = part;
-    list.column_parts = split.column_parts;
-  }
+  work::list_tiles<kKeys>(job, max_column_parts, static_cast<int>(gridDim.x), list);
 }
 
 }  // namespace tandem::ops::cuda

@@ -35,7 +35,7 @@ struct KvTable {
 
 // Query rows that share a sequence, at most kTileRows consecutive rows of the batch: what one
 // thread block of attention works on. num_rows 0: nothing to do.
-inline constexpr int kTileRows = 8;
+inline constexpr int kTileRows = 9;
 struct QueryTiles {
   int num_tiles = 0;
   const int32_t* first_rows = nullptr;  // [num_tiles] index into Rows

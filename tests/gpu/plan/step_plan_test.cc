@@ -269,7 +269,8 @@ TEST(StepPlanTest, KeysAreSettledUnlessTilesShareASequence) {
   };
   EXPECT_TRUE(settled(batch_of(1, 0)));
   EXPECT_TRUE(settled(batch_of(1, 7)));
-  EXPECT_FALSE(settled(batch_of(1, 8)));    // nine rows: two tiles
+  EXPECT_TRUE(settled(batch_of(1, 8)));
+  EXPECT_FALSE(settled(batch_of(2, 8)));    // ten rows: two tiles
   EXPECT_FALSE(settled(batch_of(20, 0)));   // a chunk of three tiles
   EXPECT_FALSE(settled(batch_of(100, 0)));  // two passes
   SpecBatch prompt = batch_of(5, 0);
