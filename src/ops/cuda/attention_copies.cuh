@@ -176,14 +176,14 @@ __device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces, const Lan
 template <typename P>
 struct FreshKeys {
   static constexpr int kWarps = kComputing / 32;
-  static constexpr int kOwn = P::kMostPairs == kMediumPairs ? 2 : 1;  // keys of a warp
-  static constexpr int kMostChunks = (2 * P::kColumns + 3) / 4;       // of a lane and key
+  static constexpr int kKeysOfWarp = P::kMostPairs == kMediumPairs ? 2 : 1;  // keys of a warp
+  static constexpr int kMostChunks = (2 * P::kColumns + 3) / 4;              // of a lane and key
   const ItemPieces<P> pieces;
   int count;  // of pieces
   int key;    // this warp's first
   int end;
-  OwnKey own[kOwn];
-  uint4 values[kOwn][kMostChunks];
+  OwnKey own[kKeysOfWarp];
+  uint4 values[kKeysOfWarp][kMostChunks];
 
   __device__ FreshKeys(const Job& job, const WorkList& list, const Item& item)
       : pieces(job, list, item), count(pieces_ahead<P>(job, pieces)) {
@@ -198,7 +198,7 @@ struct FreshKeys {
   __device__ int own_key(int o) const { return key + o * kWarps; }
   __device__ void locate_own(const Job& job, const Entry& entry) {
 #pragma unroll
-    for (int o = 0; o < kOwn; ++o)
+    for (int o = 0; o < kKeysOfWarp; ++o)
       if (own_key(o) < end) own[o] = locate(job, entry, own_key(o));
   }
   // Piece of the lane's i-th chunk, which is chunk `column` there.
@@ -210,7 +210,7 @@ struct FreshKeys {
 
   __device__ void load(const Job& job, int kv_head) {
 #pragma unroll
-    for (int o = 0; o < kOwn; ++o) {
+    for (int o = 0; o < kKeysOfWarp; ++o) {
       const uint32_t chunk = chunk_of_key(job, kv_head, own[o]) + static_cast<uint32_t>(column());
 #pragma unroll
       for (int i = 0; i < kMostChunks; ++i)
@@ -223,7 +223,7 @@ struct FreshKeys {
   }
   __device__ void store(uint32_t shared) const {
 #pragma unroll
-    for (int o = 0; o < kOwn; ++o)
+    for (int o = 0; o < kKeysOfWarp; ++o)
 #pragma unroll
       for (int i = 0; i < kMostChunks; ++i)
         if (own_key(o) < end && piece(o, i) < count)
@@ -236,7 +236,7 @@ struct FreshKeys {
   // Those of rows that are no neighbours.
   __device__ void copy_others(const Job& job, const WorkList& list, const Item& item,
                               uint32_t shared) {
-    for (key += kOwn * kWarps; key < end; key += kOwn * kWarps) {
+    for (key += kKeysOfWarp * kWarps; key < end; key += kKeysOfWarp * kWarps) {
       locate_own(job, list.entries[item.entry]);
       load(job, kv_head_of(job, item));
       store(shared);
