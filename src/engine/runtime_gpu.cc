@@ -58,10 +58,11 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
     return base::make_error(
         base::ErrorCode::kResourceExhausted,
         fmt::format("--gpu-memory-utilization: expected room for {:.1f} GiB of weights beside the "
-                    "{:.1f} GiB in use, got {:.2f} of {:.1f} GiB; raise it, or free the card",
+                    "{:.1f} GiB in use, got {:.2f} of {:.1f} GiB; raise it, or free the card{}",
                     static_cast<double>(weights) / kGiB,
                     static_cast<double>(used_by_others + working) / kGiB,
-                    options.gpu_memory_utilization, static_cast<double>(info.total_bytes) / kGiB));
+                    options.gpu_memory_utilization, static_cast<double>(info.total_bytes) / kGiB,
+                    options.screens_heads ? ", or say --head-screen off" : ""));
   return std::min(options.kv_bytes, budget);
 }
 
