@@ -20,11 +20,6 @@ int64_t body_bytes(const io::Checkpoint& checkpoint) {
   return bytes;
 }
 
-core::TensorView head_of(const io::Checkpoint& checkpoint) {
-  const auto head = checkpoint.find("lm_head.weight");
-  return head ? *head : checkpoint.tensor("embed_tokens.weight");
-}
-
 // A head of BF16 less its codes of 8 bits, and the scale and the bound of each token.
 int64_t spared_by_screen(const core::TensorView& head) {
   return size_of(head) - head.shape[0] * (head.shape[1] + 8);
@@ -44,13 +39,13 @@ StepBytes step_bytes(const model::Pair& pair, int64_t context, core::DType kv_dt
   const io::Checkpoint& target = *pair.target_checkpoint;
   StepBytes bytes;
   bytes.target_body = body_bytes(target);
-  bytes.target_head = size_of(head_of(target));
-  if (pair.screens_heads) bytes.target_spared = spared_by_screen(head_of(target));
+  bytes.target_head = size_of(target.head());
+  if (pair.screens_heads) bytes.target_spared = spared_by_screen(target.head());
   for (const io::LayerConfig& layer : target.config().text.layers)
     bytes.target_kv += kv_bytes(target.config().text, layer, context, kv_dtype);
   if (pair.assistant_checkpoint == nullptr) return bytes;
   const io::Checkpoint& assistant = *pair.assistant_checkpoint;
-  const core::TensorView head = head_of(assistant);
+  const core::TensorView head = assistant.head();
   bytes.draft = body_bytes(assistant) + model::draft_head_bytes(head, pair.draft_head);
   if (pair.screens_heads && pair.draft_head == model::DraftHeadFormat::kCheckpoint)
     bytes.draft_spared = spared_by_screen(head);

@@ -21,16 +21,10 @@ int64_t weight_bytes(const io::Checkpoint& checkpoint) {
   return bytes;
 }
 
-// Of a tied head it is the embedding.
-core::TensorView head_of(const io::Checkpoint& checkpoint) {
-  const auto head = checkpoint.find("lm_head.weight");
-  return head ? *head : checkpoint.tensor("embed_tokens.weight");
-}
-
 int64_t screens_bytes(const model::Pair& pair) {
-  int64_t bytes = gpu::screen_bytes(head_of(*pair.target_checkpoint));
+  int64_t bytes = gpu::screen_bytes(pair.target_checkpoint->head());
   if (pair.assistant_checkpoint && pair.draft_head == model::DraftHeadFormat::kCheckpoint)
-    bytes += gpu::screen_bytes(head_of(*pair.assistant_checkpoint));
+    bytes += gpu::screen_bytes(pair.assistant_checkpoint->head());
   return bytes;
 }
 
@@ -97,7 +91,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .max_step_rows = options.max_num_batched_tokens,
       .max_model_len = plan.max_model_len,
       .draft_head = pair.draft_head,
-      .screens_heads = options.screens_heads,
+      .screens_heads = pair.screens_heads,
       .draft_position_offset = options.draft_position_offset,
       .synthetic = options.synthetic,
       .synthetic_seed = options.seed,

@@ -76,7 +76,6 @@ class Control {
   // Of the step that was filled in last.
   const ControlView& device() const { return device_; }
   const ControlSizes& sizes() const { return sizes_; }
-  size_t size_bytes() const { return size_bytes_; }
   const ControlSizes& most() const { return most_; }
 
  private:

@@ -2,6 +2,8 @@
 // so norms, inputs and the argmax are done by the products around them.
 #include <algorithm>
 
+#include "base/check.h"
+#include "gpu/few_rows_head.h"
 #include "gpu/models.h"
 #include "ops/cuda/attention.h"
 #include "ops/cuda/row_product.h"
@@ -115,14 +117,9 @@ void Assistant::step_few(const Stream& stream, const Target& target, const Pass&
   rows.new_x = nullptr;
   rows.weight = norm_.as<uint16_t>();
   rows.input_scale = post_projection_.input_scale;
-  argmax.logits.scale = head_.scales[0];
-  argmax.logits.scales = head_.feature_scales.as<float>();
-  argmax.exchange = head_exchange_.data();
-  const ops::cuda::SideProduct side{&post_projection_.weight, next_state};
-  if (screen_ && ops::cuda::takes_screened_head(head_.weight, screen_->weight, side, argmax.logits))
-    ops::cuda::screened_head(stream, head_.weight, screen_->view(), side, rows, argmax);
-  else
-    ops::cuda::head_product(stream, head_.weight, side, rows, argmax);
+  const bool chosen = choose_in_head(stream, head_, screen_, head_exchange_,
+                                     {&post_projection_.weight, next_state}, rows, argmax);
+  TANDEM_CHECK(chosen);  // runs_few()
 }
 
 }  // namespace tandem::gpu

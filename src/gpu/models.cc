@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/bf16.h"
+#include "gpu/few_rows_head.h"
 #include "gpu/step_plan.h"
 #include "ops/cuda/attention.h"
 #include "ops/cuda/gelu_product.h"
@@ -85,25 +86,14 @@ void choose_tokens(const Stream& stream, const Projection& head,
                    const std::optional<Screen>& screen, const ops::cuda::DeviceBuffer& exchange,
                    const ops::cuda::SideProduct& side, int num_rows, ops::cuda::HeadArgmax argmax,
                    Workspace& workspace) {
-  argmax.logits.scale = head.scales[0];
-  argmax.logits.scales = head.feature_scales.as<float>();
-  if (screen && ops::cuda::takes_screened_head(head.weight, screen->weight, side, argmax.logits)) {
-    argmax.exchange = exchange.data();
-    ops::cuda::screened_head(stream, head.weight, screen->view(), side, workspace.operand.data(),
-                             argmax);
-    return;
-  }
-  if (ops::cuda::takes_head_product(head.weight, side, argmax.logits)) {
-    argmax.exchange = exchange.data();
-    ops::cuda::head_product(stream, head.weight, side, workspace.operand.data(), argmax);
-    return;
-  }
+  const void* const operand = workspace.operand.data();
+  if (choose_in_head(stream, head, screen, exchange, side, operand, argmax)) return;
   if (side.weight != nullptr)
-    ops::cuda::product(stream, *side.weight, workspace.operand.data(), num_rows / 8, side.partials);
+    ops::cuda::product(stream, *side.weight, operand, num_rows / 8, side.partials);
   static_assert(kMaxScreenedRows == 8 * ops::cuda::kMaxScreenedTiles);
   if (screen && ops::cuda::takes_screened_rows(head.weight, screen->weight, num_rows / 8)) {
-    ops::cuda::screened_rows(stream, head.weight, screen->view(), workspace.operand.data(),
-                             num_rows / 8, workspace.partials.as<float>(), argmax);
+    ops::cuda::screened_rows(stream, head.weight, screen->view(), operand, num_rows / 8,
+                             workspace.partials.as<float>(), argmax);
     return;
   }
   argmax.logits.sums = multiply(stream, head, num_rows, workspace);

@@ -194,6 +194,11 @@ core::TensorView Checkpoint::tensor(std::string_view canonical_name) const {
   return tensor->view;
 }
 
+core::TensorView Checkpoint::head() const {
+  const auto own = find("lm_head.weight");
+  return own ? *own : tensor("embed_tokens.weight");
+}
+
 LinearWeights Checkpoint::linear(std::string_view canonical_module) const {
   const auto found = impl_->weights.find(canonical_module);
   TANDEM_CHECK_MSG(found != impl_->weights.end(), "module {}", canonical_module);

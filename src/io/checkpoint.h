@@ -54,6 +54,8 @@ class Checkpoint {
   std::optional<core::TensorView> find(std::string_view canonical_name) const;
   // The tensor of a canonical name that open() has already required: CHECKs that it exists.
   core::TensorView tensor(std::string_view canonical_name) const;
+  // What turns hidden states into logits, [vocab, hidden]: "lm_head.weight", or the embedding.
+  core::TensorView head() const;
   // The Linear of a canonical module ("layers.3.mlp.up_proj").
   LinearWeights linear(std::string_view canonical_module) const;
   // Canonical names of all quantizable or plain Linear modules, in layer order.

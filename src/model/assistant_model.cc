@@ -31,9 +31,7 @@ AssistantModel::AssistantModel(std::shared_ptr<const io::Checkpoint> checkpoint,
   pre_projection_ = Linear(*checkpoint_, {"pre_projection"}, options);
   post_projection_ = Linear(*checkpoint_, {"post_projection"}, options);
   norm_ = checkpoint_->tensor("norm.weight");
-  head_ = DraftHead(
-      checkpoint_->find("lm_head.weight").value_or(checkpoint_->tensor("embed_tokens.weight")),
-      options.draft_head);
+  head_ = DraftHead(checkpoint_->head(), options.draft_head);
   input_ = core::Buffer(options.activation_dtype(),
                         {options.max_rows, 2 * checkpoint_->config().backbone_hidden_size});
 }

@@ -20,7 +20,7 @@ TargetModel::TargetModel(std::shared_ptr<const io::Checkpoint> checkpoint,
     layers_.emplace_back(*checkpoint_, i, options);
   embed_tokens_ = checkpoint_->tensor("embed_tokens.weight");
   norm_ = checkpoint_->tensor("norm.weight");
-  head_.weight = checkpoint_->find("lm_head.weight").value_or(embed_tokens_);
+  head_.weight = checkpoint_->head();
   head_.format = ops::LinearFormat::kBF16;
   embed_scale_ = core::round_to_bf16(std::sqrt(static_cast<float>(config().hidden_size)));
 }

@@ -104,10 +104,7 @@ inline Tensor expected(const Cache& cache, const std::vector<RowSpec>& specs, co
                        bool absolute_values) {
   static core::ThreadPool pool(8);
   const Context context{Backend::kReference, &pool};
-  Tensor v(DType::kBF16, {cache.v().rows(), cache.heads().num_kv_heads, cache.heads().head_dim});
-  for (int64_t r = 0; r < v.rows(); ++r)
-    for (int64_t c = 0; c < v.cols(); ++c)
-      store(v, r, c, absolute_values ? std::fabs(cache.v().at(r, c)) : cache.v().at(r, c));
+  const Tensor v = cache.values(absolute_values);
   KvView kv;
   kv.k = cache.k();
   kv.v = v;

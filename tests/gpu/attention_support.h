@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -95,6 +96,14 @@ class Cache {
   const Layout& layout() const { return layout_; }
   const Tensor& k() const { return k_; }
   const Tensor& v() const { return v_; }
+  // V, or |V|.
+  Tensor values(bool absolute) const {
+    Tensor values(DType::kBF16, {num_slots(), heads_.num_kv_heads, heads_.head_dim});
+    for (int64_t r = 0; r < values.rows(); ++r)
+      for (int64_t c = 0; c < values.cols(); ++c)
+        store(values, r, c, absolute ? std::fabs(v_.at(r, c)) : v_.at(r, c));
+    return values;
+  }
   const KvPlaces& places() const { return places_; }
   const std::vector<int32_t>& table() const { return table_; }
 

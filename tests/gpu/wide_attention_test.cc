@@ -179,10 +179,7 @@ Tensor expected(const PassSetup& setup, int stride, bool absolute_values) {
   for (int64_t r = 0; r < num_rows; ++r)
     std::memcpy(q.view().row<BFloat16>(r), all_q.data() + r * stride * columns,
                 static_cast<size_t>(columns) * 2);
-  Tensor v(DType::kBF16, {cache.v().rows(), setup.heads.num_kv_heads, setup.heads.head_dim});
-  for (int64_t r = 0; r < v.rows(); ++r)
-    for (int64_t c = 0; c < v.cols(); ++c)
-      store(v, r, c, absolute_values ? std::fabs(cache.v().at(r, c)) : cache.v().at(r, c));
+  const Tensor v = cache.values(absolute_values);
   KvView kv;
   kv.k = cache.k();
   kv.v = v;

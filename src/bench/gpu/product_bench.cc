@@ -36,13 +36,6 @@ PackedLinear random_weight(const LinearShape& shape, PackedType type, int num_mu
   return weight;
 }
 
-// Tiles of 8 rows that the product of so many takes.
-int num_tiles(int64_t rows) {
-  int tiles = 1;
-  while (8 * tiles < rows) tiles *= 2;
-  return tiles;
-}
-
 // Small, finite and not zero, as E4M3 and as BF16.
 DeviceBuffer filled(size_t size_bytes) {
   DeviceBuffer buffer(size_bytes);
@@ -173,6 +166,12 @@ double library_chain_us(const GpuFacts& facts, const Chain& chain, size_t num_pr
 }
 
 }  // namespace
+
+int num_tiles(int64_t rows) {
+  int tiles = 1;
+  while (8 * tiles < rows) tiles *= 2;
+  return tiles;
+}
 
 base::Result<PackedType> packed_type(const LinearShape& shape) {
   if (shape.format == ops::LinearFormat::kBF16) return PackedType::kBF16;

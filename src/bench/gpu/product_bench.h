@@ -17,6 +17,9 @@ struct GpuFacts {
   const CublasLt* library = nullptr;  // null: not installed
 };
 
+// Tiles of 8 rows that the product of so many takes.
+int num_tiles(int64_t rows);
+
 // Refuses formats that a GPU does not run.
 base::Result<ops::cuda::PackedType> packed_type(const LinearShape& shape);
 

@@ -57,7 +57,7 @@ struct ScreenedHead {
     TANDEM_CUDA_CHECK(cudaDeviceSynchronize());
   }
 
-  void choose(const Stream& stream, int rows, int num_tiles) const {
+  void choose(const Stream& stream, int rows) const {
     HeadArgmax argmax;
     argmax.logits.num_rows = rows;
     argmax.logits.vocab_size = head.out_features;
@@ -70,7 +70,8 @@ struct ScreenedHead {
     if (rows <= ops::cuda::kMaxHeadRows)
       screened_head(stream, head, view, {}, operand.data(), argmax);
     else
-      screened_rows(stream, head, view, operand.data(), num_tiles, partials.as<float>(), argmax);
+      screened_rows(stream, head, view, operand.data(), num_tiles(rows), partials.as<float>(),
+                    argmax);
   }
 };
 
@@ -84,16 +85,14 @@ ordered_json bench_screened_head(const GpuFacts& facts, const LinearShape& shape
   if (!takes_screened_rows(head.head, head.screen, 1)) return results;
   const auto bytes = static_cast<double>(head.screen.size_bytes());
   // The first runs after weights were made are slower by a fifth.
-  (void)time_graph([&](const Stream& stream) { head.choose(stream, 1, 1); }, false);
+  (void)time_graph([&](const Stream& stream) { head.choose(stream, 1); }, false);
   for (const ordered_json& line : head_lines) {
     const auto rows = line["rows"].get<int>();
     if (rows > kMostRows) continue;
-    int num_tiles = 1;
-    while (num_tiles * 8 < rows) num_tiles *= 2;
     const auto time = [&](bool dependent) {
       return time_graph(
                  [&](const Stream& stream) {
-                   for (int i = 0; i < kLaunches; ++i) head.choose(stream, rows, num_tiles);
+                   for (int i = 0; i < kLaunches; ++i) head.choose(stream, rows);
                  },
                  dependent) /
              kLaunches;

@@ -4,7 +4,7 @@
 
 #include "ops/cuda/attention_ring.cuh"
 #include "ops/cuda/head_norm.cuh"
-#include "ops/cuda/wide_ptx.cuh"
+#include "ops/cuda/product_ptx.cuh"
 
 namespace tandem::ops::cuda::segment {
 
@@ -19,12 +19,10 @@ __device__ void clear_queries(uint32_t shared) {
 template <typename P>
 __device__ void store_query(uint32_t shared, int pair, int column, const float (&values)[4]) {
   const int chunk = column / 8;
-  const uint2 bits = head_norm::pack_bf16x4(values);
   const uint32_t target = shared + P::kQueryAt +
                           static_cast<uint32_t>((chunk / 8 * P::kMostPairs + pair) * 128 +
                                                 (chunk % 8 ^ pair % 8) * 16 + column % 8 * 2);
-  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(target), "r"(bits.x), "r"(bits.y)
-               : "memory");
+  ptx::store_shared(target, head_norm::pack_bf16x4(values));
 }
 
 // `waits`: for the kernels before, once a warp has what does not depend on them.

@@ -275,7 +275,7 @@ __device__ void measure_rows(const Job& job, Small& small, const uint8_t* rows, 
   squares += __shfl_xor_sync(kAll, squares, 8);
   squares += __shfl_xor_sync(kAll, squares, 16);
   if (lane < 8) {
-    small.lengths[lane] = sqrtf(squares) * 1.001F;
+    small.lengths[lane] = row_length(squares);
     if (blockIdx.x == 0) job.screen.lengths[lane] = small.lengths[lane];
   }
   __syncwarp();

@@ -34,7 +34,7 @@ __device__ float length_of(const Job& job, int row, int lane) {
     squares += sum_of_squares(__ldcg(reinterpret_cast<const uint4*>(
         first + static_cast<int64_t>(i / 4) * job.num_tiles * 512 + i % 4 * 128)));
   }
-  return sqrtf(warp_sum(squares)) * 1.001F;
+  return row_length(warp_sum(squares));
 }
 
 // Lane s gets the largest logit of set s, or NaN.

@@ -24,6 +24,13 @@ struct ScreenPlaces {
   float* largest = nullptr;
 };
 
+#ifdef __CUDACC__
+// |x| of a row from the sum of its squares, rounded up.
+__device__ inline float row_length(float squares) {
+  return sqrtf(squares) * 1.001F;
+}
+#endif
+
 ScreenPlaces screen_places(const HeadScreen& screen);
 
 // The last kernel. operand: of the rows, num_tiles * 8.
