@@ -81,12 +81,16 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
   engine.eos_token_ids = eos_token_ids(*pair.target);
   engine.suppress_tokens = suppressed_ids(pair.target->checkpoint());
   engine.pass_rows = gpu::kPassRows;
+  TANDEM_ASSIGN_OR_RETURN(
+      model::KvScaleLists scales,
+      model::kv_scales(*pair.target_checkpoint, kv_dtype, options.kv_cache_dtype));
   const gpu::DeviceStepOptions step{
       .kv = {.block_size = options.block_size,
              .num_ring_blocks = plan.num_ring_blocks + plan.num_snapshot_blocks,
              .num_page_blocks = plan.num_page_blocks,
              .ring_len = ring_len,
              .dtype = kv_dtype},
+      .kv_scales = std::move(scales),
       .max_sequences = plan.max_num_seqs,
       .max_step_rows = options.max_num_batched_tokens,
       .max_model_len = plan.max_model_len,

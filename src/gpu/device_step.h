@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "io/checkpoint.h"
+#include "model/kv_format.h"
 #include "model/kv_store.h"
 #include "model/options.h"
 #include "speculation/acceptance.h"
@@ -31,10 +32,11 @@ struct DeviceInfo {
 base::Result<DeviceInfo> find_device();
 
 struct DeviceStepOptions {
-  model::KvStoreConfig kv;
-  int64_t max_sequences = 1;   // rows of the state store
-  int64_t max_step_rows = 64;  // tokens and drafts of one step, as the scheduler bounds them
-  int64_t max_model_len = 0;   // most tokens of a sequence
+  model::KvStoreConfig kv;        // BF16 or F8_E4M3
+  model::KvScaleLists kv_scales;  // of F8_E4M3, one per layer
+  int64_t max_sequences = 1;      // rows of the state store
+  int64_t max_step_rows = 64;     // tokens and drafts of one step, as the scheduler bounds them
+  int64_t max_model_len = 0;      // most tokens of a sequence
   model::DraftHeadFormat draft_head = model::DraftHeadFormat::kCheckpoint;
   bool screens_heads = false;  // greedy tokens through 8-bit copies of BF16 heads, the same tokens
   int draft_position_offset = 0;

@@ -71,7 +71,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
     : options_(options),
       target_(std::move(target)),
       assistant_(std::move(assistant)),
-      kv_(target_.config(), options.kv),
+      kv_(target_.config(), options.kv, options.kv_scales),
       ring_slack_(options.kv.ring_len - target_.config().sliding_window + 1),
       max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
       control_(control_sizes(options, target_.runs_wide()), options.kv.block_size),
@@ -114,7 +114,7 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   SpecResult result;
   result.sequences.resize(batch.sequences.size());
   if (batch.sequences.empty()) return result;
-  copy_ring_blocks(batch.ring_copies);
+  kv_.copy_ring_blocks(stream_, batch.ring_copies);
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   control_.fill(batch, layout, options_.draft_position_offset);
   if (choice_of(batch, layout) == Choice::kDevice)
@@ -350,21 +350,6 @@ void PairStep::record_acceptance(const StepLayout& layout) {
                                      .results = results_.device(),
                                      .synthetic = synthetic_rates(options_),
                                      .next = {}});
-}
-
-void PairStep::copy_ring_blocks(std::span<const model::RingBlockCopy> copies) {
-  for (int64_t i = 0; i < target_.config().num_layers(); ++i) {
-    const io::LayerConfig& layer = target_.config().layers[static_cast<size_t>(i)];
-    if (layer.type != io::LayerType::kSliding) continue;
-    const auto elements =
-        static_cast<size_t>(options_.kv.block_size * layer.num_key_value_heads * layer.head_dim);
-    const ops::cuda::KvLayer kv = kv_.layer(i);
-    for (const model::RingBlockCopy& copy : copies)
-      for (uint16_t* data : {kv.k, kv.v})
-        TANDEM_CUDA_CHECK(cudaMemcpyAsync(data + static_cast<size_t>(copy.to) * elements,
-                                          data + static_cast<size_t>(copy.from) * elements,
-                                          elements * 2, cudaMemcpyDeviceToDevice, stream_.handle));
-  }
 }
 
 }  // namespace tandem::gpu

@@ -75,7 +75,6 @@ class PairStep final : public DeviceStep {
   void record_draft_copies();
   // The head of pass `index`, and what the host wants to know of its rows.
   void record_rows(const StepLayout& layout, size_t index);
-  void copy_ring_blocks(std::span<const model::RingBlockCopy> copies);
   // Scores and chooses on the host for the entries of one pass.
   void finish_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
                    speculation::SpecResult& result);

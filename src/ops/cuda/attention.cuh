@@ -15,6 +15,11 @@ __device__ inline int first_key_of(int window, int last_key) {
   return window == 0 ? 0 : max(0, last_key - window + 1);
 }
 
+// Keys or values that are BF16.
+__device__ inline uint16_t* bf16_rows(void* rows) {
+  return static_cast<uint16_t*>(rows);
+}
+
 // The element at which the values of (sequence, position, kv_head) begin in KvLayer::k and ::v.
 __device__ inline int64_t kv_offset(const KvTable& places, int num_kv_heads, int head_dim,
                                     int sequence, int kv_head, int position) {

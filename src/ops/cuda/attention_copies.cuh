@@ -103,7 +103,9 @@ struct ItemPieces {
   int count;
 
   __device__ ItemPieces(const Job& job, const WorkList& list, const Item& item)
-      : k(job.attention.kv.k), v(job.attention.kv.v), head_dim(job.attention.head_dim) {
+      : k(bf16_rows(job.attention.kv.k)),
+        v(bf16_rows(job.attention.kv.v)),
+        head_dim(job.attention.head_dim) {
     const int value_columns = P::kColumns / list.column_parts;
     first_column = item.column_part * value_columns * 64;
     count = (P::kColumns + value_columns) * P::kHalves;

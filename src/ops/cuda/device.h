@@ -26,8 +26,6 @@ int max_shared_bytes();
 bool has_warpgroup_products();
 // Whether this program has machine code for it.
 bool has_code_for_device();
-// Whether this program has machine code for it.
-bool has_code_for_device();
 
 // Owned device memory. Contents are whatever was there.
 class DeviceBuffer {

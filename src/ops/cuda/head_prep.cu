@@ -79,11 +79,12 @@ __device__ void prepare_head(const HeadPrep& job, int row, int unit, Part part, 
   }
   const Head raw = head_norm::sum_head(sums, pieces, job.scales[static_cast<int>(part)]);
   const float inverse = inverse_rms<kTwoWarps>(raw, job.head_dim, job.eps);
-  if (part == kValue) return store_head(target, plain_norm(raw, inverse), job.kv.v + place.offset);
+  if (part == kValue)
+    return store_head(target, plain_norm(raw, inverse), bf16_rows(job.kv.v) + place.offset);
   const Head rotated = head_norm::norm_and_rotate(raw, inverse, place.rotation, constants);
   if (part == kQuery) return store_head(target, rotated, q);
-  store_head(target, rotated, job.kv.k + place.offset);
-  if (job.k_eq_v) store_head(target, plain_norm(raw, inverse), job.kv.v + place.offset);
+  store_head(target, rotated, bf16_rows(job.kv.k) + place.offset);
+  if (job.k_eq_v) store_head(target, plain_norm(raw, inverse), bf16_rows(job.kv.v) + place.offset);
 }
 
 // grid (groups of heads, row): kWarps heads, or one with kTwoWarps

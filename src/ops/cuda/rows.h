@@ -18,10 +18,16 @@ struct Rows {
   bool early_plan = false;
 };
 
-// Keys and values of one layer, BF16, [num_blocks][num_kv_heads][block_size][head_dim].
+// Keys and values of one layer, [num_blocks][num_kv_heads][block_size][head_dim]: BF16, or E4M3
+// that stands for element * scale.
 struct KvLayer {
-  uint16_t* k = nullptr;
-  uint16_t* v = nullptr;
+  void* k = nullptr;
+  void* v = nullptr;
+  bool is_fp8 = false;
+  float k_scale = 1.0F;  // of E4M3
+  float v_scale = 1.0F;
+
+  constexpr int element_bytes() const { return is_fp8 ? 1 : 2; }
 };
 
 // Position p of sequence s: block table[s * max_blocks + p' / block_size], place p' % block_size,

@@ -148,9 +148,10 @@ __device__ const uint16_t* locate(const Job& job, const Block& block, int kv_hea
   if (key < block.first_key || key > block.last_position()) return nullptr;
   if (attention.chunk.k != nullptr && key >= block.chunk_begin) {
     const int64_t line = static_cast<int64_t>(block.chunk_row + key) * attention.num_kv_heads;
-    return (values ? attention.chunk.v : attention.chunk.k) + (line + kv_head) * attention.head_dim;
+    return bf16_rows(values ? attention.chunk.v : attention.chunk.k) +
+           (line + kv_head) * attention.head_dim;
   }
-  return (values ? attention.kv.v : attention.kv.k) +
+  return bf16_rows(values ? attention.kv.v : attention.kv.k) +
          kv_offset(attention.places, attention.num_kv_heads, attention.head_dim, block.sequence,
                    kv_head, key);
 }

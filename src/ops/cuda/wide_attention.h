@@ -18,7 +18,8 @@ struct WideAttention {
   const uint16_t* q = nullptr;  // [num_rows, num_heads, head_dim] BF16
   KvLayer kv;
   KvTable places;
-  // Keys and values of the pass's rows, [num_rows, num_kv_heads, head_dim]; null: they are in `kv`.
+  // Keys and values of the pass's rows, [num_rows, num_kv_heads, head_dim], BF16: what the cache
+  // would give, before its scales; null: they are in `kv`.
   KvLayer chunk;
   WideOperand out;  // [num_rows, num_heads * head_dim], the operand of o_proj
 };

@@ -299,9 +299,10 @@ __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit,
                                         rows.sequences[row], kv_head, rows.positions[row]);
   const KvLayer& target = in_chunk ? op.chunk : op.kv;
   if (is_key)
-    store_head(rotate<kSteps>(raw, inverse, k_weight, angles), target.k + place, half, lane);
+    store_head(rotate<kSteps>(raw, inverse, k_weight, angles), bf16_rows(target.k) + place, half,
+               lane);
   if (!is_key || op.k_eq_v)
-    store_head(plain_norm<kSteps>(raw, inverse), target.v + place, half, lane);
+    store_head(plain_norm<kSteps>(raw, inverse), bf16_rows(target.v) + place, half, lane);
 }
 
 // One block for a row, a warp for each head, several heads on their way at once.
@@ -359,10 +360,10 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t target =
         kv_offset(op.places, op.num_kv_heads, op.head_dim, rows.sequences[row], kv_head, position) +
         column;
-    *reinterpret_cast<uint4*>(op.kv.k + target) =
-        *reinterpret_cast<const uint4*>(op.chunk.k + source);
-    *reinterpret_cast<uint4*>(op.kv.v + target) =
-        *reinterpret_cast<const uint4*>(op.chunk.v + source);
+    *reinterpret_cast<uint4*>(bf16_rows(op.kv.k) + target) =
+        *reinterpret_cast<const uint4*>(bf16_rows(op.chunk.k) + source);
+    *reinterpret_cast<uint4*>(bf16_rows(op.kv.v) + target) =
+        *reinterpret_cast<const uint4*>(bf16_rows(op.chunk.v) + source);
   }
 }
 
