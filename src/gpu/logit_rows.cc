@@ -15,9 +15,9 @@ using sampling::Candidate;
 constexpr int kFewTokens = 2048;
 
 double log_sum_of(const RowFacts& facts) {
-  return facts.count == 0
-             ? 0.0
-             : static_cast<double>(facts.logits[0]) + std::log(static_cast<double>(facts.sum));
+  return facts.likeliest.count == 0 ? 0.0
+                                    : static_cast<double>(facts.likeliest.logits[0]) +
+                                          std::log(static_cast<double>(facts.sum));
 }
 
 // Writes the ids that the mask allows; none where there are more than `most`.
@@ -101,8 +101,8 @@ sampling::TokenChoice LogitRows::choose(const sampling::Sampler& sampler, const 
   if (whole_rows_) return choose_from_logits(sampler, place, {}, position, allowed);
   const RowFacts& facts = facts_at(place);
   std::array<Candidate, kLikeliest> top;
-  for (size_t i = 0; i < static_cast<size_t>(facts.count); ++i)
-    top[i] = {facts.logits[i], facts.ids[i]};
+  for (size_t i = 0; i < static_cast<size_t>(facts.likeliest.count); ++i)
+    top[i] = {facts.likeliest.logits[i], facts.likeliest.ids[i]};
   std::array<Candidate, ops::cuda::kMaxAsked + ops::cuda::kContenders> others;
   size_t num_asked = 0;
   for (const int32_t id : questions_.asked_of(sequence)) {
@@ -113,9 +113,9 @@ sampling::TokenChoice LogitRows::choose(const sampling::Sampler& sampler, const 
   const auto num_contenders = static_cast<size_t>(facts.num_contenders);
   for (size_t i = 0; i < num_contenders; ++i)
     others[num_asked + i] = {facts.contender_logits[i], facts.contender_ids[i]};
-  sampling::KnownRow row{.finite = facts.finite != 0,
-                         .top = std::span(top).first(static_cast<size_t>(facts.count)),
-                         .complete = facts.count < kLikeliest,
+  sampling::KnownRow row{.finite = facts.likeliest.status != 0,
+                         .top = std::span(top).first(static_cast<size_t>(facts.likeliest.count)),
+                         .complete = facts.likeliest.count < kLikeliest,
                          .others = std::span(others).first(num_asked + num_contenders),
                          .log_sum = log_sum_of(facts)};
   std::array<sampling::Contender, ops::cuda::kContenders> contenders;
@@ -169,14 +169,14 @@ std::span<const float> LogitRows::whole_row(const Place& place) {
 sampling::TokenScore LogitRows::score(const Place& place, int32_t token, int32_t num_top) const {
   const RowFacts& facts = facts_at(place);
   sampling::TokenScore score;
-  if (facts.finite == 0 || facts.count == 0) return score;
+  if (facts.likeliest.status == 0 || facts.likeliest.count == 0) return score;
   const double log_sum = log_sum_of(facts);
   const auto logprob = [&](float logit) { return sampling::logprob_of(logit, log_sum); };
   score.token = token;
   score.logprob = logprob(facts.target_logit);
   score.rank = int64_t{facts.target_rank} + 1;
-  for (int i = 0; i < std::min(num_top, facts.count); ++i)
-    score.top.push_back({facts.ids[i], logprob(facts.logits[i])});
+  for (int i = 0; i < std::min(num_top, facts.likeliest.count); ++i)
+    score.top.push_back({facts.likeliest.ids[i], logprob(facts.likeliest.logits[i])});
   return score;
 }
 

@@ -67,21 +67,21 @@ std::vector<RowFacts> facts_of(const Rows& rows) {
                        scratch.data(), out.as<RowFacts>());
   tests::synchronize();
   auto facts = tests::to_host<RowFacts>(out, static_cast<size_t>(rows.count + 1));
-  EXPECT_EQ(facts.back().finite, -1) << "written beyond the end";
+  EXPECT_EQ(facts.back().likeliest.status, -1) << "written beyond the end";
   facts.pop_back();
   return facts;
 }
 
 void expect_row(std::span<const float> row, const RowFacts& got, const std::string& what) {
   const sampling::RowMax best = sampling::row_max(row);
-  EXPECT_EQ(got.finite, best.finite ? 1 : 0) << what;
+  EXPECT_EQ(got.likeliest.status, best.finite ? 1 : 0) << what;
   if (!best.finite) return;
   std::vector<sampling::Candidate> expected;
   sampling::select_top(row, kLikeliest, expected);
-  ASSERT_EQ(got.count, static_cast<int32_t>(expected.size())) << what;
+  ASSERT_EQ(got.likeliest.count, static_cast<int32_t>(expected.size())) << what;
   for (size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_EQ(got.ids[i], expected[i].id) << what << " place " << i;
-    ASSERT_EQ(got.logits[i], expected[i].logit) << what << " place " << i;
+    ASSERT_EQ(got.likeliest.ids[i], expected[i].id) << what << " place " << i;
+    ASSERT_EQ(got.likeliest.logits[i], expected[i].logit) << what << " place " << i;
   }
   if (expected.empty()) return;
   // expf and sums of 128 in FP32, at most 2^-20 together, the rest in FP64.
@@ -287,8 +287,12 @@ TEST(RowFacts, ARowIsTheSameInEveryCompany) {
     const RowFacts& expected = facts[static_cast<size_t>(r)];
     const RowFacts got = facts_of(alone)[0];
     EXPECT_EQ(std::bit_cast<uint32_t>(got.sum), std::bit_cast<uint32_t>(expected.sum));
-    EXPECT_EQ(std::memcmp(got.logits, expected.logits, sizeof(got.logits)), 0) << "row " << r;
-    EXPECT_EQ(std::memcmp(got.ids, expected.ids, sizeof(got.ids)), 0) << "row " << r;
+    EXPECT_EQ(
+        std::memcmp(got.likeliest.logits, expected.likeliest.logits, sizeof(got.likeliest.logits)),
+        0)
+        << "row " << r;
+    EXPECT_EQ(std::memcmp(got.likeliest.ids, expected.likeliest.ids, sizeof(got.likeliest.ids)), 0)
+        << "row " << r;
   }
 }
 

@@ -325,8 +325,8 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   RowFacts& result = out[row];
   if (thread == 0) {
     const int target = op.targets == nullptr ? -1 : op.targets[row];
-    result.finite = finite ? 1 : 0;
-    result.count = found < kLikeliest ? found : kLikeliest;
+    result.likeliest.status = finite ? 1 : 0;
+    result.likeliest.count = found < kLikeliest ? found : kLikeliest;
     result.sum = static_cast<float>(sums.weight);
     result.target_logit = target < 0 ? 0.0F : logits[target];
     result.target_rank = sums.ahead;
@@ -339,8 +339,8 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   }
   if (thread < kLikeliest) {
     const bool there = thread < found;
-    result.logits[thread] = there ? key_logit(keys[thread]) : 0.0F;
-    result.ids[thread] = there ? key_id(keys[thread]) : -1;
+    result.likeliest.logits[thread] = there ? key_logit(keys[thread]) : 0.0F;
+    result.likeliest.ids[thread] = there ? key_id(keys[thread]) : -1;
   }
   const RowDraw draw = draw_of(op, row);
   if (thread == 0) result.num_contenders = 0;
@@ -364,9 +364,9 @@ __global__ void __launch_bounds__(32 * kSetWarps)
   const int row = static_cast<int>(blockIdx.y);
   wait_for_previous();
   const RowFacts& known = facts[row];
-  if (known.finite == 0 || known.num_contenders == 0) return;
+  if (known.likeliest.status == 0 || known.num_contenders == 0) return;
   const float inverse_temperature = draw_of(op, row).draw.inverse_temperature;
-  const float largest = known.logits[0];
+  const float largest = known.likeliest.logits[0];
   // Nothing comes before what is not there.
   if (thread < kContenders)
     contenders[thread] = thread < known.num_contenders
@@ -408,7 +408,7 @@ __global__ void __launch_bounds__(32)
   const int lane = static_cast<int>(threadIdx.x);
   wait_for_previous();
   RowFacts& result = out[blockIdx.x];
-  if (lane >= kWeights || result.finite == 0 || result.num_contenders == 0) return;
+  if (lane >= kWeights || result.likeliest.status == 0 || result.num_contenders == 0) return;
   const float* const row = weights + static_cast<int64_t>(blockIdx.x) * num_blocks * kWeights;
   float sum = 0.0F;
   for (int block = 0; block < num_blocks; ++block) sum += row[block * kWeights + lane];

@@ -6,10 +6,10 @@
 #include <cstdint>
 
 #include "ops/cuda/device.h"
+#include "ops/cuda/likeliest.h"
 
 namespace tandem::ops::cuda {
 
-inline constexpr int kLikeliest = 128;
 inline constexpr int kMaxAsked = 64;
 inline constexpr int kContenders = 16;
 
@@ -22,15 +22,10 @@ struct Draw {
 };
 
 struct RowFacts {
-  int32_t finite;       // 0: NaN or +inf in the row; nothing else then means anything
-  int32_t count;        // of the likeliest tokens: fewer than kLikeliest when that is all
-  float sum;            // of exp(logit - largest logit) over the row
-  float target_logit;   // of the row's target
-  int32_t target_rank;  // tokens that come before it
-  // The likeliest tokens, likeliest first and the lower id first among equals; those at -inf are
-  // none.
-  float logits[kLikeliest];
-  int32_t ids[kLikeliest];
+  Likeliest likeliest;     // kLikeliest tokens; its status is never -1
+  float sum;               // of exp(logit - largest logit) over the row
+  float target_logit;      // of the row's target
+  int32_t target_rank;     // tokens that come before it
   float asked[kMaxAsked];  // logits of the ids asked for; NaN where none is
   // Of a row that draws: the tokens ahead in it, best first, as far as FP32 tells; no other token
   // has a score above the last one's. Fewer than kContenders when that is all.
