@@ -40,7 +40,9 @@ struct RuntimeOptions {
   double gpu_memory_utilization = 0.9;
   bool use_graphs = true;
   bool screens_heads = true;  // DeviceStepOptions
-  bool whole_rows = false;    // for tests: DeviceStepOptions
+  // For tests: DeviceStepOptions.
+  bool whole_rows = false;
+  double draw_slack = 1e-10;
 };
 
 class Runtime {

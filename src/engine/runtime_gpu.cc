@@ -102,6 +102,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .suppress_tokens = engine.suppress_tokens,
       .use_graphs = options.use_graphs,
       .whole_rows = options.whole_rows,
+      .draw_slack = options.draw_slack,
       .measures_times = options.auto_drafts};
   TANDEM_ASSIGN_OR_RETURN(
       auto device_step,

@@ -27,6 +27,11 @@ size_t lay_out(const ControlSizes& sizes, int32_t* block, ControlView& view) {
     take(*pointer, sizes.entries);
   take(view.ring_table, int64_t{sizes.sequences} * sizes.ring_blocks);
   take(view.page_table, int64_t{sizes.sequences} * sizes.page_blocks);
+  if (sizes.draws > 0) {
+    int32_t* rules = nullptr;
+    take(rules, int64_t{sizes.draws} * static_cast<int64_t>(sizeof(ops::cuda::DrawRules) / 4));
+    view.draw_rules = reinterpret_cast<ops::cuda::DrawRules*>(rules);
+  }
   if (sizes.wide_passes == 0) return used;
   take(view.sources, rows);
   for (int32_t** pointer : {&view.wide_tokens, &view.wide_positions, &view.wide_sequences})
@@ -59,6 +64,18 @@ void fill_pass(const PlannedPass& pass, int64_t offset, const ControlView& view)
   }
 }
 
+// How a sampler that is_plain() chooses.
+ops::cuda::DrawRules draw_rules(const sampling::Sampler& sampler) {
+  const sampling::Truncation truncation = sampler.truncation();
+  if (sampler.params().greedy()) return {};
+  return {.seed = sampler.seed(),
+          .temperature = truncation.temperature,
+          .top_p = truncation.top_p,
+          .min_p_depth = sampling::min_p_depth(truncation),
+          .top_k = static_cast<int32_t>(truncation.top_k),
+          .unused = 0};
+}
+
 }  // namespace
 
 Control::Control(const ControlSizes& most, int64_t block_size)
@@ -67,8 +84,8 @@ Control::Control(const ControlSizes& most, int64_t block_size)
       host_block_(block_bytes(most)),
       device_block_(block_bytes(most)) {}
 
-ControlSizes Control::sizes_of(const speculation::SpecBatch& batch,
-                               const StepLayout& layout) const {
+ControlSizes Control::sizes_of(const speculation::SpecBatch& batch, const StepLayout& layout,
+                               bool draws) const {
   int64_t max_keys = 1;
   for (const PlannedPass& pass : layout.passes) max_keys = std::max(max_keys, pass.max_keys);
   for (const PlannedWidePass& pass : layout.wide)
@@ -81,6 +98,7 @@ ControlSizes Control::sizes_of(const speculation::SpecBatch& batch,
           .sequences = static_cast<int>(batch.sequences.size()),
           .ring_blocks = most_.ring_blocks,
           .page_blocks = static_cast<int>(std::min<int64_t>(page_blocks, most_.page_blocks)),
+          .draws = draws ? static_cast<int>(batch.sequences.size()) : 0,
           .wide_passes = static_cast<int>(layout.wide.size()),
           .wide_rows = most_.wide_rows,
           .wide_tiles = most_.wide_tiles};
@@ -90,6 +108,7 @@ void Control::lay_out_for(const ControlSizes& sizes) {
   TANDEM_CHECK_LE(sizes.passes, most_.passes);
   TANDEM_CHECK_LE(sizes.entries, most_.entries);
   TANDEM_CHECK_LE(sizes.sequences, most_.sequences);
+  TANDEM_CHECK_LE(sizes.draws, most_.draws);
   TANDEM_CHECK_LE(sizes.wide_passes, most_.wide_passes);
   sizes_ = sizes;
   host_ = device_ = {};
@@ -98,13 +117,14 @@ void Control::lay_out_for(const ControlSizes& sizes) {
 }
 
 void Control::fill(const speculation::SpecBatch& batch, const StepLayout& layout,
-                   int draft_position_offset) {
-  lay_out_for(sizes_of(batch, layout));
+                   int draft_position_offset, bool draws) {
+  lay_out_for(sizes_of(batch, layout, draws));
   for (size_t p = 0; p < layout.passes.size(); ++p)
     fill_pass(layout.passes[p], static_cast<int64_t>(p) * kPassRows, host_);
   for (size_t p = 0; p < layout.wide.size(); ++p)
     fill_wide(layout.wide[p], static_cast<int64_t>(p));
   fill_entries(batch, layout, draft_position_offset);
+  if (draws) fill_draws(batch, layout);
   fill_tables(batch);
 }
 
@@ -155,6 +175,12 @@ void Control::fill_wide(const PlannedWidePass& pass, int64_t index) {
     host_.wide_tile_begins[at] = pass.tiles[i].begin;
     host_.wide_tile_ends[at] = pass.tiles[i].end;
   }
+}
+
+void Control::fill_draws(const speculation::SpecBatch& batch, const StepLayout& layout) {
+  std::fill_n(host_.draw_rules, sizes_.draws, ops::cuda::DrawRules{});
+  for (const PlannedEntry& entry : layout.entries)
+    host_.draw_rules[entry.sequence] = draw_rules(*batch.sequences[entry.sequence].sampler);
 }
 
 void Control::fill_tables(const speculation::SpecBatch& batch) {

@@ -9,6 +9,7 @@
 
 #include "gpu/step_plan.h"
 #include "ops/cuda/device.h"
+#include "ops/cuda/draw.h"
 #include "ops/cuda/rows.h"
 
 namespace tandem::gpu {
@@ -20,6 +21,7 @@ struct ControlSizes {
   int sequences = 1;
   int ring_blocks = 1;  // per sequence
   int page_blocks = 1;  // per sequence
+  int draws = 0;        // sequences, where any of them draws
   int wide_passes = 0;
   int wide_rows = 0;   // of a wide pass
   int wide_tiles = 0;  // of a wide pass
@@ -48,6 +50,8 @@ struct ControlView {
   // Block tables, [sequences, ring_blocks] and [sequences, page_blocks].
   int32_t* ring_table = nullptr;
   int32_t* page_table = nullptr;
+  // Null where none draws; [draws].
+  ops::cuda::DrawRules* draw_rules = nullptr;
   // Null where no rows are those of prompts. Of the rows above that a wide pass made: which of its
   // rows, -1: none.
   int32_t* sources = nullptr;
@@ -68,8 +72,9 @@ class Control {
 
   // Lays the block out for this step and writes the host's. The device must have fetched the one
   // before. draft_position_offset as in SpeculativeStepOptions.
+  // `draws`: some sequences draw their tokens on the device.
   void fill(const speculation::SpecBatch& batch, const StepLayout& layout,
-            int draft_position_offset);
+            int draft_position_offset, bool draws);
   // `fetched`, in page-locked memory or null: the device's clock when the block was there.
   void copy_to_device(const ops::cuda::Stream& stream, uint64_t* fetched) const;
 
@@ -79,11 +84,13 @@ class Control {
   const ControlSizes& most() const { return most_; }
 
  private:
-  ControlSizes sizes_of(const speculation::SpecBatch& batch, const StepLayout& layout) const;
+  ControlSizes sizes_of(const speculation::SpecBatch& batch, const StepLayout& layout,
+                        bool draws) const;
   void lay_out_for(const ControlSizes& sizes);
   void fill_entries(const speculation::SpecBatch& batch, const StepLayout& layout,
                     int draft_position_offset);
   void fill_wide(const PlannedWidePass& pass, int64_t index);
+  void fill_draws(const speculation::SpecBatch& batch, const StepLayout& layout);
   void fill_tables(const speculation::SpecBatch& batch);
 
   ControlSizes most_, sizes_;

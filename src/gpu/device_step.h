@@ -44,7 +44,9 @@ struct DeviceStepOptions {
   uint64_t synthetic_seed = 0;
   std::vector<int32_t> suppress_tokens;  // of the target: what a plain greedy sampler leaves out
   bool use_graphs = true;
-  bool whole_rows = false;      // for tests: where the host chooses, it looks at whole rows
+  bool whole_rows = false;  // for tests: where the host chooses, it looks at whole rows
+  // Draws closer than this are decided by the host; tests raise it.
+  double draw_slack = 1e-10;
   bool measures_times = false;  // fills SpecResult's times, at the cost of a small kernel
 };
 
@@ -64,8 +66,9 @@ class DeviceStep {
   virtual std::optional<double> idle_seconds() const = 0;
 
   // For benchmarks: seconds that each of `count` such steps takes on the device when they follow
-  // each other without waiting for the host. Every sequence of `batch` must sample greedily; what
-  // is left in its KV blocks and state slots is of no use.
+  // each other without waiting for the host. Every sequence of `batch` must be greedy or draw among
+  // its likeliest tokens, and nothing else; what is left in its KV blocks and state slots is of no
+  // use.
   virtual std::vector<double> device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) = 0;
 };

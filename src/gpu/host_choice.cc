@@ -54,12 +54,17 @@ void prepare_masks(const SpecBatch& batch, const StepLayout& layout) {
 
 }  // namespace
 
+void PairStep::make_rows() {
+  if (rows_ != nullptr) return;
+  rows_ = std::make_unique<LogitRows>(control_.most().passes, control_.most().entries,
+                                      target_.config().vocab_size, options_.whole_rows);
+}
+
 void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
-  if (rows_ == nullptr) {
+  make_rows();
+  if (choosers_ == nullptr) {
     const auto cores = static_cast<int>(std::thread::hardware_concurrency());
     choosers_ = std::make_unique<core::ThreadPool>(std::clamp(cores, 1, kMaxChoosers));
-    rows_ = std::make_unique<LogitRows>(control_.most().passes, control_.most().entries,
-                                        target_.config().vocab_size, options_.whole_rows);
   }
   rows_->questions().fill(batch, layout);
   if (rows_stay(batch, layout, options_.whole_rows)) {
@@ -113,9 +118,9 @@ void PairStep::record_rows(const StepLayout& layout, size_t index) {
   const PlannedPass& pass = layout.passes[index];
   ops::cuda::HeadLogits head = head_of(pass);
   head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
-  rows_->record(stream_, index, slot_of(layout, index), head,
-                control_.device().sequences + index * kPassRows,
-                control_.device().positions + index * kPassRows);
+  const auto first = static_cast<int64_t>(index) * kPassRows;
+  rows_->record(stream_, index, slot_of(layout, index), head, control_.device().sequences + first,
+                control_.device().positions + first);
 }
 
 void PairStep::score_pass(const SpecBatch& batch, const StepLayout& layout, size_t pass,

@@ -73,24 +73,30 @@ float* LogitRows::logits_at(const Place& place) const {
   return logits_.as<float>() + (place.slot * kPassRows + place.row) * vocab_size_;
 }
 
+const RowFacts* LogitRows::find(const ops::cuda::Stream& stream, size_t pass, int slot,
+                                const ops::cuda::HeadLogits& head,
+                                const ops::cuda::RowFactsJob& asked) {
+  float* const logits = logits_at({pass, slot, 0});
+  RowFacts* const facts = facts_.as<RowFacts>() + pass * kPassRows;
+  ops::cuda::full_logits(stream, head, nullptr, head.num_rows, logits);
+  ops::cuda::RowFactsJob job = asked;
+  job.num_rows = head.num_rows;
+  job.vocab_size = head.vocab_size;
+  job.logits = logits;
+  ops::cuda::row_facts(stream, job, scratch_.data(), facts);
+  return facts;
+}
+
 void LogitRows::record(const ops::cuda::Stream& stream, size_t pass, int slot,
                        const ops::cuda::HeadLogits& head, const int32_t* sequences,
                        const int32_t* positions) {
-  float* const logits = logits_at({pass, slot, 0});
-  const size_t first = pass * kPassRows;
-  ops::cuda::full_logits(stream, head, nullptr, head.num_rows, logits);
-  ops::cuda::row_facts(stream,
-                       {.num_rows = head.num_rows,
-                        .vocab_size = head.vocab_size,
-                        .logits = logits,
-                        .targets = questions_.targets(pass),
-                        .sequences = sequences,
-                        .asked = questions_.asked(),
-                        .draws = questions_.draws(),
-                        .positions = positions},
-                       scratch_.data(), facts_.as<RowFacts>() + first);
-  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_facts_.as<RowFacts>() + first,
-                                    facts_.as<RowFacts>() + first,
+  const RowFacts* const facts = find(stream, pass, slot, head,
+                                     {.targets = questions_.targets(pass),
+                                      .sequences = sequences,
+                                      .asked = questions_.asked(),
+                                      .draws = questions_.draws(),
+                                      .positions = positions});
+  TANDEM_CUDA_CHECK(cudaMemcpyAsync(host_facts_.as<RowFacts>() + pass * kPassRows, facts,
                                     static_cast<size_t>(head.num_rows) * sizeof(RowFacts),
                                     cudaMemcpyDeviceToHost, stream.handle));
 }

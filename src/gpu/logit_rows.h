@@ -32,7 +32,12 @@ class LogitRows {
     int64_t row = 0;
   };
 
-  // From a head's sums to what the host reads. sequences, positions [head.num_rows].
+  // From a head's sums to what is known of its rows. `asked`: what is asked beside their likeliest
+  // tokens. [head.num_rows], on the device.
+  const ops::cuda::RowFacts* find(const ops::cuda::Stream& stream, size_t pass, int slot,
+                                  const ops::cuda::HeadLogits& head,
+                                  const ops::cuda::RowFactsJob& asked);
+  // And to where the host reads it. sequences, positions [head.num_rows].
   void record(const ops::cuda::Stream& stream, size_t pass, int slot,
               const ops::cuda::HeadLogits& head, const int32_t* sequences,
               const int32_t* positions);

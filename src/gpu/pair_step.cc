@@ -30,6 +30,7 @@ ControlSizes control_sizes(const DeviceStepOptions& options, bool runs_wide) {
               static_cast<int>(std::max<int64_t>(1, options.kv.ring_len / options.kv.block_size)),
           .page_blocks = static_cast<int>(ceil_div(
               options.max_model_len + speculation::kMaxDraftTokens + 1, options.kv.block_size)),
+          .draws = static_cast<int>(options.max_sequences),
           .wide_passes = static_cast<int>(wide_passes),
           .wide_rows = static_cast<int>(wide_rows),
           // Each sequence, of which a row is at least, may leave a tile half empty.
@@ -116,31 +117,24 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   if (batch.sequences.empty()) return result;
   kv_.copy_ring_blocks(stream_, batch.ring_copies);
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
-  control_.fill(batch, layout, options_.draft_position_offset);
-  if (choice_of(batch, layout) == Choice::kDevice)
-    run_on_device(batch, layout, result);
-  else
+  const Choice choice = choice_of(batch, layout);
+  control_.fill(batch, layout, options_.draft_position_offset, choice == Choice::kDraw);
+  if (choice == Choice::kHost)
     run_with_host(batch, layout, result);
+  else
+    run_on_device(batch, layout, choice, result);
   return result;
 }
 
-PairStep::Choice PairStep::choice_of(const SpecBatch& batch, const StepLayout& layout) const {
-  const bool scores = std::ranges::any_of(
-      batch.sequences, [](const SpecSequence& s) { return !s.scored_tokens.empty(); });
-  const bool plain = std::ranges::all_of(layout.entries, [&](const PlannedEntry& entry) {
-    const SpecSequence& sequence = batch.sequences[entry.sequence];
-    return sequence.constraint == nullptr && sequence.sampler->is_plain_greedy() &&
-           sequence.sampler->suppress_tokens() == options_.suppress_tokens;
-  });
-  return plain && !scores ? Choice::kDevice : Choice::kHost;
-}
-
-void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, Choice choice,
+                             SpecResult& result) {
+  if (choice == Choice::kDraw) make_rows();
   results_.expect(layout.entries.size());
-  launch_step(layout, Choice::kDevice);
+  launch_step(layout, choice);
   const auto rounds = results_.wait(stream_);
   note_end(rounds);
   add_times(layout, result);
+  std::vector<size_t> undecided;
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const PlannedEntry& entry = layout.entries[i];
     const ops::cuda::RoundResult& round = rounds[i];
@@ -148,6 +142,7 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
     out.num_drafted = round.num_drafted;
     out.num_accepted = round.num_accepted;
     out.failed = round.failed != 0;
+    if (round.undecided != 0 && round.num_tokens == 0) undecided.push_back(entry.sequence);
     out.tokens.reserve(static_cast<size_t>(round.num_tokens));
     for (int t = 0; t < round.num_tokens; ++t) {
       sampling::TokenChoice choice;
@@ -156,6 +151,7 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, S
       batch.sequences[entry.sequence].sampler->commit(round.tokens[t]);
     }
   }
+  for (const size_t sequence : undecided) decide_on_host(batch, sequence, result);
 }
 
 PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) const {
@@ -230,6 +226,10 @@ void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart par
       record_rows(layout, i);
       continue;
     }
+    if (choice == Choice::kDraw) {
+      record_draws(layout, i);
+      continue;
+    }
     target_.choose(stream_, pass.num_padded_rows(),
                    {.logits = head_of(pass),
                     .scratch = argmax_scratch_.data(),
@@ -238,7 +238,7 @@ void PairStep::record_step(const StepLayout& layout, Choice choice, StepPart par
                    workspace_);
   }
   record_wide(layout, layout.wide.size());
-  if (choice == Choice::kDevice && !layout.entries.empty())
+  if (choice != Choice::kHost && !layout.entries.empty())
     record_acceptance(layout);
   else
     record_moment(Moment::kEnd);

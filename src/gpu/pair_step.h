@@ -32,16 +32,20 @@ class PairStep final : public DeviceStep {
                                      int count) override;
 
  private:
-  // Who chooses a step's tokens: the device, where all is greedy and plain; else the host.
-  enum class Choice { kDevice, kHost };
+  // How a step's tokens are chosen: on the device, where all samplers are plain and greedy, or
+  // plain and draw among the likeliest tokens; else by the host.
+  enum class Choice { kGreedy, kDraw, kHost };
   Choice choice_of(const speculation::SpecBatch& batch, const StepLayout& layout) const;
 
   // What a graph of a step depends on besides the numbers in the control block.
   using Shape = std::vector<int32_t>;
   Shape shape_of(const StepLayout& layout, Choice choice) const;
 
-  void run_on_device(const speculation::SpecBatch& batch, const StepLayout& layout,
+  void run_on_device(const speculation::SpecBatch& batch, const StepLayout& layout, Choice choice,
                      speculation::SpecResult& result);
+  // A sequence of which the device could not decide the first token.
+  void decide_on_host(const speculation::SpecBatch& batch, size_t sequence,
+                      speculation::SpecResult& result);
   void run_with_host(const speculation::SpecBatch& batch, const StepLayout& layout,
                      speculation::SpecResult& result);
   // Pass by pass, the host choosing beside the device.
@@ -63,6 +67,8 @@ class PairStep final : public DeviceStep {
   void record_wide(const StepLayout& layout, size_t end);
   // Rows of the last wide pass as if they had gone through a pass of their own.
   void record_gather(const PlannedPass& planned, int64_t offset);
+  // The head of pass `index`, and the tokens of its rows, where some draw.
+  void record_draws(const StepLayout& layout, size_t index);
   void record_acceptance(const StepLayout& layout);
   // The device's clock at places of a step. The beginning is always noted, when the control block
   // is there, and the end by the rounds' results; all else costs a kernel, where measures_times.
@@ -75,6 +81,8 @@ class PairStep final : public DeviceStep {
   void record_draft_copies();
   // The head of pass `index`, and what the host wants to know of its rows.
   void record_rows(const StepLayout& layout, size_t index);
+  // What rows of logits need, when it is first needed.
+  void make_rows();
   // Scores and chooses on the host for the entries of one pass.
   void finish_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
                    speculation::SpecResult& result);
@@ -109,7 +117,7 @@ class PairStep final : public DeviceStep {
   ops::cuda::DeviceBuffer suppressed_, draft_suppressed_;
   int num_draft_suppressed_ = 0;
   RoundResults results_;
-  // For entries that the host chooses for; these are made when first needed.
+  // For rows of logits; made when first needed.
   std::unique_ptr<LogitRows> rows_;
   std::unique_ptr<core::ThreadPool> choosers_;
   ops::cuda::PinnedBuffer host_tokens_;  // [most passes * kPassRows] tokens with their drafts

@@ -97,10 +97,12 @@ void PairStep::add_times(const StepLayout& layout, speculation::SpecResult& resu
 std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) {
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
-  TANDEM_CHECK(choice_of(batch, layout) == Choice::kDevice);
+  const Choice choice = choice_of(batch, layout);
+  TANDEM_CHECK(choice != Choice::kHost);
+  if (choice == Choice::kDraw) make_rows();
   last_end_ = 0;
-  control_.fill(batch, layout, options_.draft_position_offset);
-  const auto record = [&] { record_step(layout, Choice::kDevice, part); };
+  control_.fill(batch, layout, options_.draft_position_offset, choice == Choice::kDraw);
+  const auto record = [&] { record_step(layout, choice, part); };
   // One step more than is counted: the first one follows an idle device.
   Repeats repeats(stream_.handle, count + 1);
   record();

@@ -125,10 +125,12 @@ double token_weight(float logit, float max_logit, double temperature) {
 }
 
 // weight >= min_p; min_p = 0 keeps everything above -inf.
+double min_p_depth(const Truncation& truncation) {
+  return truncation.min_p > 0 ? truncation.temperature * std::log(truncation.min_p)
+                              : -std::numeric_limits<double>::infinity();
+}
 double min_p_floor(float max_logit, const Truncation& truncation) {
-  return truncation.min_p > 0
-             ? static_cast<double>(max_logit) + truncation.temperature * std::log(truncation.min_p)
-             : -std::numeric_limits<double>::infinity();
+  return static_cast<double>(max_logit) + min_p_depth(truncation);
 }
 
 RowMax row_max(std::span<const float> logits) {

@@ -55,6 +55,9 @@ struct Tail {
   double most_weight = 0;   // likewise; may be infinite
 };
 
+// By how much less than the largest logit a logit may be for min-p to leave it: at most 0; -inf
+// without min-p.
+double min_p_depth(const Truncation& truncation);
 // In logits: what min-p leaves is at least that.
 double min_p_floor(float max_logit, const Truncation& truncation);
 

@@ -127,8 +127,8 @@ bool Sampler::history_raises() const {
          params_.repetition_penalty < 1;
 }
 
-bool Sampler::is_plain_greedy() const {
-  return params_.greedy() && params_.num_logprobs < 0 && !tracks_history_ && !adjusts_logits();
+bool Sampler::is_plain() const {
+  return params_.num_logprobs < 0 && !tracks_history_ && !adjusts_logits();
 }
 
 float Sampler::adjusted(int32_t id, float logit, std::span<const int32_t> ended) const {

@@ -78,8 +78,10 @@ class Sampler {
   // Takes an emitted token into the history.
   void commit(int32_t token);
 
-  // True when choose() is the argmax without suppress_tokens(), so that a fused head may do it.
-  bool is_plain_greedy() const;
+  // Whether choose() does no more than leave out suppress_tokens(), truncate and draw, so that a
+  // device may do it.
+  bool is_plain() const;
+  Truncation truncation() const;
   const std::vector<int32_t>& suppress_tokens() const { return suppress_tokens_; }
   const SamplingParams& params() const { return params_; }
   uint64_t seed() const { return seed_; }
@@ -113,7 +115,6 @@ class Sampler {
   std::optional<std::vector<ChangedToken>> changed_tokens(const KnownRow& row,
                                                           bool is_masked) const;
   bool add_logprobs(const KnownRow& row, TokenChoice& choice) const;
-  Truncation truncation() const;
   int32_t draw(std::span<const Candidate> candidates, float max_logit, int64_t position) const;
 
   SamplingParams params_;

@@ -3,6 +3,7 @@
 #include "core/random.h"
 #include "ops/cuda/accept.cuh"
 #include "ops/cuda/clock.cuh"
+#include "ops/cuda/draw.h"
 #include "ops/cuda/launch.cuh"
 
 namespace tandem::ops::cuda {
@@ -63,7 +64,7 @@ __device__ void finish(RoundResult& result) {
                : "memory");
 }
 
-// One warp; returns the row whose hidden state the entry keeps.
+// One warp; returns the row whose hidden state the entry keeps, -1: none.
 __device__ int accept(const AcceptDrafts& op, int entry, int lane) {
   const int first_row = op.first_rows[entry];
   const int num_drafts = op.num_drafts == nullptr ? 0 : op.num_drafts[entry];
@@ -72,21 +73,24 @@ __device__ int accept(const AcceptDrafts& op, int entry, int lane) {
   // Bits beyond the drafts are zero: the first zero is at most at num_drafts.
   const int accepted = __ffs(static_cast<int>(~__ballot_sync(kAll, verdict.holds))) - 1;
   const int own = __shfl_sync(kAll, verdict.chosen, accepted);
-  const bool failed = own < 0;
+  const bool undecided = own == kUndecided;
+  const bool failed = own < 0 && !undecided;
   RoundResult& result = op.results[entry];
   if (lane <= kMaxDrafts) {
-    const int last = lane == accepted && !failed ? own : 0;
+    const int last = lane == accepted && own >= 0 ? own : 0;
     result.tokens[lane] = lane < accepted ? verdict.draft : last;
   }
   if (lane == 0) {
-    result.num_tokens = accepted + (failed ? 0 : 1);
+    result.num_tokens = accepted + (own < 0 ? 0 : 1);
     result.num_accepted = accepted;
-    result.num_drafted = num_drafts;
+    result.num_drafted = undecided ? accepted : num_drafts;
     result.failed = failed ? 1 : 0;
+    result.undecided = undecided ? 1 : 0;
   }
   __syncwarp();  // every lane has read what the next round overwrites, and written its token
   if (lane == 0) finish(result);
-  if (!failed) begin_next(op.next, entry, first_row, newest, accepted, own, lane);
+  if (own >= 0) begin_next(op.next, entry, first_row, newest, accepted, own, lane);
+  if (undecided) return accepted == 0 ? -1 : first_row + accepted - 1;
   return first_row + accepted;
 }
 
@@ -119,7 +123,7 @@ __global__ void __launch_bounds__(kAcceptThreads)
     if (thread == 0) kept_row = row;
   }
   __syncthreads();
-  copy_state(op.hidden_rows, kept_row, op.states, slot, op.hidden);
+  if (kept_row >= 0) copy_state(op.hidden_rows, kept_row, op.states, slot, op.hidden);
 }
 
 __global__ void __launch_bounds__(kAcceptThreads) keep_states_kernel(const KeepStates op) {

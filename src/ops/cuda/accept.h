@@ -32,14 +32,16 @@ struct DraftToken {
 void next_draft_token(const Stream& stream, const DraftToken& op, const int32_t* chosen);
 
 // What a round gave one entry. tokens: accepted drafts, then the target's own; without the latter
-// when `failed` (its row holds NaN or infinities). Written to page-locked memory, a result is whole
-// as soon as the host sees `finished` (load, acquire), the device's clock (record_time), which is
-// never 0; the kernel may still be at work on the entry's state.
+// when `failed` (its row holds NaN or infinities) or `undecided` (draw.h; drafts from there on
+// count as not drafted). Written to page-locked memory, a result is whole as soon as the host sees
+// `finished` (load, acquire), the device's clock (record_time), which is never 0; the kernel may
+// still be at work on the entry's state.
 struct RoundResult {
   int32_t num_tokens;
   int32_t num_accepted;
   int32_t num_drafted;
   int32_t failed;
+  int32_t undecided;
   int32_t tokens[kMaxDrafts + 1];
   uint64_t finished = 0;
 };
@@ -68,9 +70,9 @@ struct NextRound {
 };
 
 // Greedy verification (speculation.md 3.1): the longest prefix of drafts that the target would have
-// written, then the target's own token. The hidden row of the last valid token becomes the entry's
-// state. An entry with slot -1 is not there: its result is all zeros but for `finished`, and
-// nothing else is touched.
+// written, then the target's own token. The hidden row of the last token but one becomes the
+// entry's state; where there is no token it stays, if it is undecided. An entry with slot -1 is not
+// there: its result is all zeros but for `finished`, and nothing else is touched.
 struct AcceptDrafts {
   int num_entries = 0;
   int hidden = 0;                         // a multiple of 8
@@ -79,7 +81,7 @@ struct AcceptDrafts {
   const int32_t* slots = nullptr;         // [num_entries] rows of `states`
   const int32_t* tokens = nullptr;        // [rows of the verify step]
   const int32_t* positions = nullptr;     // [rows of the verify step]
-  const int32_t* chosen = nullptr;        // [rows of the verify step] argmax of each row
+  const int32_t* chosen = nullptr;        // [rows of the verify step] what each row chose
   const uint16_t* hidden_rows = nullptr;  // [rows of the verify step, hidden] BF16
   uint16_t* states = nullptr;             // [num_slots, hidden] BF16
   RoundResult* results = nullptr;         // [num_entries]

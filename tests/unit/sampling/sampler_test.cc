@@ -46,7 +46,7 @@ TEST(Greedy, SuppressedTokensNeverLeave) {
   const std::vector<float> logits = {1, 9, 8, 7};
   const Sampler sampler = make(greedy(), 4, {}, {1, 2});
   EXPECT_EQ(sampler.choose(logits, 0).token, 3);
-  EXPECT_TRUE(sampler.is_plain_greedy());
+  EXPECT_TRUE(sampler.is_plain());
   EXPECT_EQ(sampler.suppress_tokens(), (std::vector<int32_t>{1, 2}));
 }
 
@@ -65,17 +65,17 @@ TEST(Greedy, PlainGreedyIsTheArgmaxOperation) {
   }
 }
 
-// Anything beyond suppression must be seen by is_plain_greedy(), or a fused head would skip it.
-TEST(Greedy, WhatIsNotPlainSaysSo) {
+// Anything beyond suppression and a draw must be seen by is_plain(), or a device would skip it.
+TEST(Sampler, WhatIsNotPlainSaysSo) {
   const auto plain = [](const std::function<void(SamplingParams&)>& change,
                         std::vector<int32_t> eos = {}) {
     SamplingParams params = greedy();
     change(params);
-    return make(params, 10, {1, 2}, {}, std::move(eos)).is_plain_greedy();
+    return make(params, 10, {1, 2}, {}, std::move(eos)).is_plain();
   };
   EXPECT_TRUE(plain([](SamplingParams&) {}));
   EXPECT_TRUE(plain([](SamplingParams& p) { p.top_k = 5; }));
-  EXPECT_FALSE(plain([](SamplingParams& p) { p.temperature = 1; }));
+  EXPECT_TRUE(plain([](SamplingParams& p) { p.temperature = 1; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.logit_bias = {{1, 1.0F}}; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.banned_token_ids = {1}; }));
   EXPECT_FALSE(plain([](SamplingParams& p) { p.allowed_token_ids = {1}; }));
@@ -193,7 +193,7 @@ TEST(Adjustments, MinTokensHoldsBackEosAndStops) {
   sampler.commit(2);
   EXPECT_EQ(sampler.num_output_tokens(), 2);
   EXPECT_EQ(sampler.choose(logits, 2).token, 0);
-  EXPECT_TRUE(sampler.is_plain_greedy());
+  EXPECT_TRUE(sampler.is_plain());
 }
 
 TEST(NotFinite, NanAndInfinityFailTheRow) {
