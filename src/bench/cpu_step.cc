@@ -29,12 +29,6 @@ speculation::SpeculativeStepOptions step_options(const StepSetup& setup) {
   return options;
 }
 
-sampling::SamplingParams greedy() {
-  sampling::SamplingParams params;
-  params.temperature = 0;
-  return params;
-}
-
 class CpuStep : public StepModel {
  public:
   CpuStep(Device& device, model::Pair& pair, const StepSetup& setup)
@@ -46,7 +40,7 @@ class CpuStep : public StepModel {
                   std::max(setup.context + kPositions + setup.max_rows, setup.prefill_tokens),
                   speculation::kMaxDraftTokens, activation_),
         step_(*pair.target, pair.assistant.get(), sequence_.kv(), step_options(setup)),
-        sampler_(greedy(), pair.target->config().vocab_size, {}, {}, {}, 0) {
+        sampler_(sampling_of(setup), pair.target->config().vocab_size, {}, {}, {}, 0) {
     fill_kv();
     logits_ = core::Buffer(DType::kF32, Shape{setup.max_rows, pair.target->config().vocab_size});
     state_ = core::Buffer(activation_, Shape{1, pair.target->config().hidden_size});

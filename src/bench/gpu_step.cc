@@ -33,11 +33,12 @@ std::vector<int32_t> prompt_of(int64_t sequence, int64_t length, int64_t vocab_s
   return ids;
 }
 
-engine::EngineRequest request_of(int64_t id, int64_t length, int64_t vocab_size) {
+engine::EngineRequest request_of(const StepSetup& setup, int64_t id, int64_t length,
+                                 int64_t vocab_size) {
   engine::EngineRequest request;
   request.id = static_cast<uint64_t>(id);
   request.prompt_ids = prompt_of(id, length, vocab_size);
-  request.sampling.temperature = 0;
+  request.sampling = sampling_of(setup);
   request.sampling.ignore_eos = true;
   return request;
 }
@@ -46,8 +47,8 @@ engine::EngineRequest request_of(int64_t id, int64_t length, int64_t vocab_size)
 class IdleBatch {
  public:
   IdleBatch(const engine::Runtime& runtime, const engine::EngineOptions& options,
-            const StepLoad& load, int num_draft_tokens)
-      : sampler_(greedy(), options.vocab_size, {}, options.suppress_tokens, {}, 0) {
+            const StepSetup& setup, const StepLoad& load, int num_draft_tokens)
+      : sampler_(sampling_of(setup), options.vocab_size, {}, options.suppress_tokens, {}, 0) {
     const int64_t block_size = options.limits.block_size;
     const int64_t ring_blocks = options.ring_len / block_size;
     const int64_t page_blocks = (load.context + num_draft_tokens + 1 + block_size - 1) / block_size;
@@ -76,11 +77,6 @@ class IdleBatch {
   const speculation::SpecBatch& batch() const { return batch_; }
 
  private:
-  static sampling::SamplingParams greedy() {
-    sampling::SamplingParams params;
-    params.temperature = 0;
-    return params;
-  }
   static void fill(std::vector<int32_t>& table, int64_t count, int64_t num_blocks) {
     for (int64_t i = 0; i < count; ++i) table.push_back(static_cast<int32_t>(i % num_blocks));
   }
@@ -133,7 +129,7 @@ std::vector<double> GpuStep::on_device(const Timing& timing, const StepLoad& loa
                                        int num_draft_tokens, gpu::StepPart part) {
   TANDEM_CHECK(runtime_.device_step() != nullptr);
   fill_cache(load);
-  const IdleBatch idle(runtime_, runtime_.engine().options(), load, num_draft_tokens);
+  const IdleBatch idle(runtime_, runtime_.engine().options(), setup_, load, num_draft_tokens);
   std::vector<double> seconds;
   const base::Stopwatch clock;
   do {
@@ -148,7 +144,7 @@ void GpuStep::fill_cache(const StepLoad& load) {
   engine::Engine& engine = runtime_.engine();
   std::vector<engine::EngineRequest> requests;
   for (int64_t id = 0; id < load.batch; ++id) {
-    requests.push_back(request_of(id, load.context, engine.options().vocab_size));
+    requests.push_back(request_of(setup_, id, load.context, engine.options().vocab_size));
     requests.back().max_tokens = 1;
   }
   start_requests(engine, std::move(requests));
@@ -182,7 +178,8 @@ std::vector<double> GpuStep::round(const Timing& timing, int num_draft_tokens,
 std::vector<double> GpuStep::prefill(const Timing& timing, int64_t num_tokens) {
   engine::Engine& engine = runtime_.engine();
   return time_calls(timing, [&](int64_t call) {
-    engine::EngineRequest request = request_of(call, num_tokens, engine.options().vocab_size);
+    engine::EngineRequest request =
+        request_of(setup_, call, num_tokens, engine.options().vocab_size);
     request.max_tokens = 1;
     std::vector<engine::EngineRequest> requests;
     requests.push_back(std::move(request));
@@ -200,7 +197,7 @@ GpuStep::Rounds GpuStep::run_rounds(const Timing& timing, const StepLoad& load,
   engine::Engine& engine = runtime_.engine();
   std::vector<engine::EngineRequest> requests;
   for (int64_t id = 0; id < load.batch; ++id) {
-    requests.push_back(request_of(id, load.context, engine.options().vocab_size));
+    requests.push_back(request_of(setup_, id, load.context, engine.options().vocab_size));
     requests.back().max_tokens = kGpuStepRoom;
     requests.back().num_draft_tokens = num_draft_tokens;
   }
@@ -247,7 +244,7 @@ void add_engine_rounds(ordered_json& one, GpuStep& step, const Timing& timing, c
 
 ordered_json load_line(GpuStep& step, const model::Pair& pair, const StepLoad& load, int k,
                        const GpuLoadOptions& options) {
-  const StepBytes bytes = step_bytes(pair, load.context, core::DType::kBF16);
+  const StepBytes bytes = step_bytes(pair, load.context, step.kv_dtype());
   const StepSetup& setup = step.setup();
   ordered_json one = {{"batch", load.batch}, {"context", load.context}, {"num_draft_tokens", k}};
   if (setup.synthetic && k > 0) one["acceptance"] = "synthetic";

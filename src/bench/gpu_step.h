@@ -50,6 +50,7 @@ class GpuStep : public StepModel {
   std::vector<double> on_device(const Timing& timing, const StepLoad& load, int num_draft_tokens,
                                 gpu::StepPart part);
   const StepSetup& setup() const { return setup_; }
+  core::DType kv_dtype() const { return runtime_.kv_dtype(); }
 
  private:
   std::optional<double> idle_seconds() const;  // before the engine's last step

@@ -165,6 +165,15 @@ struct Lines {
 
 }  // namespace
 
+sampling::SamplingParams sampling_of(const StepSetup& setup) {
+  sampling::SamplingParams params;
+  params.temperature = setup.sampled ? 1.0 : 0.0;
+  if (!setup.sampled) return params;
+  params.top_k = 64;
+  params.top_p = 0.95;
+  return params;
+}
+
 ordered_json run_step_bench(const std::function<double()>& read_bandwidth, StepModel& model,
                             const StepBytes& bytes, const StepOptions& options) {
   const StepSetup& setup = options.setup;
@@ -178,6 +187,7 @@ ordered_json run_step_bench(const std::function<double()>& read_bandwidth, StepM
     result["bytes"].update({{"target_spared_by_screen", bytes.target_spared},
                             {"draft_spared_by_screen", bytes.draft_spared}});
   if (setup.synthetic) result["acceptance"] = "synthetic";
+  if (setup.sampled) result["sampled"] = true;
   result["turns"] = options.turns;
   Lines lines(model, bytes, setup);
   measure_in_turns(read_bandwidth, options, lines.all());

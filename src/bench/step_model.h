@@ -10,6 +10,7 @@
 #include "bench/device.h"
 #include "gpu/step_plan.h"
 #include "model/pair.h"
+#include "sampling/params.h"
 #include "speculation/acceptance.h"
 
 namespace tandem::bench {
@@ -21,7 +22,9 @@ struct StepSetup {
   int num_draft_tokens = 0;
   int draft_position_offset = 0;
   std::optional<speculation::SyntheticAcceptance> synthetic = {};
+  bool sampled = false;  // rounds draw with Gemma's own defaults instead of being greedy
 };
+sampling::SamplingParams sampling_of(const StepSetup& setup);
 
 // What rounds gave beside their times.
 struct RoundCounts {

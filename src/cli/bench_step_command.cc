@@ -95,7 +95,7 @@ base::Status run_on_gpu(const Flags& flags, engine::RuntimeOptions options,
                           report_head_of(flags.output, "step", runtime->gpu_name()));
   bench::GpuStep model(*runtime, step.setup);
   const bench::StepBytes bytes =
-      bench::step_bytes(runtime->pair(), step.setup.context, core::DType::kBF16);
+      bench::step_bytes(runtime->pair(), step.setup.context, runtime->kv_dtype());
   ordered_json result = bench::run_step_bench([&] { return bandwidth; }, model, bytes, step);
   if (!loads.empty())
     result["loads"] = bench::run_gpu_loads(model, runtime->pair(), loads,
@@ -139,6 +139,8 @@ void add_step_flags(CLI::App& command, Flags& flags) {
       ->delimiter(',');
   command.add_flag("--loads-on-device-clock", flags.device_clock,
                    "the device's time alone for --loads: no rounds of the engine");
+  command.add_flag("--sampled", options.setup.sampled,
+                   "rounds draw (temperature 1, top-k 64, top-p 0.95) instead of being greedy");
   command.add_option("--min-calls", options.timing.min_calls, "calls that are timed, at least")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -107,8 +107,10 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
   TANDEM_ASSIGN_OR_RETURN(
       auto device_step,
       gpu::open_device_step(*pair.target_checkpoint, pair.assistant_checkpoint.get(), step));
-  return std::unique_ptr<Runtime>(new Runtime(options, std::move(pair), plan, std::move(engine),
-                                              std::move(device_step), info.name));
+  std::unique_ptr<Runtime> runtime(new Runtime(options, std::move(pair), plan, std::move(engine),
+                                               std::move(device_step), info.name));
+  runtime->kv_dtype_ = kv_dtype;
+  return runtime;
 }
 
 Runtime::Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& kv_plan,

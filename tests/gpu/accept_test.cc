@@ -89,12 +89,15 @@ void accept_on_host(Round& round, size_t entry, const ops::cuda::SyntheticRates&
     if (!accepted) break;
     ++result.num_accepted;
   }
-  // Of the last token but one: where the last row's is not known, that of the row before.
-  if (result.undecided != 0) result.num_drafted = result.num_accepted;
-  if (result.undecided == 0 || result.num_accepted > 0)
-    std::copy_n(round.hidden.begin() +
-                    static_cast<int64_t>(row - (result.undecided != 0 ? 1 : 0)) * kHidden,
-                kHidden, round.states.begin() + int64_t{round.slots[entry]} * kHidden);
+  const bool none = result.undecided != 0 && result.num_tokens == 0;
+  if (result.undecided != 0) {  // as if the last known one had not been drafted
+    if (!none) --result.num_accepted;
+    result.num_drafted = result.num_accepted;
+    --row;
+  }
+  if (!none)
+    std::copy_n(round.hidden.begin() + static_cast<int64_t>(row) * kHidden, kHidden,
+                round.states.begin() + int64_t{round.slots[entry]} * kHidden);
   if (result.failed != 0 || result.undecided != 0) return;
   const int32_t length = newest + 1 + result.num_tokens;
   const int32_t token = result.tokens[result.num_tokens - 1];

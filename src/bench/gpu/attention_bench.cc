@@ -34,6 +34,7 @@ struct Load {
   int batch = 1;
   int context = 1024;
   int rows = 1;  // of each sequence
+  bool fp8_cache = false;
 };
 
 template <typename T>
@@ -47,7 +48,7 @@ DeviceBuffer to_device(const std::vector<T>& values) {
 // The rows of a batch and its caches, on the device.
 struct Setup {
   Setup(const LayerShape& layer_in, const Load& load)
-      : layer(layer_in), num_rows((load.batch * load.rows + 7) / 8 * 8) {
+      : layer(layer_in), num_rows((load.batch * load.rows + 7) / 8 * 8), fp8_cache(load.fp8_cache) {
     place_rows(load);
     place_cache(load);
     q = to_device(std::vector<core::BFloat16>(
@@ -59,8 +60,8 @@ struct Setup {
   }
 
   ops::cuda::KvLayer cache_of(int i) const {
-    uint16_t* const k = cache.as<uint16_t>() + static_cast<size_t>(i % copies) * elements * 2;
-    return {k, k + elements};
+    uint8_t* const k = cache.as<uint8_t>() + static_cast<size_t>(i % copies) * 2 * layer_bytes;
+    return {k, k + layer_bytes, fp8_cache, 0.01F, 0.01F};
   }
   // With `early_plan` all but the newest keys are read before the kernels in front have finished.
   void attend(const Stream& stream, int i, bool early_plan) const {
@@ -83,9 +84,10 @@ struct Setup {
 
   LayerShape layer;
   int num_rows;
+  bool fp8_cache;
   int max_segments = 0;
   int copies = 0;
-  size_t elements = 0;  // of the keys of one copy
+  size_t layer_bytes = 0;  // of the keys of one copy
   double kv_bytes = 0;
   DeviceBuffer table, positions, sequences, first_rows, tile_rows;
   DeviceBuffer cache, q, workspace, next_item, out;
@@ -126,12 +128,14 @@ struct Setup {
     const int keys =
         layer.window > 0 ? std::min(load.context, layer.window + load.rows - 1) : load.context;
     max_segments = ops::cuda::attention_max_segments(layer.head_dim, keys);
-    kv_bytes = double{4} * load.batch * keys * layer.num_kv_heads * layer.head_dim;
-    elements =
-        values.size() * kBlockSize * static_cast<size_t>(layer.num_kv_heads * layer.head_dim);
-    copies = static_cast<int>(kDefeatBytes / (elements * 4)) + 2;
-    cache = DeviceBuffer(elements * 4 * static_cast<size_t>(copies));
-    TANDEM_CUDA_CHECK(cudaMemset(cache.data(), 0x3c, cache.size_bytes()));  // BF16 0.0115
+    const int element_bytes = fp8_cache ? 1 : 2;
+    kv_bytes = double{2} * element_bytes * load.batch * keys * layer.num_kv_heads * layer.head_dim;
+    layer_bytes = values.size() * kBlockSize *
+                  static_cast<size_t>(layer.num_kv_heads * layer.head_dim * element_bytes);
+    copies = static_cast<int>(kDefeatBytes / (layer_bytes * 2)) + 2;
+    cache = DeviceBuffer(layer_bytes * 2 * static_cast<size_t>(copies));
+    // BF16 0.0115, E4M3 1.5 times its scale
+    TANDEM_CUDA_CHECK(cudaMemset(cache.data(), 0x3c, cache.size_bytes()));
   }
 };
 
@@ -145,6 +149,7 @@ void bench_attention(const GpuFacts& facts, const LayerShape& layer, const Load&
               {"rows", load.rows},
               {"batch", load.batch},
               {"keys", load.context},
+              {"cache", load.fp8_cache ? "fp8" : "bf16"},
               {"bytes", setup.kv_bytes},
               {"ideal_us", ideal_us}},
              launches, [&](const Stream& stream, int i) { setup.attend(stream, i, false); });
@@ -215,7 +220,7 @@ std::vector<LayerShape> layer_shapes(const GpuModel& model) {
   return shapes;
 }
 
-// Batches of rounds and of plain steps, 64 rows at most.
+// Batches of rounds and of plain steps, 64 rows at most, over both kinds of cache.
 std::vector<Load> loads_of(const LayerShape& layer) {
   std::vector<Load> loads;
   for (const int rows : {1, 5, 8}) {
@@ -224,8 +229,10 @@ std::vector<Load> loads_of(const LayerShape& layer) {
     else
       for (const int context : {1024, 8192, 32768}) loads.push_back({1, context, rows});
   }
+  loads.push_back({8, 2048, 1});
   loads.push_back({8, 2048, 5});
   loads.push_back({12, 2048, 5});
+  loads.push_back({32, 2048, 1});
   loads.push_back({64, 2048, 1});
   return loads;
 }
@@ -238,7 +245,11 @@ void bench_attention_kernels(const GpuFacts& facts, const GpuModel& model, const
     if (wanted(layer.name + " head_prep", only))
       for (const int rows : {1, 5, 8}) bench_head_prep(facts, model, layer, rows, results);
     if (!wanted(layer.name + " attention", only)) continue;
-    for (const Load& load : loads_of(layer)) bench_attention(facts, layer, load, results);
+    for (Load load : loads_of(layer))
+      for (const bool fp8_cache : {false, true}) {
+        load.fp8_cache = fp8_cache;
+        bench_attention(facts, layer, load, results);
+      }
   }
 }
 

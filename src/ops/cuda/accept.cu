@@ -82,8 +82,9 @@ __device__ int accept(const AcceptDrafts& op, int entry, int lane) {
   }
   if (lane == 0) {
     result.num_tokens = accepted + (own < 0 ? 0 : 1);
-    result.num_accepted = accepted;
-    result.num_drafted = undecided ? accepted : num_drafts;
+    // The last token that is known counts as the target's own.
+    result.num_accepted = undecided && accepted > 0 ? accepted - 1 : accepted;
+    result.num_drafted = undecided ? result.num_accepted : num_drafts;
     result.failed = failed ? 1 : 0;
     result.undecided = undecided ? 1 : 0;
   }

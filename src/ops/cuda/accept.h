@@ -32,10 +32,10 @@ struct DraftToken {
 void next_draft_token(const Stream& stream, const DraftToken& op, const int32_t* chosen);
 
 // What a round gave one entry. tokens: accepted drafts, then the target's own; without the latter
-// when `failed` (its row holds NaN or infinities) or `undecided` (draw.h; drafts from there on
-// count as not drafted). Written to page-locked memory, a result is whole as soon as the host sees
-// `finished` (load, acquire), the device's clock (record_time), which is never 0; the kernel may
-// still be at work on the entry's state.
+// when `failed` (its row holds NaN or infinities) or `undecided` (draw.h): then the last accepted
+// draft counts as the target's own, and those behind it as not drafted. Written to page-locked
+// memory, a result is whole as soon as the host sees `finished` (load, acquire), the device's clock
+// (record_time), which is never 0; the kernel may still be at work on the entry's state.
 struct RoundResult {
   int32_t num_tokens;
   int32_t num_accepted;
@@ -70,9 +70,9 @@ struct NextRound {
 };
 
 // Greedy verification (speculation.md 3.1): the longest prefix of drafts that the target would have
-// written, then the target's own token. The hidden row of the last token but one becomes the
-// entry's state; where there is no token it stays, if it is undecided. An entry with slot -1 is not
-// there: its result is all zeros but for `finished`, and nothing else is touched.
+// written, then the target's own token. The hidden row of the token before the newest one becomes
+// the entry's state, which stays where an undecided entry has no token. An entry with slot -1 is
+// not there: its result is all zeros but for `finished`, and nothing else is touched.
 struct AcceptDrafts {
   int num_entries = 0;
   int hidden = 0;                         // a multiple of 8
