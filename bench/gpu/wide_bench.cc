@@ -17,6 +17,7 @@
 
 #include "bench/gpu/graph_timer.h"
 #include "core/bf16.h"
+#include "core/e4m3.h"
 #include "ops/cuda/wide_attention.h"
 #include "ops/cuda/wide_product.h"
 #include "ops/cuda/wide_rows.h"
@@ -43,17 +44,23 @@ constexpr Shape kShapes[] = {
     {"full o", 8192, 3840, false},
 };
 
-DeviceBuffer random_rows(int64_t count, uint32_t seed) {
-  std::vector<core::BFloat16> values(static_cast<size_t>(count));
+// `of` values of a normal distribution, which repeat after a while.
+template <typename T>
+DeviceBuffer random_values(int64_t count, uint32_t seed, T (*of)(float)) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.0F, 1.0F);
-  std::vector<core::BFloat16> pool(65521);
-  for (auto& value : pool) value = core::to_bf16(normal(random));
+  std::vector<T> pool(65521);
+  for (T& value : pool) value = of(normal(random));
+  std::vector<T> values(static_cast<size_t>(count));
   for (size_t i = 0; i < values.size(); ++i) values[i] = pool[i % pool.size()];
-  DeviceBuffer buffer(values.size() * 2);
+  DeviceBuffer buffer(values.size() * sizeof(T));
   TANDEM_CUDA_CHECK(
       cudaMemcpy(buffer.data(), values.data(), buffer.size_bytes(), cudaMemcpyHostToDevice));
   return buffer;
+}
+
+DeviceBuffer random_rows(int64_t count, uint32_t seed) {
+  return random_values<core::BFloat16>(count, seed, core::to_bf16);
 }
 
 struct Operand {
@@ -79,8 +86,11 @@ void print(const char* name, int rows, double us, double flops) {
 double bench_product(const Shape& shape, int rows, int multiprocessors, int tile_rows) {
   std::vector<PackedLinear> weights;
   do {
-    weights.push_back(make_packed_linear(ops::cuda::PackedType::kFp8, shape.out_features,
-                                         shape.in_features, multiprocessors));
+    constexpr auto kType = ops::cuda::PackedType::kFp8;
+    weights.push_back(
+        shape.gated
+            ? make_gated_linear(kType, shape.out_features / 2, shape.in_features, multiprocessors)
+            : make_packed_linear(kType, shape.out_features, shape.in_features, multiprocessors));
     ops::cuda::fill_random({}, weights.back(), weights.size());
   } while (weights.size() < 4);
   const Operand operand(rows, shape.in_features);
@@ -134,9 +144,11 @@ double bench_rows(int rows) {
 }
 
 // One sequence whose last `rows` positions are the pass, through a sliding or full layer of the
-// 12B.
+// 12B; with the cache in E4M3 too.
 struct AttentionBench {
   AttentionBench(int num_rows, int length, bool is_sliding);
+  // Over E4M3 from here on.
+  void use_codes();
   // Heads, ring and attention, in microseconds.
   double run() const;
   double time(const std::function<void(const Stream&)>& launch) const;
@@ -207,6 +219,13 @@ AttentionBench::AttentionBench(int num_rows, int length, bool is_sliding)
   attention.out = out.view();
 }
 
+void AttentionBench::use_codes() {
+  const int64_t elements = int64_t{blocks} * kBlock * kv_heads * head_dim;
+  k = random_values<uint8_t>(elements, 5, core::float_to_e4m3);
+  v = random_values<uint8_t>(elements, 6, core::float_to_e4m3);
+  heads.kv = attention.kv = {k.data(), v.data(), true, 1.0F, 1.0F};
+}
+
 double AttentionBench::time(const std::function<void(const Stream&)>& launch) const {
   return bench::time_graph(
              [&](const Stream& stream) {
@@ -229,12 +248,17 @@ double AttentionBench::run() const {
   double keys = 0;
   for (int p = begin; p < context; ++p) keys += sliding ? std::min(p + 1, 1024) : p + 1;
   const double us = time([&](const Stream& s) { wide_attention(s, all, tiles, attention); });
-  print(fmt::format("attention, {} keys", context).c_str(), rows, us, 4 * keys * kHeads * head_dim);
+  print(fmt::format("attention, {} keys{}", context, heads.kv.is_fp8 ? " E4M3" : "").c_str(), rows,
+        us, 4 * keys * kHeads * head_dim);
   return us + prep + ring;
 }
 
 double bench_attention(int rows, int context, bool sliding) {
-  return AttentionBench(rows, context, sliding).run();
+  AttentionBench bench(rows, context, sliding);
+  const double us = bench.run();
+  bench.use_codes();
+  bench.run();
+  return us;
 }
 
 int run(const std::vector<int>& row_counts) {

@@ -10,6 +10,7 @@
 
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "tests/gpu/kv_support.h"
 #include "tests/gpu/support.h"
 #include "tests/unit/ops/tensors.h"
 
@@ -45,7 +46,8 @@ struct Product {
   std::vector<float> pieces;  // [num_sets][max_pieces][num_rows][kSetColumns]
   std::vector<float> sums;    // [num_rows, columns], pieces added in order
 
-  Product(int num_rows, int columns, uint32_t seed) {
+  // `steep`: sums of very different sizes, some zero.
+  Product(int num_rows, int columns, uint32_t seed, bool steep = false) {
     const int num_sets = (columns + cuda::kSetColumns - 1) / cuda::kSetColumns;
     plan.num_rows = num_rows;
     plan.set_blocks = 30;
@@ -59,9 +61,12 @@ struct Product {
                   std::nanf(""));
     for (int row = 0; row < num_rows; ++row)
       for (int column = 0; column < columns; ++column) {
+        const float size = !steep               ? 1.0F
+                           : random() % 16 == 0 ? 0.0F
+                                                : std::exp2(-static_cast<float>(random() % 16));
         float sum = 0.0F;
         for (int piece = 0; piece < plan.num_pieces(column / cuda::kSetColumns); ++piece) {
-          const float part = normal(random);
+          const float part = size * normal(random);
           pieces[index(row, column, piece)] = part;
           sum = piece == 0 ? part : sum + part;
         }
@@ -124,8 +129,9 @@ class HeadPrepTest : public testing::TestWithParam<Case> {
 
   struct Result {
     std::vector<uint16_t> q, k, v;
+    std::vector<uint8_t> k_bytes, v_bytes;  // of E4M3
   };
-  Result run(const Batch& batch, const Product& product, bool early = false) {
+  Result run(const Batch& batch, const Product& product, bool early = false, bool fp8 = false) {
     const auto pieces = tests::to_device(product.pieces);
     const auto positions = tests::to_device(batch.positions);
     const auto sequences = tests::to_device(batch.sequences);
@@ -155,13 +161,19 @@ class HeadPrepTest : public testing::TestWithParam<Case> {
     job.q_norm = q_norm.as<uint16_t>();
     job.k_norm = c().num_kv_heads > 0 ? k_norm.as<uint16_t>() : nullptr;
     job.inv_freq = inv_freq.as<float>();
-    job.kv = {k.as<uint16_t>(), v.as<uint16_t>()};
+    job.kv = {k.data(), v.data(), fp8, fp8 ? tests::kKeyScale : 1.0F,
+              fp8 ? tests::kValueScale : 1.0F};
     job.places = {table.as<int32_t>(), kMaxBlocks, kBlockSize, c().ring_len};
     job.q = q.as<uint16_t>();
     cuda::head_prep({}, rows, job);
     tests::synchronize();
-    return {tests::to_host<uint16_t>(q, q_elements), tests::to_host<uint16_t>(k, cache_elements()),
-            tests::to_host<uint16_t>(v, cache_elements())};
+    Result result;
+    result.q = tests::to_host<uint16_t>(q, q_elements);
+    result.k = tests::to_host<uint16_t>(k, cache_elements());
+    result.v = tests::to_host<uint16_t>(v, cache_elements());
+    result.k_bytes = tests::to_host<uint8_t>(k, cache_elements() * 2);
+    result.v_bytes = tests::to_host<uint8_t>(v, cache_elements() * 2);
+    return result;
   }
 
   // One head of one row as the reference computes it from the product's sums.
@@ -279,6 +291,38 @@ TEST_P(HeadPrepTest, WritesNothingElse) {
     ASSERT_EQ(got.k[i] != 0xffff, written[i]) << "K element " << i;
     ASSERT_EQ(got.v[i] != 0xffff, written[i]) << "V element " << i;
   }
+}
+
+// Of what a BF16 cache would hold, the bytes that the CPU writes, and no others.
+TEST_P(HeadPrepTest, BytesOfE4m3AreThoseOfTheCpu) {
+  const Batch batch = make_batch();
+  const Product product(static_cast<int>(batch.positions.size()), columns(), 45, true);
+  const Result bf16 = run(batch, product);
+  std::vector<uint8_t> all;
+  for (const bool early : {false, true}) {
+    const Result got = run(batch, product, early, true);
+    EXPECT_EQ(got.q, bf16.q);
+    std::vector<uint8_t> k(cache_elements() * 2, 0xff);
+    std::vector<uint8_t> v = k;
+    const auto dim = static_cast<size_t>(c().head_dim);
+    const auto store = [&](const std::vector<uint16_t>& from, size_t at, float scale,
+                           std::vector<uint8_t>& to) {
+      std::vector<BFloat16> row;
+      for (size_t i = at; i < at + dim; ++i) row.push_back(BFloat16{from[i]});
+      const auto bytes = tests::stored_by_cpu(std::move(row), c().head_dim, scale);
+      std::ranges::copy(bytes, to.begin() + static_cast<int64_t>(at));
+      all.insert(all.end(), bytes.begin(), bytes.end());
+    };
+    for (size_t r = 0; r < batch.positions.size(); ++r)
+      for (int head = 0; head < c().num_kv_heads && batch.sequences[r] >= 0; ++head) {
+        const size_t at = cache_index(batch.sequences[r], batch.positions[r], head);
+        store(bf16.k, at, tests::kKeyScale, k);
+        store(bf16.v, at, tests::kValueScale, v);
+      }
+    EXPECT_TRUE(got.k_bytes == k);
+    EXPECT_TRUE(got.v_bytes == v);
+  }
+  EXPECT_TRUE(c().num_kv_heads == 0 || tests::meets_all_kinds(all));
 }
 
 TEST_P(HeadPrepTest, BitsOfARowDoNotDependOnItsCompany) {

@@ -14,6 +14,7 @@ using ops::cuda::DeviceBuffer;
 using tests::bf16_step;
 using tests::Bf16Rows;
 using tests::HostSums;
+using tests::norm_of;
 using tests::TestOperand;
 
 // Large enough to be missed, and two of them, so that they cannot stand for each other.
@@ -28,14 +29,6 @@ Bf16Rows weights(int count, uint32_t seed) {
 core::TensorView vector_view(Bf16Rows& values) {
   return core::TensorView(values.data(), core::DType::kBF16,
                           core::Shape{static_cast<int64_t>(values.size())});
-}
-
-// rms(x) * weight by the reference.
-Bf16Rows norm_of(Bf16Rows x, Bf16Rows weight, float eps) {
-  const auto hidden = static_cast<int64_t>(weight.size());
-  const core::TensorView rows = tests::matrix(x, hidden);
-  ops::rms_norm(kReference, rows, vector_view(weight), eps, rows);
-  return x;
 }
 
 // The norm that follows a residual, with everything it can write.

@@ -15,6 +15,7 @@
 #include "core/tensor_view.h"
 #include "ops/cuda/operand.cuh"
 #include "ops/cuda/partials.cuh"
+#include "ops/rms_norm.h"
 #include "tests/gpu/operand_layout.h"
 #include "tests/gpu/support.h"
 
@@ -156,6 +157,15 @@ class TestOperand {
   ops::cuda::DeviceBuffer device_;
   std::vector<uint8_t> bytes_;
 };
+
+// rms(x) * weight by the reference.
+inline Bf16Rows norm_of(Bf16Rows x, Bf16Rows weight, float eps) {
+  const core::Shape shape{static_cast<int64_t>(weight.size())};
+  const core::TensorView rows = matrix(x, shape[0]);
+  ops::rms_norm({ops::Backend::kReference, nullptr}, rows,
+                core::TensorView(weight.data(), core::DType::kBF16, shape), eps, rows);
+  return x;
+}
 
 // The distance of neighbouring BF16 values at x.
 inline float bf16_step(float x) {

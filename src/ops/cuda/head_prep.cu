@@ -2,6 +2,7 @@
 #include "ops/cuda/attention.cuh"
 #include "ops/cuda/head_norm.cuh"
 #include "ops/cuda/head_prep.h"
+#include "ops/cuda/kv_store.cuh"
 #include "ops/cuda/launch.cuh"
 
 namespace tandem::ops::cuda {
@@ -20,6 +21,18 @@ __device__ void store_head(const Lane& lane, const Head& head, uint16_t* target)
   *reinterpret_cast<uint2*>(target + lane.column) = head_norm::pack_bf16x4(head.values[0]);
   *reinterpret_cast<uint2*>(target + lane.column + lane.half) =
       head_norm::pack_bf16x4(head.values[1]);
+}
+
+// Keys, or values, at an element of a layer's.
+template <bool kFp8>
+__device__ void store_kv(const Lane& lane, const Head& head, void* rows, int64_t offset,
+                         float scale) {
+  if constexpr (!kFp8) return store_head(lane, head, bf16_rows(rows) + offset);
+  if (!lane.exists) return;
+  const KvScale by = kv_scale(scale);
+  auto* const target = static_cast<uint8_t*>(rows) + offset + lane.column;
+  *reinterpret_cast<uint32_t*>(target) = stored_e4m3(head.values[0], by);
+  *reinterpret_cast<uint32_t*>(target + lane.half) = stored_e4m3(head.values[1], by);
 }
 
 template <bool kTwoWarps>
@@ -64,7 +77,7 @@ __device__ Head plain_norm(const Head& raw, float inverse) {
 }
 
 // Unless `live` it is a rehearsal (launch.cuh).
-template <bool kTwoWarps>
+template <bool kTwoWarps, bool kFp8>
 __device__ void prepare_head(const HeadPrep& job, int row, int unit, Part part, const Lane& lane,
                              const Constants& constants, const Place& place, bool live) {
   const int pieces[2] = {live ? constants.pieces[0] : 0, live ? constants.pieces[1] : 0};
@@ -80,15 +93,16 @@ __device__ void prepare_head(const HeadPrep& job, int row, int unit, Part part, 
   const Head raw = head_norm::sum_head(sums, pieces, job.scales[static_cast<int>(part)]);
   const float inverse = inverse_rms<kTwoWarps>(raw, job.head_dim, job.eps);
   if (part == kValue)
-    return store_head(target, plain_norm(raw, inverse), bf16_rows(job.kv.v) + place.offset);
+    return store_kv<kFp8>(target, plain_norm(raw, inverse), job.kv.v, place.offset, job.kv.v_scale);
   const Head rotated = head_norm::norm_and_rotate(raw, inverse, place.rotation, constants);
   if (part == kQuery) return store_head(target, rotated, q);
-  store_head(target, rotated, bf16_rows(job.kv.k) + place.offset);
-  if (job.k_eq_v) store_head(target, plain_norm(raw, inverse), bf16_rows(job.kv.v) + place.offset);
+  store_kv<kFp8>(target, rotated, job.kv.k, place.offset, job.kv.k_scale);
+  if (job.k_eq_v)
+    store_kv<kFp8>(target, plain_norm(raw, inverse), job.kv.v, place.offset, job.kv.v_scale);
 }
 
 // grid (groups of heads, row): kWarps heads, or one with kTwoWarps
-template <bool kTwoWarps>
+template <bool kTwoWarps, bool kFp8>
 __global__ void __launch_bounds__(kWarps * 32)
     head_prep_kernel(const HeadPrep job, const Rows rows) {
   allow_next();
@@ -113,7 +127,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   for (int turn = first_turn(rows.early_plan); turn < 2; ++turn) {
     const bool live = turn == 1;
     if (live && rows.early_plan) wait_for_previous();
-    prepare_head<kTwoWarps>(job, row, unit, part, lane, constants, place, live);
+    prepare_head<kTwoWarps, kFp8>(job, row, unit, part, lane, constants, place, live);
     if constexpr (kTwoWarps) __syncthreads();
   }
 }
@@ -128,8 +142,12 @@ void head_prep(const Stream& stream, const Rows& rows, const HeadPrep& job) {
   const bool two_warps = job.head_dim > 256;
   const int units = job.num_heads + (job.k_eq_v ? 1 : 2) * job.num_kv_heads;
   const int blocks = two_warps ? units : (units + kWarps - 1) / kWarps;
-  launch(stream, two_warps ? head_prep_kernel<true> : head_prep_kernel<false>,
-         dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows.num_rows)),
+  const bool fp8 = job.num_kv_heads > 0 && job.kv.is_fp8;
+  auto* const kernel = two_warps
+                           ? fp8 ? head_prep_kernel<true, true> : head_prep_kernel<true, false>
+                       : fp8 ? head_prep_kernel<false, true>
+                             : head_prep_kernel<false, false>;
+  launch(stream, kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows.num_rows)),
          dim3(kWarps * 32), 0, job, rows);
 }
 

@@ -9,12 +9,17 @@
 // them irregular. What they copy at a time, a load, has at most 256 columns; two loads of keys and
 // two of values have room.
 //
+// Keys and values of a cache of E4M3 are widened to BF16 on their way: the copying warps load them,
+// half a load ahead, and store what the tensor cores read. Their scales join the scores' and the
+// sums'.
+//
 // Every matrix lies in shared memory as columns of 128 bytes: [column block][row][128 bytes],
 // chunks of 16 bytes exchanged by row.
 #include "ops/cuda/wide_attention.h"
 
 #include "ops/cuda/attention.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/product_ptx.cuh"
 #include "ops/cuda/ptx.cuh"
 #include "ops/cuda/wide_ptx.cuh"
 
@@ -141,26 +146,37 @@ __device__ void load_queries(const Job& job, const Block& block, int kv_head, ui
   ptx::named_barrier(1, 256);
 }
 
+// Whether some row sees a position's key, and whether that lies in the chunk.
+__device__ inline bool is_seen(const Block& block, int key) {
+  return key >= block.first_key && key <= block.last_position();
+}
+__device__ inline bool is_in_chunk(const Job& job, const Block& block, int key) {
+  return job.attention.chunk.k != nullptr && key >= block.chunk_begin;
+}
+__device__ inline const uint16_t* chunk_key(const Job& job, const Block& block, int kv_head,
+                                            int key, bool values) {
+  const WideAttention& attention = job.attention;
+  const int64_t line = static_cast<int64_t>(block.chunk_row + key) * attention.num_kv_heads;
+  return bf16_rows(values ? attention.chunk.v : attention.chunk.k) +
+         (line + kv_head) * attention.head_dim;
+}
+
 // Where this lane's key of a step lies; null: nobody sees it.
 __device__ const uint16_t* locate(const Job& job, const Block& block, int kv_head, int key,
                                   bool values) {
   const WideAttention& attention = job.attention;
-  if (key < block.first_key || key > block.last_position()) return nullptr;
-  if (attention.chunk.k != nullptr && key >= block.chunk_begin) {
-    const int64_t line = static_cast<int64_t>(block.chunk_row + key) * attention.num_kv_heads;
-    return bf16_rows(values ? attention.chunk.v : attention.chunk.k) +
-           (line + kv_head) * attention.head_dim;
-  }
+  if (!is_seen(block, key)) return nullptr;
+  if (is_in_chunk(job, block, key)) return chunk_key(job, block, kv_head, key, values);
   return bf16_rows(values ? attention.kv.v : attention.kv.k) +
          kv_offset(attention.places, attention.num_kv_heads, attention.head_dim, block.sequence,
                    kv_head, key);
 }
 
 // Starts this warp's half of one load: 32 keys, columns `first_column` on. `spare`: an address that
-// may be read where there is no key, though nothing is.
-template <int kDim>
+// may be read where there is no key, though nothing is. With kSome those from `first` on.
+template <int kDim, bool kSome = false>
 __device__ void start_load(const uint16_t* own_key, const uint16_t* spare, int first_column,
-                           int head_dim, int warp_of_two, uint32_t target) {
+                           int head_dim, int warp_of_two, uint32_t target, int first = 0) {
   constexpr int kChunks = Plan<kDim>::kLoadColumns / 8;
   constexpr int kKeysAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -172,8 +188,11 @@ __device__ void start_load(const uint16_t* own_key, const uint16_t* spare, int f
     const auto address = __shfl_sync(0xffffffffU, reinterpret_cast<uint64_t>(own_key), from);
     const auto* const source = reinterpret_cast<const uint16_t*>(address);
     const bool valid = source != nullptr && column < head_dim;
-    ptx::copy_async(target + chunk_at(kKeys, warp_of_two * 32 + from, chunk),
-                    valid ? source + column : spare, valid);
+    const uint32_t place = target + chunk_at(kKeys, warp_of_two * 32 + from, chunk);
+    if constexpr (kSome)
+      ptx::copy_async_if(from >= first, place, valid ? source + column : spare, valid);
+    else
+      ptx::copy_async(place, valid ? source + column : spare, valid);
   }
 }
 
@@ -201,6 +220,140 @@ __device__ void copy_steps(const Job& job, const Block& block, int kv_head, uint
   ptx::copy_wait(0);  // none outlives its thread
 }
 
+// The slot in the cache of this lane's key; -1: nobody sees it, or it is in the chunk.
+__device__ inline int cache_slot(const Job& job, const Block& block, int kv_head, int key) {
+  if (!is_seen(block, key) || is_in_chunk(job, block, key)) return -1;
+  return static_cast<int>(
+      kv_offset(job.attention.places, job.attention.num_kv_heads, 1, block.sequence, kv_head, key));
+}
+
+// One load of a warp.
+struct CodeSource {
+  int slot;  // of the lane's key, cache_slot()
+  int first_column;
+};
+
+// Codes of E4M3 on their way from the cache to this warp's loads, 16 columns a lane. A line is what
+// the warp takes at once. Eight lanes beside each other have two keys and 64 columns: then no two
+// of them store to the same banks.
+template <int kDim>
+struct Codes {
+  static constexpr int kPieces = Plan<kDim>::kLoadColumns / 16;  // of a key
+  static constexpr int kKeysAtOnce = 32 / kPieces;
+  static constexpr int kLines = 32 / kKeysAtOnce;
+  static constexpr int kFlying = kLines < 8 ? kLines : 8;
+
+  const uint8_t* rows;  // the layer's keys, or values
+  int head_dim;
+  uint4 flying[kFlying];
+
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int piece() { return lane() % 4 + lane() / 8 % (kPieces / 4) * 4; }
+  static __device__ int key_of_line() { return lane() / 4 % 2 + lane() / (kPieces * 2) * 2; }
+
+  // Line first_line + i; zeros where a key's slot is -1.
+  __device__ void load(int i, int first_line, const CodeSource& source) {
+    const int from = (first_line + i) * kKeysAtOnce + key_of_line();
+    const int slot = __shfl_sync(0xffffffffU, source.slot, from);
+    const int column = source.first_column + piece() * 16;
+    const uint64_t offset = uint64_t{static_cast<uint32_t>(slot)} * static_cast<uint32_t>(head_dim);
+    flying[i] = {};
+    if (slot >= 0 && column < head_dim)
+      flying[i] = __ldcg(reinterpret_cast<const uint4*>(rows + column + offset));
+  }
+  __device__ void load_first(const CodeSource& source) {
+#pragma unroll
+    for (int i = 0; i < kFlying; ++i) load(i, 0, source);
+  }
+  // Where this lane's columns of line 0 go in a load of this warp.
+  static __device__ uint32_t place(uint32_t target, int warp_of_two) {
+    return target + chunk_at(kKeys, warp_of_two * 32 + key_of_line(), piece() * 2);
+  }
+  // Line i of those whose first one goes to `place`, if `exists`.
+  __device__ void store(int i, uint32_t place, bool exists) const {
+    const uint2 a = ptx::widen_e4m3(flying[i].x);
+    const uint2 b = ptx::widen_e4m3(flying[i].y);
+    const uint2 c = ptx::widen_e4m3(flying[i].z);
+    const uint2 d = ptx::widen_e4m3(flying[i].w);
+    // Chunks are exchanged by the row's last three bits.
+    const uint32_t at = (place ^ (i * kKeysAtOnce % 8 * 16)) + i * kKeysAtOnce * 128;
+    ptx::store_shared_if(exists, at, make_uint4(a.x, a.y, b.x, b.y));
+    ptx::store_shared_if(exists, at ^ 16, make_uint4(c.x, c.y, d.x, d.y));
+  }
+};
+
+// Widens one load, of keys 0 .. `beside` - 1 of the warp's 32, and has the first codes of the next
+// on their way.
+template <int kDim>
+__device__ void widen_load(Codes<kDim>& codes, const CodeSource& own, const CodeSource& next,
+                           int beside, uint32_t place) {
+  using C = Codes<kDim>;
+#pragma unroll 1
+  for (int line = 0; line < C::kLines; line += C::kFlying) {
+    const bool last = line + C::kFlying == C::kLines;
+    const CodeSource from{last ? next.slot : own.slot, last ? next.first_column : own.first_column};
+#pragma unroll
+    for (int i = 0; i < C::kFlying; ++i) {
+      codes.store(i, place, (line + i) * C::kKeysAtOnce + C::key_of_line() < beside);
+      codes.load(i, last ? 0 : line + C::kFlying, from);
+    }
+    place += C::kFlying * C::kKeysAtOnce * 128;
+  }
+}
+
+// copy_steps over a cache of E4M3. A warp's 32 keys of a step are in the chunk, and copied; or in
+// the cache; or, once for a thread block, in both.
+template <int kDim>
+__device__ void widen_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
+  using P = Plan<kDim>;
+  using C = Codes<kDim>;
+  const WideAttention& attention = job.attention;
+  const int warp = static_cast<int>(threadIdx.x - 256) / 32;
+  const bool values = warp >= 2;
+  const auto* const rows = static_cast<const uint8_t*>(values ? attention.kv.v : attention.kv.k);
+  C codes{rows, attention.head_dim, {}};
+  Loads loads = loads_of<kDim>(shared, values);
+  const int own_key = warp % 2 * 32 + C::lane();
+  int slot = cache_slot(job, block, kv_head, block.first_step() * kKeys + own_key);
+  codes.load_first({slot, 0});
+#pragma unroll 1
+  for (int step = block.first_step(); step <= block.last_step(); ++step) {
+    const int key = step * kKeys + own_key;
+    const int next = cache_slot(job, block, kv_head, key + kKeys);
+    const bool cached = __any_sync(0xffffffffU, slot >= 0);
+    const uint16_t* const in_chunk = is_seen(block, key) && is_in_chunk(job, block, key)
+                                         ? chunk_key(job, block, kv_head, key, values)
+                                         : nullptr;
+    // Of the 32 keys, those from here on are in the chunk.
+    const int beside = attention.chunk.k == nullptr ? 32 : block.chunk_begin - (key - C::lane());
+#pragma unroll 1
+    for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
+      const CodeSource own{slot, load * P::kLoadColumns};
+      const CodeSource following{load + 1 < P::kLoads ? slot : next,
+                                 load + 1 < P::kLoads ? own.first_column + P::kLoadColumns : 0};
+      loads.wait_empty();
+      if (!cached || beside < 32)
+        start_load<kDim, true>(in_chunk, attention.q, own.first_column, attention.head_dim,
+                               warp % 2, loads.address(), cached ? beside : 0);
+      if (!cached) {
+        ptx::copy_arrive(loads.full());
+        if (__any_sync(0xffffffffU, following.slot >= 0)) codes.load_first(following);
+        continue;
+      }
+      widen_load<kDim>(codes, own, following, beside, C::place(loads.address(), warp % 2));
+      if (beside < 32) {
+        ptx::copy_commit();
+        ptx::copy_wait(0);
+      }
+      ptx::fence_async_shared();
+      ptx::barrier_arrive(loads.full());
+    }
+    slot = next;
+  }
+  ptx::copy_commit();
+  ptx::copy_wait(0);
+}
+
 // A pair of this thread: fragment row g (half 0) or g + 8 of its warp's 16.
 struct Pair {
   int row = -1;  // -1: none
@@ -219,8 +372,8 @@ __device__ Pair load_pair(const Job& job, const Block& block, int kv_head, int i
   return pair;
 }
 
-// The softmax so far of a thread's two pairs: weights are e^(score - largest), totals are of this
-// thread's keys.
+// The softmax so far of a thread's two pairs: `largest` of the scores before their scale, totals
+// are of this thread's keys.
 struct Running {
   float largest[2] = {-INFINITY, -INFINITY};
   float total[2] = {0.0F, 0.0F};
@@ -236,9 +389,10 @@ __device__ inline void hide(const Pair (&pairs)[2], int first_key, float (&score
   }
 }
 
-// Scores become weights, in pairs of BF16: weights[4 k + ...] are the left side of the product with
-// keys 16 k .. 16 k + 15. Returns by how much what was summed before is to be scaled.
-__device__ inline float2 weigh(const float (&scores)[32], Running& running,
+// Scores, times `scale` / log2(e), become weights, in pairs of BF16: weights[4 k + ...] are the
+// left side of the product with keys 16 k .. 16 k + 15. Returns by how much what was summed before
+// is to be scaled.
+__device__ inline float2 weigh(const float (&scores)[32], float scale, Running& running,
                                uint32_t (&weights)[16]) {
   float factor[2];
 #pragma unroll
@@ -251,17 +405,17 @@ __device__ inline float2 weigh(const float (&scores)[32], Running& running,
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
     largest = fmaxf(largest, running.largest[half]);
     // Nothing seen yet: every weight is e^-inf.
-    const float base = largest == -INFINITY ? 0.0F : largest * kLog2E;
+    const float base = largest == -INFINITY ? 0.0F : largest * scale;
     factor[half] = largest == running.largest[half]
                        ? 1.0F
-                       : ptx::exp2_approx(fmaf(running.largest[half], kLog2E, -base));
+                       : ptx::exp2_approx(fmaf(running.largest[half], scale, -base));
     running.largest[half] = largest;
     float total = 0.0F;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const uint32_t two =
-          bf16x2(ptx::exp2_approx(fmaf(scores[i * 4 + half * 2], kLog2E, -base)),
-                 ptx::exp2_approx(fmaf(scores[i * 4 + half * 2 + 1], kLog2E, -base)));
+          bf16x2(ptx::exp2_approx(fmaf(scores[i * 4 + half * 2], scale, -base)),
+                 ptx::exp2_approx(fmaf(scores[i * 4 + half * 2 + 1], scale, -base)));
       weights[i / 2 * 4 + i % 2 * 2 + half] = two;
       total += low_bf16(two) + high_bf16(two);
     }
@@ -344,7 +498,7 @@ __device__ inline void add_values(uint32_t values, const float2& factor, uint32_
 }
 
 // A thread's columns of 16 are one word of the operand.
-template <int kDim>
+template <int kDim, bool kFp8>
 __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Running& running,
                             int first_column, Sums<kDim>& sums) {
   const WideAttention& attention = job.attention;
@@ -358,7 +512,8 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
     total += __shfl_xor_sync(0xffffffffU, total, 2);
     const Pair& pair = pairs[half];
     if (pair.row < 0) continue;
-    const float inverse = __frcp_rn(total);
+    float inverse = __frcp_rn(total);
+    if constexpr (kFp8) inverse *= attention.kv.v_scale;
 #pragma unroll
     for (int j = 0; j < Plan<kDim>::kColumns / 8; j += 2) {
       const int column = first_column + j * 8;
@@ -376,7 +531,7 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
   }
 }
 
-template <int kDim>
+template <int kDim, bool kFp8>
 __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t shared) {
   using P = Plan<kDim>;
   const int thread = static_cast<int>(threadIdx.x);
@@ -395,6 +550,7 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
   Loads keys = loads_of<kDim>(shared, false);
   Loads values = loads_of<kDim>(shared, true);
   if (P::kSplit) values.index = static_cast<uint32_t>(warpgroup);  // every second load is its own
+  const float scale = kFp8 ? job.attention.kv.k_scale * kLog2E : kLog2E;
   Running running;
   Sums<kDim> sums;
   for (int step = block.first_step(); step <= block.last_step(); ++step) {
@@ -409,18 +565,18 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
     if (step * kKeys < sees_from || (step + 1) * kKeys - 1 > sees_to)
       hide(pairs, step * kKeys, scores);
     uint32_t weights[16];
-    const float2 factor = weigh(scores, running, weights);
+    const float2 factor = weigh(scores, scale, running, weights);
     values.wait_full();
     ptx::fence_async_shared();
     add_values<kDim>(values.address(), factor, weights, sums);
     if (thread % 32 == 0) ptx::barrier_arrive(values.empty());
     values.index += P::kLoads;
   }
-  store_pairs<kDim>(job, pairs, running, first_column, sums);
+  store_pairs<kDim, kFp8>(job, pairs, running, first_column, sums);
 }
 
 // grid (rows, KV head)
-template <int kDim>
+template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job job) {
   if (!card::kWarpgroupProducts) __trap();  // never launched
   using P = Plan<kDim>;
@@ -444,18 +600,21 @@ __global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job j
   if (block.num_rows <= 0) return;
   const int kv_head = static_cast<int>(blockIdx.y);
   if (threadIdx.x >= 256) {
-    ptx::lower_registers<56>();
-    copy_steps<kDim>(job, block, kv_head, shared);
+    ptx::lower_registers<kFp8 ? 104 : 56>();
+    if constexpr (kFp8)
+      widen_steps<kDim>(job, block, kv_head, shared);
+    else
+      copy_steps<kDim>(job, block, kv_head, shared);
   } else {
-    ptx::raise_registers<224>();
-    attend<kDim>(job, block, kv_head, shared);
+    ptx::raise_registers<kFp8 ? 200 : 224>();
+    attend<kDim, kFp8>(job, block, kv_head, shared);
   }
 }
 
-template <int kDim>
-void launch_all(const Stream& stream, Job job) {
+template <int kDim, bool kFp8>
+void launch_as(const Stream& stream, Job job) {
   using P = Plan<kDim>;
-  auto* const kernel = wide_attention_kernel<kDim>;
+  auto* const kernel = wide_attention_kernel<kDim, kFp8>;
   static const bool configured = [kernel] {
     TANDEM_CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes));
@@ -471,6 +630,14 @@ void launch_all(const Stream& stream, Job job) {
          dim3(kThreads), P::kBytes, job);
 }
 
+template <int kDim>
+void launch_all(const Stream& stream, const Job& job) {
+  if (job.attention.kv.is_fp8)
+    launch_as<kDim, true>(stream, job);
+  else
+    launch_as<kDim, false>(stream, job);
+}
+
 }  // namespace
 
 void wide_attention(const Stream& stream, const Rows& rows, const WideTiles& tiles,
@@ -478,6 +645,7 @@ void wide_attention(const Stream& stream, const Rows& rows, const WideTiles& til
   TANDEM_GPU_CHECK(job.num_kv_heads > 0 && job.num_heads % job.num_kv_heads == 0);
   TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= kPairs && has_warpgroup_products());
   TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.capacity && tiles.num_tiles > 0);
+  TANDEM_GPU_CHECK(!job.chunk.is_fp8 && job.kv.k_scale > 0);
   const Job all{job, rows, tiles, job.num_heads / job.num_kv_heads, 0};
   switch (job.head_dim) {
     case 32:

@@ -216,6 +216,17 @@ __device__ inline void store_shared(uint32_t address, const uint4& value) {
                "r"(value.y), "r"(value.z), "r"(value.w)
                : "memory");
 }
+// Nothing unless `condition`: not a branch.
+__device__ inline void store_shared_if(bool condition, uint32_t address, const uint4& value) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.s32 p, %5, 0;\n"
+      "@p st.shared.v4.u32 [%0], {%1, %2, %3, %4};\n"
+      "}" ::"r"(address),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(static_cast<int>(condition))
+      : "memory");
+}
 // A barrier of `count` threads of the thread block; id 1 .. 15.
 __device__ inline void named_barrier(int id, int count) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");

@@ -1,7 +1,9 @@
 #include "ops/cuda/wide_rows.h"
 
 #include "ops/cuda/attention.cuh"
+#include "ops/cuda/kv_store.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/product_ptx.cuh"
 #include "ops/cuda/row_math.cuh"
 #include "ops/cuda/wide_product.h"
 
@@ -193,6 +195,28 @@ __device__ void store_head(const Head<kSteps>& head, uint16_t* target, int half,
   }
 }
 
+// Keys, or values, at an element of a layer's. The chunk holds what a cache of E4M3 would, as BF16.
+template <int kSteps, bool kFp8>
+__device__ void store_kv(const Head<kSteps>& head, void* rows, int64_t offset, bool in_chunk,
+                         float scale, int half, int lane) {
+  if constexpr (!kFp8) return store_head(head, bf16_rows(rows) + offset, half, lane);
+  const KvScale by = kv_scale(scale);
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int column = step * 128 + lane * 4;
+    if (column >= half) continue;
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      const uint32_t codes = stored_e4m3(head.values[step][part].v, by);
+      const int64_t at = offset + part * half + column;
+      if (in_chunk)
+        *reinterpret_cast<uint2*>(bf16_rows(rows) + at) = ptx::widen_e4m3(codes);
+      else
+        *reinterpret_cast<uint32_t*>(static_cast<uint8_t*>(rows) + at) = codes;
+    }
+  }
+}
+
 template <int kSteps>
 __device__ float head_inverse_rms(const Head<kSteps>& head, int head_dim, float eps) {
   float squares = 0.0F;
@@ -275,7 +299,7 @@ __device__ Angles<kSteps> row_angles(const float* inv_freq, int position, int ha
 }
 
 // Writes head `unit` of the row.
-template <int kSteps>
+template <int kSteps, bool kFp8>
 __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit,
                             const Head<kSteps>& raw, const RawHead<kSteps>& q_weight,
                             const RawHead<kSteps>& k_weight, const Angles<kSteps>& angles) {
@@ -299,14 +323,15 @@ __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit,
                                         rows.sequences[row], kv_head, rows.positions[row]);
   const KvLayer& target = in_chunk ? op.chunk : op.kv;
   if (is_key)
-    store_head(rotate<kSteps>(raw, inverse, k_weight, angles), bf16_rows(target.k) + place, half,
-               lane);
+    store_kv<kSteps, kFp8>(rotate<kSteps>(raw, inverse, k_weight, angles), target.k, place,
+                           in_chunk, op.kv.k_scale, half, lane);
   if (!is_key || op.k_eq_v)
-    store_head(plain_norm<kSteps>(raw, inverse), bf16_rows(target.v) + place, half, lane);
+    store_kv<kSteps, kFp8>(plain_norm<kSteps>(raw, inverse), target.v, place, in_chunk,
+                           op.kv.v_scale, half, lane);
 }
 
 // One block for a row, a warp for each head, several heads on their way at once.
-template <int kSteps>
+template <int kSteps, bool kFp8>
 __global__ void __launch_bounds__(kThreads, kSteps == 1 ? 3 : 2)
     heads_kernel(const WideHeads op, const Rows rows) {
   constexpr int kTogether = 4 / kSteps;
@@ -335,12 +360,27 @@ __global__ void __launch_bounds__(kThreads, kSteps == 1 ? 3 : 2)
     for (int i = 0; i < kTogether; ++i) {
       const int unit = first + i * kWarps;
       if (unit < units)
-        finish_head<kSteps>(op, rows, unit, unpack_head(raw[i]), q_weight, k_weight, angles);
+        finish_head<kSteps, kFp8>(op, rows, unit, unpack_head(raw[i]), q_weight, k_weight, angles);
     }
   }
 }
 
+// 16 bytes of a cache from a chunk's columns, which E4M3 holds exactly.
+template <bool kFp8>
+__device__ void store_piece(void* rows, int64_t offset, const uint16_t* source) {
+  const auto* const bits = reinterpret_cast<const uint4*>(source);
+  uint4 piece = bits[0];
+  if constexpr (kFp8) {
+    const uint4 upper = bits[1];
+    piece = {narrowed_e4m3({piece.x, piece.y}), narrowed_e4m3({piece.z, piece.w}),
+             narrowed_e4m3({upper.x, upper.y}), narrowed_e4m3({upper.z, upper.w})};
+  }
+  auto* const target = static_cast<uint8_t*>(rows) + offset * (kFp8 ? 1 : 2);
+  *reinterpret_cast<uint4*>(target) = piece;
+}
+
 // grid (row of the tile, tile)
+template <bool kFp8>
 __global__ void __launch_bounds__(kThreads)
     store_ring_kernel(const RingStore op, const Rows rows, const WideTiles tiles) {
   allow_next();
@@ -351,19 +391,18 @@ __global__ void __launch_bounds__(kThreads)
   const int row = tiles.first_rows[tile] + index;
   const int position = rows.positions[row];
   if (position < tiles.chunk_ends[tile] - op.places.ring_len) return;
-  const int chunks = op.head_dim / 8;  // of 16 bytes
-  for (int i = static_cast<int>(threadIdx.x); i < op.num_kv_heads * chunks; i += kThreads) {
-    const int kv_head = i / chunks;
-    const int column = i % chunks * 8;
+  constexpr int kColumns = kFp8 ? 16 : 8;  // 16 bytes of the cache
+  const int pieces = op.head_dim / kColumns;
+  for (int i = static_cast<int>(threadIdx.x); i < op.num_kv_heads * pieces; i += kThreads) {
+    const int kv_head = i / pieces;
+    const int column = i % pieces * kColumns;
     const int64_t source =
         (static_cast<int64_t>(row) * op.num_kv_heads + kv_head) * op.head_dim + column;
     const int64_t target =
         kv_offset(op.places, op.num_kv_heads, op.head_dim, rows.sequences[row], kv_head, position) +
         column;
-    *reinterpret_cast<uint4*>(bf16_rows(op.kv.k) + target) =
-        *reinterpret_cast<const uint4*>(bf16_rows(op.chunk.k) + source);
-    *reinterpret_cast<uint4*>(bf16_rows(op.kv.v) + target) =
-        *reinterpret_cast<const uint4*>(bf16_rows(op.chunk.v) + source);
+    store_piece<kFp8>(op.kv.k, target, bf16_rows(op.chunk.k) + source);
+    store_piece<kFp8>(op.kv.v, target, bf16_rows(op.chunk.v) + source);
   }
 }
 
@@ -418,15 +457,22 @@ void wide_residual(const Stream& stream, const WideResidual& op) {
 void wide_heads(const Stream& stream, const Rows& rows, const WideHeads& op) {
   TANDEM_GPU_CHECK(op.head_dim >= 32 && op.head_dim <= 512 && op.head_dim % 32 == 0);
   TANDEM_GPU_CHECK(op.num_heads > 0 && op.num_kv_heads > 0 && rows.num_rows > 0);
-  launch(stream, op.head_dim > 256 ? heads_kernel<2> : heads_kernel<1>,
+  TANDEM_GPU_CHECK(!op.chunk.is_fp8);
+  const bool two = op.head_dim > 256;
+  launch(stream,
+         op.kv.is_fp8 ? two ? heads_kernel<2, true> : heads_kernel<1, true>
+         : two ? heads_kernel<2, false>
+                      : heads_kernel<1, false>,
          dim3(static_cast<unsigned>(rows.num_rows)), dim3(kThreads), 0, op, rows);
 }
 
 void store_ring(const Stream& stream, const Rows& rows, const WideTiles& tiles,
                 const RingStore& op) {
-  TANDEM_GPU_CHECK(op.head_dim % 8 == 0 && op.places.ring_len > 0 && tiles.num_tiles > 0);
-  launch(stream, store_ring_kernel, dim3(kWideTileRows, static_cast<unsigned>(tiles.num_tiles)),
-         dim3(kThreads), 0, op, rows, tiles);
+  TANDEM_GPU_CHECK(op.head_dim % 16 == 0 && !op.chunk.is_fp8);
+  TANDEM_GPU_CHECK(op.places.ring_len > 0 && tiles.num_tiles > 0);
+  launch(stream, op.kv.is_fp8 ? store_ring_kernel<true> : store_ring_kernel<false>,
+         dim3(kWideTileRows, static_cast<unsigned>(tiles.num_tiles)), dim3(kThreads), 0, op, rows,
+         tiles);
 }
 
 void gather_rows(const Stream& stream, const uint16_t* hidden_rows, const int32_t* sources,
