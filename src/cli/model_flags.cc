@@ -43,6 +43,7 @@ base::Status apply_speculative_config(const std::string& json, engine::RuntimeOp
   options.pair.assistant = config.model;
   options.num_draft_tokens = config.num_speculative_tokens;
   options.draft_position_offset = config.draft_position_offset;
+  options.draws_drafts = config.draws_drafts;
   TANDEM_ASSIGN_OR_RETURN(options.synthetic, synthetic_acceptance(config));
   return {};
 }

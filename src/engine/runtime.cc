@@ -130,6 +130,7 @@ Runtime::Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& 
       *pair_.target, pair_.assistant.get(), *kv_,
       speculation::SpeculativeStepOptions{.max_sequences = kv_plan.max_num_seqs,
                                           .draft_position_offset = options.draft_position_offset,
+                                          .draws_drafts = options.draws_drafts,
                                           .synthetic = options.synthetic,
                                           .synthetic_seed = options.seed});
   engine_ =

@@ -22,6 +22,7 @@ struct RuntimeOptions {
   bool auto_drafts = false;  // each round has its own K, up to num_draft_tokens
   std::map<int64_t, int> drafts_from = {};  // as EngineOptions has it
   int draft_position_offset = 0;
+  bool draws_drafts = false;  // SpeculativeStepOptions
   std::optional<speculation::SyntheticAcceptance> synthetic;
   int64_t max_num_seqs = 8;
   int64_t max_num_batched_tokens = 512;

@@ -66,6 +66,10 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
                                                             const io::ModelConfig& config,
                                                             core::DType kv_dtype,
                                                             int64_t ring_len) {
+  if (options.draws_drafts)
+    return base::unsupported(
+        "--speculative-config: draft_sample_method: expected \"greedy\" on a GPU, got "
+        "\"probabilistic\"");
   TANDEM_ASSIGN_OR_RETURN(const gpu::DeviceInfo info, gpu::find_device());
   // The device rounds the drafts' head itself.
   model::PairOptions on_host = options.pair;

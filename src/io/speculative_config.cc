@@ -21,10 +21,9 @@ struct Foreign {
   std::string_view value;  // as JSON text, the only one that says what is done; empty: any
   std::string_view note;   // for keys with any value
 };
-constexpr std::array<Foreign, 12> kForeign = {{
+constexpr std::array<Foreign, 11> kForeign = {{
     {"method", "\"mtp\"", ""},
     {"draft_tensor_parallel_size", "1", ""},
-    {"draft_sample_method", "\"greedy\"", ""},
     {"parallel_drafting", "false", ""},
     {"use_local_argmax_reduction", "true", ""},
     {"disable_padded_drafter_batch", "true", ""},
@@ -36,10 +35,11 @@ constexpr std::array<Foreign, 12> kForeign = {{
     {"enforce_eager", "", "--enforce-eager switches CUDA graphs off for both"},
 }};
 
-constexpr std::array<std::string_view, 8> kKnown = {
+constexpr std::array<std::string_view, 9> kKnown = {
     "model",
     "num_speculative_tokens",
     "draft_position_offset",
+    "draft_sample_method",
     "rejection_sample_method",
     "synthetic_acceptance_length",
     "synthetic_acceptance_rates",
@@ -75,6 +75,15 @@ base::Status read_draft_count(const JsonObject& object, int max_draft_tokens,
   }
   TANDEM_ASSIGN_OR_RETURN(const int64_t count, object.integer_or(kKey, 4, 0, max_draft_tokens));
   config.num_speculative_tokens = static_cast<int>(count);
+  return {};
+}
+
+base::Status read_sample_method(const JsonObject& object, SpeculativeConfig& config) {
+  TANDEM_ASSIGN_OR_RETURN(const std::string method,
+                          object.string_or("draft_sample_method", "greedy"));
+  if (method != "greedy" && method != "probabilistic")
+    return object.mismatch("draft_sample_method", "\"greedy\" or \"probabilistic\"");
+  config.draws_drafts = method == "probabilistic";
   return {};
 }
 
@@ -161,6 +170,7 @@ base::Result<SpeculativeConfig> parse_speculative_config(std::string_view text,
   TANDEM_ASSIGN_OR_RETURN(const int64_t offset,
                           object.integer_or("draft_position_offset", 0, 0, 1));
   config.draft_position_offset = static_cast<int>(offset);
+  TANDEM_RETURN_IF_ERROR(read_sample_method(object, config));
   TANDEM_RETURN_IF_ERROR(read_synthetic(object, config));
   TANDEM_RETURN_IF_ERROR(read_ranges(object, config));
   TANDEM_RETURN_IF_ERROR(read_quantization(object, config));

@@ -18,6 +18,8 @@ struct SpeculativeConfig {
   int num_speculative_tokens = 4;  // K; 0 switches drafting off
   bool automatic = false;          // "auto": the engine chooses K, up to num_speculative_tokens
   int draft_position_offset = 0;   // query position L-2 (0, vLLM) or L-1 (1, transformers)
+  // draft_sample_method "probabilistic": where a request draws its tokens, so does the assistant.
+  bool draws_drafts = false;
   // rejection_sample_method "synthetic" (benchmarks; every report says so).
   std::optional<double> synthetic_acceptance_length;
   std::vector<double> synthetic_acceptance_rates;

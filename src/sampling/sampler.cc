@@ -195,11 +195,23 @@ std::vector<int32_t> Sampler::ended_ids() const {
 
 TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
                             TokenMask allowed) const {
-  TANDEM_CHECK_EQ(static_cast<int64_t>(logits.size()), vocab_size_);
-  TANDEM_CHECK_GE(position, 0);
   TokenChoice choice;
   const RowMax raw = row_max(logits);
-  if (!raw.finite) return choice;
+  choice.token = choose_token(logits, raw, position, allowed);
+  if (choice.token != kNotFinite && params_.num_logprobs >= 0)
+    fill_logprobs(logits, raw.logit, params_, choice);
+  return choice;
+}
+
+int32_t Sampler::guess(std::span<const float> logits, int64_t position) const {
+  return choose_token(logits, row_max(logits), position, {});
+}
+
+int32_t Sampler::choose_token(std::span<const float> logits, const RowMax& raw, int64_t position,
+                              TokenMask allowed) const {
+  TANDEM_CHECK_EQ(static_cast<int64_t>(logits.size()), vocab_size_);
+  TANDEM_CHECK_GE(position, 0);
+  if (!raw.finite) return kNotFinite;
   RowMax best = raw;
   std::span<const float> adjusted = logits;
   // A suppressed token is rarely the largest: greedy rows are almost always one scan.
@@ -212,16 +224,11 @@ TokenChoice Sampler::choose(std::span<const float> logits, int64_t position,
     best = row_max(row);
     adjusted = row;
   }
-  if (!best.finite || best.id < 0) return choice;
-  if (params_.greedy()) {
-    choice.token = best.id;
-  } else {
-    auto& candidates = scratch().candidates;
-    truncate(adjusted, best.logit, truncation(), candidates);
-    choice.token = draw(candidates, best.logit, position);
-  }
-  if (params_.num_logprobs >= 0) fill_logprobs(logits, raw.logit, params_, choice);
-  return choice;
+  if (!best.finite || best.id < 0) return kNotFinite;
+  if (params_.greedy()) return best.id;
+  auto& candidates = scratch().candidates;
+  truncate(adjusted, best.logit, truncation(), candidates);
+  return draw(candidates, best.logit, position);
 }
 
 Truncation Sampler::truncation() const {

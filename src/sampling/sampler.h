@@ -60,7 +60,12 @@ class Sampler {
   // logit_bias; repetition, frequency, presence penalty; temperature; top-k; top-p; min-p; draw.
   TokenChoice choose(std::span<const float> logits, int64_t position, TokenMask allowed = {}) const;
 
-  // The same from what is known of the row (known_row.h); none where that does not decide it.
+  // A guess at it from the logits of another model: whoever draws with the same noise from a
+  // similar distribution mostly draws the same token.
+  int32_t guess(std::span<const float> logits, int64_t position) const;
+
+  // The same as choose() from what is known of the row (known_row.h); none where that does not
+  // decide it.
   std::optional<TokenChoice> choose_known(const KnownRow& row, int64_t position,
                                           TokenMask allowed = {}) const;
   // Whether that always decides, with the first `num_top` tokens, all that add_asked_ids() names
@@ -88,6 +93,9 @@ class Sampler {
   int64_t num_output_tokens() const { return num_output_tokens_; }
 
  private:
+  // `raw` is row_max() of the logits; kNotFinite where nothing may be chosen.
+  int32_t choose_token(std::span<const float> logits, const RowMax& raw, int64_t position,
+                       TokenMask allowed) const;
   bool stops_banned() const { return num_output_tokens_ < params_.min_tokens; }
   bool adjusts_logits() const;
   // Whether the history makes some tokens likelier.

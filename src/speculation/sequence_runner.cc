@@ -8,6 +8,7 @@ namespace {
 SpeculativeStepOptions step_options(const RunnerOptions& options) {
   SpeculativeStepOptions step;
   step.draft_position_offset = options.draft_position_offset;
+  step.draws_drafts = options.draws_drafts;
   return step;
 }
 

@@ -17,6 +17,7 @@ struct RunnerOptions {
   int64_t max_tokens = 4096;  // prompt and answer together; sizes the KV store
   int num_draft_tokens = 4;
   int draft_position_offset = 0;
+  bool draws_drafts = false;              // SpeculativeStepOptions
   std::vector<float> k_scales, v_scales;  // per layer, for an FP8 store; empty otherwise
   core::DType kv_dtype = core::DType::kBF16;
 };

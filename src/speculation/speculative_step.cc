@@ -1,6 +1,7 @@
 #include "speculation/speculative_step.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/clock.h"
@@ -135,8 +136,24 @@ void SpeculativeStep::draft_step(const ops::Context& context, const SpecBatch& b
       sampling::keep_allowed(constraint->allowed(), {logits.row<float>(static_cast<int64_t>(r)),
                                                      static_cast<size_t>(logits.cols())});
     }
-    ops::argmax(context, logits, assistant_->suppress_tokens(),
-                std::span(draft_tokens_).subspan(offset, count));
+    const auto guesses = std::span(draft_tokens_).subspan(offset, count);
+    ops::argmax(context, logits, assistant_->suppress_tokens(), guesses);
+    if (options_.draws_drafts) draw_guesses(batch, active.subspan(offset, count), logits, guesses);
+  }
+}
+
+void SpeculativeStep::draw_guesses(const SpecBatch& batch, std::span<const size_t> entries,
+                                   const core::TensorView& logits,
+                                   std::span<int32_t> guesses) const {
+  for (size_t r = 0; r < entries.size(); ++r) {
+    const SpecSequence& sequence = batch.sequences[entries[r]];
+    if (sequence.sampler->params().greedy()) continue;
+    const std::span row(logits.row<float>(static_cast<int64_t>(r)),
+                        static_cast<size_t>(logits.cols()));
+    for (const int32_t id : assistant_->suppress_tokens())
+      row[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
+    const auto place = static_cast<int64_t>(drafts_[entries[r]].size());
+    guesses[r] = sequence.sampler->guess(row, sequence.start_position + 1 + place);
   }
 }
 

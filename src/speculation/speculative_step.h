@@ -19,6 +19,7 @@ struct SpeculativeStepOptions {
   int64_t max_sequences = 1;  // rows of the state store
   // RoPE position of draft queries: L-2 + offset. 0 is vLLM's convention, 1 is transformers'.
   int draft_position_offset = 0;
+  bool draws_drafts = false;  // where a sampler draws, its guesses too; else they are argmaxes
   std::optional<SyntheticAcceptance> synthetic;
   uint64_t synthetic_seed = 0;
 };
@@ -43,6 +44,9 @@ class SpeculativeStep {
   void draft(const ops::Context& context, const SpecBatch& batch, SpecResult& result);
   void draft_step(const ops::Context& context, const SpecBatch& batch,
                   std::span<const size_t> active);
+  // Instead of argmaxes, for those whose samplers draw.
+  void draw_guesses(const SpecBatch& batch, std::span<const size_t> entries,
+                    const core::TensorView& logits, std::span<int32_t> guesses) const;
   // Takes entry's guess of the last draft step; false ends its drafting.
   bool take_draft(const SpecSequence& sequence, int32_t token, std::vector<int32_t>& drafts) const;
   core::TensorView verify(const ops::Context& context, const SpecBatch& batch);

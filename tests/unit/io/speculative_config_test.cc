@@ -13,12 +13,16 @@ TEST(SpeculativeConfig, ReadsWhatUsersType) {
   EXPECT_EQ(config->num_speculative_tokens, 4);
   EXPECT_FALSE(config->automatic);
   EXPECT_EQ(config->draft_position_offset, 0);
+  EXPECT_FALSE(config->draws_drafts);
 }
 
 TEST(SpeculativeConfig, ReadsTheRest) {
   const auto automatic = parse_speculative_config(
-      R"({"model": "DIR", "num_speculative_tokens": "auto", "method": "mtp"})", 8);
+      R"({"model": "DIR", "num_speculative_tokens": "auto", "method": "mtp",
+          "draft_sample_method": "probabilistic"})",
+      8);
   ASSERT_TRUE(automatic.has_value()) << automatic.error().message;
+  EXPECT_TRUE(automatic->draws_drafts);
   EXPECT_TRUE(automatic->automatic);
   const auto synthetic = parse_speculative_config(
       R"({"model": "DIR", "num_speculative_tokens": 3, "draft_position_offset": 1,
@@ -79,6 +83,7 @@ TEST(SpeculativeConfig, RefusesByName) {
       {R"({"model": "D", "method": "eagle"})", "method: expected \"mtp\""},
       {R"({"model": "D", "draft_tensor_parallel_size": 2})", "draft_tensor_parallel_size"},
       {R"({"model": "D", "draft_position_offset": 2})", "draft_position_offset"},
+      {R"({"model": "D", "draft_sample_method": "gumbel"})", "draft_sample_method"},
       {R"({"model": "D", "rejection_sample_method": "block"})", "rejection_sample_method"},
       {R"({"model": "D", "rejection_sample_method": "synthetic"})", "synthetic_acceptance_length"},
       {R"({"model": "D", "synthetic_acceptance_length": 2})", "rejection_sample_method"},

@@ -33,8 +33,9 @@ class Pair : public ::testing::Test {
   }
 
   RunOutput run(model::Drafter* drafter, int num_drafts, double temperature,
-                const std::vector<int32_t>& prompt) {
+                const std::vector<int32_t>& prompt, bool draws_drafts = false) {
     RunnerOptions options;
+    options.draws_drafts = draws_drafts;
     options.max_tokens = 256;
     options.num_draft_tokens = num_drafts;
     SequenceRunner runner(*pair_.target, drafter, options);
@@ -89,6 +90,24 @@ TEST_F(Pair, TheAssistantChangesNoToken) {
       const RunOutput drafted = run(pair_.assistant.get(), k, temperature, prompt_);
       EXPECT_EQ(drafted.tokens, plain.tokens) << "K = " << k << ", temperature " << temperature;
       EXPECT_GT(drafted.stats.num_draft_tokens, 0);
+    }
+  }
+}
+
+// So hot that mostly the noise decides, which both models share.
+TEST_F(Pair, DrawnDraftsKeepTheTextAndAgreeMoreOften) {
+  for (const double temperature : {0.0, 1.0, 100.0}) {
+    const RunOutput plain = run(nullptr, 0, temperature, prompt_);
+    for (const int k : {1, 4, 8}) {
+      const RunOutput greedy = run(pair_.assistant.get(), k, temperature, prompt_);
+      const RunOutput drawn = run(pair_.assistant.get(), k, temperature, prompt_, true);
+      EXPECT_EQ(drawn.tokens, plain.tokens) << "K = " << k << ", temperature " << temperature;
+      if (temperature == 0.0) {
+        EXPECT_EQ(drawn.stats.num_accepted_tokens, greedy.stats.num_accepted_tokens);
+      } else if (temperature == 100.0) {
+        EXPECT_GT(drawn.stats.num_accepted_tokens, 4 * greedy.stats.num_accepted_tokens + 10)
+            << "K = " << k;
+      }
     }
   }
 }
