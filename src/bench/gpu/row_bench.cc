@@ -3,10 +3,12 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "bench/gpu/kernel_bench.h"
+#include "ops/cuda/draw.h"
 #include "ops/cuda/head.h"
 #include "ops/cuda/row_facts.h"
 #include "ops/cuda/row_ops.h"
@@ -25,6 +27,18 @@ constexpr int kLaunches = 200;
 DeviceBuffer zeros(int64_t size_bytes) {
   DeviceBuffer buffer(static_cast<size_t>(size_bytes));
   TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0, buffer.size_bytes()));
+  return buffer;
+}
+
+// Gemma's own defaults, of one sequence.
+DeviceBuffer default_rules() {
+  ops::cuda::DrawRules rules;
+  rules.temperature = 1.0;
+  rules.top_p = 0.95;
+  rules.min_p_depth = -std::numeric_limits<double>::infinity();
+  rules.top_k = 64;
+  DeviceBuffer buffer(sizeof(rules));
+  TANDEM_CUDA_CHECK(cudaMemcpy(buffer.data(), &rules, sizeof(rules), cudaMemcpyHostToDevice));
   return buffer;
 }
 
@@ -105,11 +119,23 @@ class RowBench {
         zeros(static_cast<int64_t>(ops::cuda::row_facts_scratch_bytes(rows, vocab_)));
     const DeviceBuffer facts = zeros(rows * static_cast<int64_t>(sizeof(ops::cuda::RowFacts)));
     ops::cuda::full_logits({}, head, nullptr, rows, logits.as<float>());
-    add("what the host chooses from", rows, 4.0 * vocab_ * rows, [&](const Stream& stream) {
+    const auto find = [&](const Stream& stream) {
       ops::cuda::row_facts(stream,
                            {.num_rows = rows, .vocab_size = vocab_, .logits = logits.as<float>()},
                            scratch.data(), facts.as<ops::cuda::RowFacts>());
-    });
+    };
+    add("row facts", rows, 4.0 * vocab_ * rows, find);
+    find({});
+    add("draw", rows, static_cast<double>(rows) * sizeof(ops::cuda::Likeliest),
+        [&](const Stream& stream) {
+          ops::cuda::draw_tokens(stream, {.num_rows = rows,
+                                          .likeliest = &facts.as<ops::cuda::RowFacts>()->likeliest,
+                                          .stride = sizeof(ops::cuda::RowFacts),
+                                          .sequences = tokens_.as<int32_t>(),
+                                          .positions = tokens_.as<int32_t>(),
+                                          .rules = draw_rules_.as<ops::cuda::DrawRules>(),
+                                          .tokens = indices_.as<int32_t>()});
+        });
   }
 
   void accept(int entries) {
@@ -188,6 +214,7 @@ class RowBench {
   DeviceBuffer weight_ = zeros(int64_t{backbone_} * 2);
   DeviceBuffer indices_ = zeros(kMaxRows * 16 * 4);
   DeviceBuffer tokens_ = zeros(kMaxRows * 4);
+  DeviceBuffer draw_rules_ = default_rules();
   DeviceBuffer argmax_scratch_ =
       zeros(static_cast<int64_t>(ops::cuda::argmax_scratch_bytes(kMaxRows)));
   DeviceBuffer round_results_ = zeros(kMaxRows * sizeof(ops::cuda::RoundResult));
