@@ -77,8 +77,10 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
       x = y;
     }
     if (inside && source.new_x != nullptr && blockIdx.x == 0) store_bits(source.new_x + place, x);
-    const Four n =
-        normalized(x, inverse_rms(x, source.next_eps, parts + kFewWarps), constants.weight);
+    // A barrier lies between two uses of the same parts.
+    float* const next_parts =
+        parts + (source.post_weight != nullptr || row % 2 != 0 ? kFewWarps : 0);
+    const Four n = normalized(x, inverse_rms(x, source.next_eps, next_parts), constants.weight);
     if (!inside) continue;
     store_operand(operand, row, column, n.v[0], n.v[1]);
     store_operand(operand, row, column + 2, n.v[2], n.v[3]);
