@@ -9,9 +9,9 @@
 // them irregular. What they copy at a time, a load, has at most 256 columns; two loads of keys and
 // two of values have room.
 //
-// Keys and values of a cache of E4M3 are widened to BF16 on their way: the copying warps load them,
-// half a load ahead, and store what the tensor cores read. Their scales join the scores' and the
-// sums'.
+// Keys and values of a cache of E4M3 are widened to BF16 on their way: the copying warps, eight of
+// them, copy codes to a place of their own, a load ahead, and store from there what the tensor
+// cores read. Their scales join the scores' and the sums'.
 //
 // Every matrix lies in shared memory as columns of 128 bytes: [column block][row][128 bytes],
 // chunks of 16 bytes exchanged by row.
@@ -26,10 +26,16 @@
 namespace tandem::ops::cuda {
 namespace {
 
-constexpr int kThreads = 384;    // two warpgroups that compute, one that copies
+constexpr int kComputing = 256;  // threads: two warpgroups
 constexpr int kKeys = 64;        // of a step
 constexpr int kPairs = 64;       // of a warpgroup
 constexpr int kTurnBarrier = 2;  // and 3: whose turn it is
+
+// Warps that bring keys, and as many that bring values.
+template <bool kFp8>
+constexpr int kCopyWarps = kFp8 ? 4 : 2;
+template <bool kFp8>
+constexpr int kThreads = kComputing + 64 * kCopyWarps<kFp8>;
 
 template <int kDim>  // head_dim, rounded up to 64
 struct Plan {
@@ -48,6 +54,9 @@ struct Plan {
   static constexpr int kValueAt = kKeyAt + 2 * kLoadBytes;
   static constexpr int kBarrierAt = kValueAt + 2 * kLoadBytes;  // of Loads
   static constexpr int kBytes = kBarrierAt + 8 * 8;
+  // Then a load of codes of E4M3 for keys, and one for values.
+  static constexpr int kCodesAt = kBytes;
+  static constexpr int kBytesFp8 = kCodesAt + kLoadBytes;
 };
 
 // The loads of keys, or of values, one after the other: load i lies in place i % 2.
@@ -172,23 +181,24 @@ __device__ const uint16_t* locate(const Job& job, const Block& block, int kv_hea
                    kv_head, key);
 }
 
-// Starts this warp's half of one load: 32 keys, columns `first_column` on. `spare`: an address that
-// may be read where there is no key, though nothing is. With kSome those from `first` on.
-template <int kDim, bool kSome = false>
+// Starts this warp's part of one load: kWarpKeys keys, a lane each, columns `first_column` on.
+// `spare`: an address that may be read where there is no key, though nothing is. With kSome those
+// from `first` on.
+template <int kDim, int kWarpKeys, bool kSome = false>
 __device__ void start_load(const uint16_t* own_key, const uint16_t* spare, int first_column,
-                           int head_dim, int warp_of_two, uint32_t target, int first = 0) {
+                           int head_dim, int warp_of_keys, uint32_t target, int first = 0) {
   constexpr int kChunks = Plan<kDim>::kLoadColumns / 8;
   constexpr int kKeysAtOnce = 32 / kChunks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int chunk = lane % kChunks;
   const int column = first_column + chunk * 8;
-#pragma unroll 8
-  for (int begin = 0; begin < 32; begin += kKeysAtOnce) {
+#pragma unroll(kSome ? 4 : 8)
+  for (int begin = 0; begin < kWarpKeys; begin += kKeysAtOnce) {
     const int from = begin + lane / kChunks;
     const auto address = __shfl_sync(0xffffffffU, reinterpret_cast<uint64_t>(own_key), from);
     const auto* const source = reinterpret_cast<const uint16_t*>(address);
     const bool valid = source != nullptr && column < head_dim;
-    const uint32_t place = target + chunk_at(kKeys, warp_of_two * 32 + from, chunk);
+    const uint32_t place = target + chunk_at(kKeys, warp_of_keys * kWarpKeys + from, chunk);
     if constexpr (kSome)
       ptx::copy_async_if(from >= first, place, valid ? source + column : spare, valid);
     else
@@ -201,7 +211,7 @@ __device__ void start_load(const uint16_t* own_key, const uint16_t* spare, int f
 template <int kDim>
 __device__ void copy_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
   using P = Plan<kDim>;
-  const int warp = static_cast<int>(threadIdx.x - 256) / 32;
+  const int warp = static_cast<int>(threadIdx.x - kComputing) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const bool values = warp >= 2;
   Loads loads = loads_of<kDim>(shared, values);
@@ -211,8 +221,8 @@ __device__ void copy_steps(const Job& job, const Block& block, int kv_head, uint
 #pragma unroll
     for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
       loads.wait_empty();
-      start_load<kDim>(own, job.attention.q, load * P::kLoadColumns, job.attention.head_dim,
-                       warp % 2, loads.address());
+      start_load<kDim, 32>(own, job.attention.q, load * P::kLoadColumns, job.attention.head_dim,
+                           warp % 2, loads.address());
       ptx::copy_arrive(loads.full());
     }
   }
@@ -233,89 +243,86 @@ struct CodeSource {
   int first_column;
 };
 
-// Codes of E4M3 on their way from the cache to this warp's loads, 16 columns a lane. A line is what
-// the warp takes at once. Eight lanes beside each other have two keys and 64 columns: then no two
-// of them store to the same banks.
+// How a warp brings its part of a load of E4M3: 16 columns a lane, a line what all lanes take at
+// once. Eight lanes beside each other have two keys and 64 columns: then no two of them store to
+// the same banks. Each lane reads the codes that it copied itself.
 template <int kDim>
 struct Codes {
+  static constexpr int kWarpKeys = kKeys / kCopyWarps<true>;
   static constexpr int kPieces = Plan<kDim>::kLoadColumns / 16;  // of a key
   static constexpr int kKeysAtOnce = 32 / kPieces;
-  static constexpr int kLines = 32 / kKeysAtOnce;
-  static constexpr int kFlying = kLines < 8 ? kLines : 8;
+  static constexpr int kLines = kWarpKeys / kKeysAtOnce;
+  static constexpr int kTogether = 2;  // lines in a group of copies
 
   const uint8_t* rows;  // the layer's keys, or values
   int head_dim;
-  uint4 flying[kFlying];
+  uint32_t staged;  // where this lane's codes of line 0 lie
 
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
   static __device__ int piece() { return lane() % 4 + lane() / 8 % (kPieces / 4) * 4; }
   static __device__ int key_of_line() { return lane() / 4 % 2 + lane() / (kPieces * 2) * 2; }
+  // Where this lane's columns of line 0 go.
+  static __device__ uint32_t place(uint32_t load, int warp_of_keys) {
+    return load + chunk_at(kKeys, warp_of_keys * kWarpKeys + key_of_line(), piece() * 2);
+  }
 
-  // Line first_line + i; zeros where a key's slot is -1.
-  __device__ void load(int i, int first_line, const CodeSource& source) {
-    const int from = (first_line + i) * kKeysAtOnce + key_of_line();
-    const int slot = __shfl_sync(0xffffffffU, source.slot, from);
+  // Starts copying lines `line` .. line + kTogether - 1; zeros where a key's slot is -1.
+  __device__ void copy(int line, const CodeSource& source) const {
     const int column = source.first_column + piece() * 16;
-    const uint64_t offset = uint64_t{static_cast<uint32_t>(slot)} * static_cast<uint32_t>(head_dim);
-    flying[i] = {};
-    if (slot >= 0 && column < head_dim)
-      flying[i] = __ldcg(reinterpret_cast<const uint4*>(rows + column + offset));
-  }
-  __device__ void load_first(const CodeSource& source) {
 #pragma unroll
-    for (int i = 0; i < kFlying; ++i) load(i, 0, source);
+    for (int i = 0; i < kTogether; ++i) {
+      const int from = (line + i) * kKeysAtOnce + key_of_line();
+      const int slot = __shfl_sync(0xffffffffU, source.slot, from);
+      // Nothing is read there where there is no key.
+      const uint8_t* const codes = rows + column + static_cast<int64_t>(max(slot, 0)) * head_dim;
+      ptx::copy_async(staged + (line + i) * 512, codes, slot >= 0 && column < head_dim);
+    }
+    ptx::copy_commit();
   }
-  // Where this lane's columns of line 0 go in a load of this warp.
-  static __device__ uint32_t place(uint32_t target, int warp_of_two) {
-    return target + chunk_at(kKeys, warp_of_two * 32 + key_of_line(), piece() * 2);
-  }
-  // Line i of those whose first one goes to `place`, if `exists`.
-  __device__ void store(int i, uint32_t place, bool exists) const {
-    const uint2 a = ptx::widen_e4m3(flying[i].x);
-    const uint2 b = ptx::widen_e4m3(flying[i].y);
-    const uint2 c = ptx::widen_e4m3(flying[i].z);
-    const uint2 d = ptx::widen_e4m3(flying[i].w);
+  // Stores them, of keys 0 .. `beside` - 1 of the warp's, for `place` of line 0.
+  __device__ void widen(int line, int beside, uint32_t place) const {
+    uint4 codes[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) codes[i] = ptx::load_shared(staged + (line + i) * 512);
     // Chunks are exchanged by the row's last three bits.
-    const uint32_t at = (place ^ (i * kKeysAtOnce % 8 * 16)) + i * kKeysAtOnce * 128;
-    ptx::store_shared_if(exists, at, make_uint4(a.x, a.y, b.x, b.y));
-    ptx::store_shared_if(exists, at ^ 16, make_uint4(c.x, c.y, d.x, d.y));
+    const int first_key = line * kKeysAtOnce;
+    const uint32_t first = (place ^ (first_key % 8 * 16)) + first_key * 128;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const uint2 a = ptx::widen_e4m3(codes[i].x);
+      const uint2 b = ptx::widen_e4m3(codes[i].y);
+      const uint2 c = ptx::widen_e4m3(codes[i].z);
+      const uint2 d = ptx::widen_e4m3(codes[i].w);
+      const uint32_t at = (first ^ (i * kKeysAtOnce % 8 * 16)) + i * kKeysAtOnce * 128;
+      const bool stores = first_key + i * kKeysAtOnce + key_of_line() < beside;
+      ptx::store_shared_if(stores, at, make_uint4(a.x, a.y, b.x, b.y));
+      ptx::store_shared_if(stores, at ^ 16, make_uint4(c.x, c.y, d.x, d.y));
+    }
   }
 };
 
-// Widens one load, of keys 0 .. `beside` - 1 of the warp's 32, and has the first codes of the next
-// on their way.
-template <int kDim>
-__device__ void widen_load(Codes<kDim>& codes, const CodeSource& own, const CodeSource& next,
-                           int beside, uint32_t place) {
-  using C = Codes<kDim>;
-#pragma unroll 1
-  for (int line = 0; line < C::kLines; line += C::kFlying) {
-    const bool last = line + C::kFlying == C::kLines;
-    const CodeSource from{last ? next.slot : own.slot, last ? next.first_column : own.first_column};
-#pragma unroll
-    for (int i = 0; i < C::kFlying; ++i) {
-      codes.store(i, place, (line + i) * C::kKeysAtOnce + C::key_of_line() < beside);
-      codes.load(i, last ? 0 : line + C::kFlying, from);
-    }
-    place += C::kFlying * C::kKeysAtOnce * 128;
-  }
-}
-
-// copy_steps over a cache of E4M3. A warp's 32 keys of a step are in the chunk, and copied; or in
-// the cache; or, once for a thread block, in both.
+// copy_steps over a cache of E4M3. A warp's keys of a step are in the chunk, and copied; or in the
+// cache; or, once for a thread block, in both.
 template <int kDim>
 __device__ void widen_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
   using P = Plan<kDim>;
   using C = Codes<kDim>;
   const WideAttention& attention = job.attention;
-  const int warp = static_cast<int>(threadIdx.x - 256) / 32;
-  const bool values = warp >= 2;
-  const auto* const rows = static_cast<const uint8_t*>(values ? attention.kv.v : attention.kv.k);
-  C codes{rows, attention.head_dim, {}};
+  const int copier = static_cast<int>(threadIdx.x - kComputing) / 32;
+  const int warp = copier % kCopyWarps<true>;  // of those with the same job
+  const bool values = copier >= kCopyWarps<true>;
+  const C codes{static_cast<const uint8_t*>(values ? attention.kv.v : attention.kv.k),
+                attention.head_dim,
+                shared + P::kCodesAt + copier * C::kLines * 512 + C::lane() * 16};
+  const auto start = [&](const CodeSource& source) {
+#pragma unroll 1
+    for (int line = 0; line < C::kLines; line += C::kTogether) codes.copy(line, source);
+  };
   Loads loads = loads_of<kDim>(shared, values);
-  const int own_key = warp % 2 * 32 + C::lane();
+  // Lanes beyond the warp's keys have none.
+  const int own_key = C::lane() < C::kWarpKeys ? warp * C::kWarpKeys + C::lane() : 1 << 30;
   int slot = cache_slot(job, block, kv_head, block.first_step() * kKeys + own_key);
-  codes.load_first({slot, 0});
+  if (__any_sync(0xffffffffU, slot >= 0)) start({slot, 0});
 #pragma unroll 1
   for (int step = block.first_step(); step <= block.last_step(); ++step) {
     const int key = step * kKeys + own_key;
@@ -324,28 +331,36 @@ __device__ void widen_steps(const Job& job, const Block& block, int kv_head, uin
     const uint16_t* const in_chunk = is_seen(block, key) && is_in_chunk(job, block, key)
                                          ? chunk_key(job, block, kv_head, key, values)
                                          : nullptr;
-    // Of the 32 keys, those from here on are in the chunk.
-    const int beside = attention.chunk.k == nullptr ? 32 : block.chunk_begin - (key - C::lane());
+    // Of the warp's keys, those from here on are in the chunk.
+    const int beside = !cached ? 0
+                       : attention.chunk.k == nullptr
+                           ? C::kWarpKeys
+                           : block.chunk_begin - step * kKeys - warp * C::kWarpKeys;
 #pragma unroll 1
     for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
-      const CodeSource own{slot, load * P::kLoadColumns};
-      const CodeSource following{load + 1 < P::kLoads ? slot : next,
-                                 load + 1 < P::kLoads ? own.first_column + P::kLoadColumns : 0};
+      const int column = load * P::kLoadColumns;
+      const bool last = load + 1 == P::kLoads;
+      const CodeSource following{last ? next : slot, last ? 0 : column + P::kLoadColumns};
       loads.wait_empty();
-      if (!cached || beside < 32)
-        start_load<kDim, true>(in_chunk, attention.q, own.first_column, attention.head_dim,
-                               warp % 2, loads.address(), cached ? beside : 0);
+      if (beside < C::kWarpKeys)
+        start_load<kDim, C::kWarpKeys, true>(in_chunk, attention.q, column, attention.head_dim,
+                                             warp, loads.address(), beside);
       if (!cached) {
         ptx::copy_arrive(loads.full());
-        if (__any_sync(0xffffffffU, following.slot >= 0)) codes.load_first(following);
+        if (__any_sync(0xffffffffU, following.slot >= 0)) start(following);
         continue;
       }
-      widen_load<kDim>(codes, own, following, beside, C::place(loads.address(), warp % 2));
-      if (beside < 32) {
+      if (beside < C::kWarpKeys) {
         ptx::copy_commit();
         ptx::copy_wait(0);
       }
-      ptx::fence_async_shared();
+      const uint32_t place = C::place(loads.address(), warp);
+#pragma unroll 1
+      for (int line = 0; line < C::kLines; line += C::kTogether) {
+        ptx::copy_wait(C::kLines / C::kTogether - 1);
+        codes.widen(line, beside, place);
+        codes.copy(line, following);
+      }
       ptx::barrier_arrive(loads.full());
     }
     slot = next;
@@ -577,7 +592,7 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
 
 // grid (rows, KV head)
 template <int kDim, bool kFp8>
-__global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job job) {
+__global__ void __launch_bounds__(kThreads<kFp8>, 1) wide_attention_kernel(const Job job) {
   if (!card::kWarpgroupProducts) __trap();  // never launched
   using P = Plan<kDim>;
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -586,9 +601,10 @@ __global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job j
   if (threadIdx.x == 0) {
     for (const bool values : {false, true}) {
       const uint32_t barriers = loads_of<kDim>(shared, values).barriers;
-      // Full when the copies of 64 threads are done, empty when every warp that uses it says so.
+      // Full when the copies of all its threads are done, empty when every warp that uses it says
+      // so.
       for (int i = 0; i < 2; ++i) {
-        ptx::barrier_init(barriers + i * 8, 64);
+        ptx::barrier_init(barriers + i * 8, 32 * kCopyWarps<kFp8>);
         ptx::barrier_init(barriers + 16 + i * 8, P::kSplit && values ? 4 : 8);
       }
     }
@@ -599,8 +615,8 @@ __global__ void __launch_bounds__(kThreads, 1) wide_attention_kernel(const Job j
   const Block block = load_block(job);
   if (block.num_rows <= 0) return;
   const int kv_head = static_cast<int>(blockIdx.y);
-  if (threadIdx.x >= 256) {
-    ptx::lower_registers<kFp8 ? 104 : 56>();
+  if (threadIdx.x >= kComputing) {
+    ptx::lower_registers<56>();
     if constexpr (kFp8)
       widen_steps<kDim>(job, block, kv_head, shared);
     else
@@ -615,9 +631,10 @@ template <int kDim, bool kFp8>
 void launch_as(const Stream& stream, Job job) {
   using P = Plan<kDim>;
   auto* const kernel = wide_attention_kernel<kDim, kFp8>;
+  constexpr int kBytes = kFp8 ? P::kBytesFp8 : P::kBytes;
   static const bool configured = [kernel] {
     TANDEM_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes));
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
     return true;
   }();
   (void)configured;
@@ -627,7 +644,7 @@ void launch_as(const Stream& stream, Job job) {
   launch(stream, kernel,
          dim3(static_cast<unsigned>(job.tiles.num_tiles * of_tile),
               static_cast<unsigned>(job.attention.num_kv_heads)),
-         dim3(kThreads), P::kBytes, job);
+         dim3(kThreads<kFp8>), kBytes, job);
 }
 
 template <int kDim>
