@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "tests/gpu/row_support.h"
+#include "tests/gpu/screen_support.h"
 
 namespace tandem {
 namespace {
@@ -13,7 +14,6 @@ namespace {
 using core::BFloat16;
 using ops::cuda::DeviceBuffer;
 using ops::cuda::HeadArgmax;
-using ops::cuda::HeadScreen;
 using ops::cuda::PackedLinear;
 using ops::cuda::PackedType;
 using ops::cuda::SideProduct;
@@ -21,72 +21,16 @@ using ops::cuda::SideProduct;
 constexpr int kSideFeatures = 272;
 constexpr int kMostRows = ops::cuda::kMaxProductRows;
 
-struct Case {
-  int vocab;
-  int in_features;
-  int num_multiprocessors;
-  float cap;
-  float size;  // of the weights
-};
-
-std::string name_of(const testing::TestParamInfo<Case>& info) {
-  const Case& c = info.param;
-  return std::to_string(c.vocab) + "_from_" + std::to_string(c.in_features) + "_on_" +
-         std::to_string(c.num_multiprocessors) + (c.cap > 0.0F ? "_capped_" : "_") +
-         std::to_string(static_cast<int>(c.size * 100));
-}
-
-class ScreenedHead : public testing::TestWithParam<Case> {
+class ScreenedHead : public tests::ScreenTest {
  protected:
   ScreenedHead()
-      : head_(packed(PackedType::kBF16)),
-        screen_(packed(PackedType::kIntegers)),
-        side_(make_packed_linear(PackedType::kBF16, kSideFeatures, in(), multiprocessors())),
-        scales_(tests::poisoned(columns() * 4)),
-        errors_(tests::poisoned(columns() * 4)),
-        exchange_(head_exchange_bytes(screen_)),
-        scratch_(ops::cuda::argmax_scratch_bytes(kMostRows)),
-        workspace_(screen_workspace_bytes(screen_)),
+      : side_(make_packed_linear(PackedType::kBF16, kSideFeatures, in(), multiprocessors())),
+        scratch_(zeros(ops::cuda::argmax_scratch_bytes(kMostRows))),
         suppressed_(tests::to_device(ids_)) {
     fill_random({}, side_, 6);
-    for (const DeviceBuffer* zeros : {&exchange_, &scratch_, &workspace_})
-      TANDEM_CUDA_CHECK(cudaMemset(zeros->data(), 0, zeros->size_bytes()));
     tests::synchronize();
   }
 
-  static int vocab() { return GetParam().vocab; }
-  static int in() { return GetParam().in_features; }
-  static int multiprocessors() { return GetParam().num_multiprocessors; }
-  static int out() { return (vocab() + 15) / 16 * 16; }
-  static size_t columns() { return static_cast<size_t>((vocab() + 127) / 128 * 128); }
-  static size_t num_weights() { return static_cast<size_t>(out()) * static_cast<size_t>(in()); }
-  static PackedLinear packed(PackedType type) {
-    return ops::cuda::make_packed_linear(type, out(), in(), multiprocessors());
-  }
-
-  // Sums of four are near normal; much faster than std::normal_distribution.
-  static std::vector<BFloat16> random_weights(uint64_t seed) {
-    std::vector<BFloat16> weights(num_weights());
-    for (BFloat16& weight : weights) {
-      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-      float sum = 0.0F;
-      for (const int shift : {24, 34, 44, 54})
-        sum += static_cast<float>(seed >> shift & 1023) - 511.5F;
-      weight = core::to_bf16(sum / 600.0F * GetParam().size);
-    }
-    return weights;
-  }
-  void set_weights(const std::vector<BFloat16>& weights) {
-    const auto rows = tests::to_device(weights);
-    const auto codes = tests::poisoned(num_weights());
-    TANDEM_CUDA_CHECK(cudaMemset(scales_.data(), 0, scales_.size_bytes()));
-    TANDEM_CUDA_CHECK(cudaMemset(errors_.data(), 0, errors_.size_bytes()));
-    ops::cuda::round_to_integers({}, rows.data(), out(), in(), codes.as<uint8_t>(),
-                                 scales_.as<float>(), errors_.as<float>());
-    pack_rows({}, head_, rows.data(), 0, out());
-    pack_rows({}, screen_, codes.data(), 0, out());
-    tests::synchronize();
-  }
   HeadArgmax argmax(int num_rows, const DeviceBuffer& tokens) const {
     HeadArgmax job;
     job.logits.num_rows = num_rows;
@@ -108,9 +52,8 @@ class ScreenedHead : public testing::TestWithParam<Case> {
     const auto expected = tests::poisoned(32);
     const auto side = tests::poisoned(bytes);
     const auto expected_side = tests::poisoned(bytes);
-    const HeadScreen screen{&screen_, scales_.as<float>(), errors_.as<float>(), workspace_.data()};
     for (int i = 0; i < 2; ++i)
-      screened_head({}, head_, screen, SideProduct{&side_, side.as<float>()}, rows,
+      screened_head({}, head_, screen(), SideProduct{&side_, side.as<float>()}, rows,
                     argmax(num_rows, tokens));
     head_product({}, head_, SideProduct{&side_, expected_side.as<float>()}, rows,
                  argmax(num_rows, expected));
@@ -129,27 +72,12 @@ class ScreenedHead : public testing::TestWithParam<Case> {
       EXPECT_EQ(tests::to_host<uint8_t>(*zeros, count), std::vector<uint8_t>(count));
     }
   }
-  DeviceBuffer operand_of(const std::vector<BFloat16>& x, int num_tiles) const {
-    DeviceBuffer operand = tests::poisoned(16 * static_cast<size_t>(in() * num_tiles));
-    const auto rows = tests::to_device(x);
-    ops::cuda::rows_to_operand({}, rows.as<uint16_t>(), 8 * num_tiles, in(), 0.0F, operand.data(),
-                               num_tiles);
-    tests::synchronize();
-    return operand;
-  }
   // Eight rows, of which the first `num_rows` count; and tiles of them among others.
   void expect_same_for(const std::vector<BFloat16>& x, int num_rows) {
     const auto operand = operand_of(x, 1);
     expect_same(static_cast<const void*>(operand.data()), num_rows);
-    for (const int num_tiles : {2, 4}) {
-      std::vector<BFloat16> more;
-      for (int tile = 0; tile < num_tiles; ++tile) {
-        const auto others = random_rows(static_cast<uint32_t>(100 + tile));
-        const auto& rows = tile % 3 == 1 ? x : others;
-        more.insert(more.end(), rows.begin(), rows.end());
-      }
-      expect_same_rows(more, 8 * num_tiles - (8 - num_rows), num_tiles);
-    }
+    for (const int num_tiles : {2, 4})
+      expect_same_rows(among_others(x, num_tiles), 8 * num_tiles - (8 - num_rows), num_tiles);
   }
   void expect_same_rows(const std::vector<BFloat16>& x, int num_rows, int num_tiles) {
     SCOPED_TRACE("rows " + std::to_string(num_rows));
@@ -158,9 +86,8 @@ class ScreenedHead : public testing::TestWithParam<Case> {
     const auto tokens = tests::poisoned(4 * kMostRows);
     const auto expected = tests::poisoned(4 * kMostRows);
     const auto partials = tests::poisoned(static_cast<size_t>(head_.partial_bytes(8 * num_tiles)));
-    const HeadScreen screen{&screen_, scales_.as<float>(), errors_.as<float>(), workspace_.data()};
     for (int i = 0; i < 2; ++i)
-      screened_rows({}, head_, screen, operand.data(), num_tiles, partials.as<float>(),
+      screened_rows({}, head_, screen(), operand.data(), num_tiles, partials.as<float>(),
                     argmax(num_rows, tokens));
     product({}, head_, operand.data(), num_tiles, partials.as<float>());
     HeadArgmax job = argmax(num_rows, expected);
@@ -170,9 +97,6 @@ class ScreenedHead : public testing::TestWithParam<Case> {
     EXPECT_EQ(tests::to_host<int32_t>(tokens, count), tests::to_host<int32_t>(expected, count));
     expect_clean();
   }
-  static std::vector<BFloat16> random_rows(uint32_t seed) {
-    return tests::random_bf16(8 * static_cast<size_t>(in()), seed);
-  }
   void suppress(const std::vector<int32_t>& ids) {
     std::ranges::copy(ids, ids_.begin());
     num_suppressed_ = static_cast<int>(ids.size());
@@ -180,8 +104,8 @@ class ScreenedHead : public testing::TestWithParam<Case> {
                                  cudaMemcpyHostToDevice));
   }
 
-  PackedLinear head_, screen_, side_;
-  DeviceBuffer scales_, errors_, exchange_, scratch_, workspace_;
+  PackedLinear side_;
+  DeviceBuffer scratch_;
   std::vector<int32_t> ids_ = std::vector<int32_t>(64, -1);
   DeviceBuffer suppressed_;
   int num_suppressed_ = 0;
@@ -306,12 +230,14 @@ TEST_P(ScreenedHead, BoundsItsErrors) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, ScreenedHead,
-    testing::Values(Case{262144, 1024, 132, 0.0F, 0.05F}, Case{20000, 3840, 132, 30.0F, 0.02F},
-                    Case{20000, 256, 132, 30.0F, 40.0F}, Case{3001, 416, 5, 30.0F, 0.5F},
-                    Case{1000, 96, 4, 0.0F, 1.0F}, Case{130, 96, 1, 0.0F, 1.0F}),
-    name_of);
+INSTANTIATE_TEST_SUITE_P(Shapes, ScreenedHead,
+                         testing::Values(tests::ScreenCase{262144, 1024, 132, 0.0F, 0.05F},
+                                         tests::ScreenCase{20000, 3840, 132, 30.0F, 0.02F},
+                                         tests::ScreenCase{20000, 256, 132, 30.0F, 40.0F},
+                                         tests::ScreenCase{3001, 416, 5, 30.0F, 0.5F},
+                                         tests::ScreenCase{1000, 96, 4, 0.0F, 1.0F},
+                                         tests::ScreenCase{130, 96, 1, 0.0F, 1.0F}),
+                         tests::name_of);
 
 TEST(ScreenedHeadShapes, ThatDoNotFit) {
   const auto make = [](PackedType type, int out, int in) {

@@ -591,21 +591,34 @@ bool takes_screened_head(const PackedLinear& head, const PackedLinear& screen,
          takes_head_product(screen, side, logits);
 }
 
-void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
-                   const SideProduct& side, const void* operand, const HeadArgmax& argmax) {
+ScreenPlaces screen_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                         const SideProduct& side, const void* operand, const HeadArgmax& argmax) {
   Job job = screen_job(head, screen, side, argmax);
   job.operand = static_cast<const uint8_t*>(operand);
   launch_for_type<false>(stream, *screen.weight, job);
-  confirm_screened(stream, head, job.screen, operand, 1, argmax);
+  return job.screen;
 }
 
-void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
-                   const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax) {
+ScreenPlaces screen_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                         const SideProduct& side, const NormedRows& rows,
+                         const HeadArgmax& argmax) {
   check_rows(rows, head, argmax);
   Job job = screen_job(head, screen, side, argmax);
   job.normed = rows;
   launch_for_type<true>(stream, *screen.weight, job);
-  confirm_screened(stream, head, job.screen, job.screen.operand, 1, argmax);
+  return job.screen;
+}
+
+void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                   const SideProduct& side, const void* operand, const HeadArgmax& argmax) {
+  const ScreenPlaces places = screen_head(stream, head, screen, side, operand, argmax);
+  confirm_screened(stream, head, places, operand, 1, argmax);
+}
+
+void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                   const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax) {
+  const ScreenPlaces places = screen_head(stream, head, screen, side, rows, argmax);
+  confirm_screened(stream, head, places, places.operand, 1, argmax);
 }
 
 }  // namespace tandem::ops::cuda

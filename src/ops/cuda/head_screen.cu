@@ -3,7 +3,6 @@
 #include "ops/cuda/head_rows.cuh"
 #include "ops/cuda/head_screen.cuh"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/row_math.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -24,18 +23,6 @@ struct Job {
   const uint8_t* operand;
   int num_tiles;
 };
-
-// |x| of a row of the operand, by a warp.
-__device__ float length_of(const Job& job, int row, int lane) {
-  const uint8_t* const first = job.operand + row / 8 * 512 + row % 8 * 16;
-  float squares = 0.0F;
-#pragma unroll 4
-  for (int i = lane; i < job.head.sums.set_blocks * 4; i += 32) {  // 8 inputs each
-    squares += sum_of_squares(__ldcg(reinterpret_cast<const uint4*>(
-        first + static_cast<int64_t>(i / 4) * job.num_tiles * 512 + i % 4 * 128)));
-  }
-  return row_length(warp_sum(squares));
-}
 
 // Lane s gets the largest logit of set s, or NaN.
 __device__ float largest_of_sets(const SetLogits<kWarpSets>& logits, int lane) {
@@ -64,7 +51,8 @@ __global__ void __launch_bounds__(32 * kTileWarps)
   wait_for_previous();
   if (row >= job.head.num_rows) return;
   if (blockIdx.x == 0) {
-    const float length = length_of(job, row, lane);
+    const float length =
+        operand_length(job.operand, job.num_tiles, job.head.sums.set_blocks, row, lane);
     if (lane == 0) __stcg(job.screen.lengths + row, length);
   }
   SetLogits<kWarpSets> logits;

@@ -3,6 +3,9 @@
 #pragma once
 
 #include "ops/cuda/head_screen.h"
+#ifdef __CUDACC__
+#include "ops/cuda/row_math.cuh"
+#endif
 
 namespace tandem::ops::cuda {
 
@@ -29,9 +32,28 @@ struct ScreenPlaces {
 __device__ inline float row_length(float squares) {
   return sqrtf(squares) * 1.001F;
 }
+// |x| of a row of an operand of num_tiles tiles and set_blocks * 32 inputs, by a warp.
+__device__ inline float operand_length(const uint8_t* operand, int num_tiles, int set_blocks,
+                                       int row, int lane) {
+  const uint8_t* const first = operand + row / 8 * 512 + row % 8 * 16;
+  float squares = 0.0F;
+#pragma unroll 4
+  for (int i = lane; i < set_blocks * 4; i += 32) {  // 8 inputs each
+    squares += sum_of_squares(__ldcg(reinterpret_cast<const uint4*>(
+        first + static_cast<int64_t>(i / 4) * num_tiles * 512 + i % 4 * 128)));
+  }
+  return row_length(warp_sum(squares));
+}
 #endif
 
 ScreenPlaces screen_places(const HeadScreen& screen);
+
+// The first kernel of up to eight rows. tokens and scratch of `argmax` count for nothing. Gives the
+// places of what it leaves.
+ScreenPlaces screen_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                         const SideProduct& side, const void* operand, const HeadArgmax& argmax);
+ScreenPlaces screen_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
+                         const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax);
 
 // The last kernel. operand: of the rows, num_tiles * 8.
 void confirm_screened(const Stream& stream, const PackedLinear& head, const ScreenPlaces& places,
