@@ -1,6 +1,5 @@
 // Steps whose tokens the device draws: those of samplers that do no more than truncate and draw.
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "gpu/pair_step.h"
@@ -9,12 +8,16 @@
 namespace tandem::gpu {
 
 using ops::cuda::kLikeliest;
+using ops::cuda::Likeliest;
 using sampling::Sampler;
 using speculation::SpecBatch;
 using speculation::SpecResult;
 using speculation::SpecSequence;
 
 namespace {
+
+// Of most requests; where none of a step asks for more, fewer tokens need to be found.
+constexpr int64_t kCommonTopK = 64;
 
 // Whether the likeliest tokens are all that may be drawn.
 bool draws_from_likeliest(const Sampler& sampler) {
@@ -49,23 +52,61 @@ PairStep::Choice PairStep::choice_of(const SpecBatch& batch, const StepLayout& l
   return choice;
 }
 
+void PairStep::prepare_draws(const SpecBatch& batch, const StepLayout& layout) {
+  make_rows();
+  if (likeliest_.size_bytes() == 0) {
+    const auto rows = static_cast<size_t>(control_.most().passes) * kPassRows;
+    likeliest_ = ops::cuda::DeviceBuffer(rows * sizeof(Likeliest));
+    likeliest_workspace_ = ops::cuda::DeviceBuffer(target_.likeliest_bytes());
+    TANDEM_CUDA_CHECK(
+        cudaMemset(likeliest_workspace_.data(), 0, likeliest_workspace_.size_bytes()));
+  }
+  int64_t top_k = 1;
+  for (const PlannedEntry& entry : layout.entries) {
+    const sampling::SamplingParams& params = batch.sequences[entry.sequence].sampler->params();
+    if (!params.greedy()) top_k = std::max(top_k, params.top_k);
+  }
+  const auto most = static_cast<int64_t>(options_.suppress_tokens.size()) + kCommonTopK;
+  draw_depth_ =
+      top_k <= kCommonTopK ? static_cast<int>(std::min<int64_t>(most, kLikeliest)) : kLikeliest;
+}
+
+// Where a screen leaves much open, rounds end early or run twice: then the head is better read.
+bool PairStep::draws_through_screen() const {
+  constexpr int64_t kPatience = 32;
+  return num_undecided_ * kPatience <= num_draws_ + kPatience * kPatience;
+}
+
 void PairStep::record_draws(const StepLayout& layout, size_t index) {
   const ControlView& c = control_.device();
   const PlannedPass& pass = layout.passes[index];
   const size_t first = index * kPassRows;
+  const int num_rows = pass.num_padded_rows();
   ops::cuda::HeadLogits head = head_of(pass);
-  head.sums = target_.head(stream_, pass.num_padded_rows(), workspace_);
-  const ops::cuda::RowFacts* const facts = rows_->find(stream_, index, 0, head, {});
-  ops::cuda::draw_tokens(stream_, {.num_rows = head.num_rows,
-                                   .likeliest = &facts->likeliest,
-                                   .stride = sizeof(*facts),
-                                   .sequences = c.sequences + first,
-                                   .positions = c.positions + first,
-                                   .rules = c.draw_rules,
-                                   .suppressed = head.suppressed,
-                                   .num_suppressed = head.num_suppressed,
-                                   .slack = options_.draw_slack,
-                                   .tokens = chosen_.as<int32_t>() + first});
+  ops::cuda::DrawTokens draw{.num_rows = head.num_rows,
+                             .likeliest = likeliest_.as<Likeliest>() + first,
+                             .sequences = c.sequences + first,
+                             .positions = c.positions + first,
+                             .rules = c.draw_rules,
+                             .suppressed = head.suppressed,
+                             .num_suppressed = head.num_suppressed,
+                             .slack = options_.draw_slack,
+                             .tokens = chosen_.as<int32_t>() + first};
+  const bool found =
+      draws_through_screen() && target_.find_likeliest(stream_, num_rows,
+                                                       {.logits = head,
+                                                        .num_likeliest = draw_depth_,
+                                                        .workspace = likeliest_workspace_.data(),
+                                                        .exchange = nullptr,
+                                                        .out = likeliest_.as<Likeliest>() + first},
+                                                       workspace_);
+  if (!found) {
+    head.sums = target_.head(stream_, num_rows, workspace_);
+    const ops::cuda::RowFacts* const facts = rows_->find(stream_, index, 0, head, {});
+    draw.likeliest = &facts->likeliest;
+    draw.stride = sizeof(*facts);
+  }
+  ops::cuda::draw_tokens(stream_, draw);
 }
 
 // The device's state of such a sequence is what it was before the step, and what the step wrote of

@@ -168,6 +168,28 @@ void Target::choose(const Stream& stream, int num_rows, ops::cuda::HeadArgmax ar
                 workspace);
 }
 
+bool Target::find_likeliest(const Stream& stream, int num_rows, ops::cuda::HeadLikeliest job,
+                            Workspace& workspace) const {
+  if (!screen_) return false;
+  const Projection& head = head_projection();
+  job.logits.scale = head.scales[0];
+  job.exchange = head_exchange_.data();
+  const void* const operand = workspace.operand.data();
+  if (takes_screened_head(head.weight, screen_->weight, {}, job.logits)) {
+    screened_likeliest(stream, head.weight, screen_->view(), {}, operand, job);
+    return true;
+  }
+  const int tiles = num_rows / 8;
+  if (!ops::cuda::takes_screened_rows(head.weight, screen_->weight, tiles)) return false;
+  screened_likeliest_rows(stream, head.weight, screen_->view(), operand, tiles,
+                          workspace.partials.as<float>(), job);
+  return true;
+}
+
+size_t Target::likeliest_bytes() const {
+  return screen_ ? ops::cuda::likeliest_workspace_bytes(screen_->weight) : 0;
+}
+
 ops::cuda::Partials Target::head(const Stream& stream, int num_rows, Workspace& workspace) const {
   return multiply(stream, head_projection(), num_rows, workspace);
 }

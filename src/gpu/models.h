@@ -6,7 +6,7 @@
 #include "gpu/kv_cache.h"
 #include "gpu/layer.h"
 #include "model/options.h"
-#include "ops/cuda/head_screen.h"
+#include "ops/cuda/head_likeliest.h"
 #include "ops/cuda/row_ops.h"
 
 namespace tandem::gpu {
@@ -47,6 +47,12 @@ class Target {
   // and exchange are filled in. num_rows with the padding.
   void choose(const ops::cuda::Stream& stream, int num_rows, ops::cuda::HeadArgmax argmax,
               Workspace& workspace) const;
+  // The likeliest tokens of the same rows, as `job` says, through the head's screen; its scale and
+  // exchange are filled in. Returns whether there is one that takes them; launches nothing if not.
+  bool find_likeliest(const ops::cuda::Stream& stream, int num_rows, ops::cuda::HeadLikeliest job,
+                      Workspace& workspace) const;
+  // Of HeadLikeliest::workspace; 0: there is no screen.
+  size_t likeliest_bytes() const;
   // The head's partial sums of that operand.
   ops::cuda::Partials head(const ops::cuda::Stream& stream, int num_rows,
                            Workspace& workspace) const;

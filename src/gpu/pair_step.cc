@@ -128,7 +128,7 @@ SpecResult PairStep::run(const SpecBatch& batch) {
 
 void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, Choice choice,
                              SpecResult& result) {
-  if (choice == Choice::kDraw) make_rows();
+  if (choice == Choice::kDraw) prepare_draws(batch, layout);
   results_.expect(layout.entries.size());
   launch_step(layout, choice);
   const auto rounds = results_.wait(stream_);
@@ -143,6 +143,8 @@ void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, C
     out.num_accepted = round.num_accepted;
     out.failed = round.failed != 0;
     if (round.undecided != 0 && round.num_tokens == 0) undecided.push_back(entry.sequence);
+    num_draws_ += choice == Choice::kDraw ? 1 : 0;
+    num_undecided_ += round.undecided != 0 ? 1 : 0;
     out.tokens.reserve(static_cast<size_t>(round.num_tokens));
     for (int t = 0; t < round.num_tokens; ++t) {
       sampling::TokenChoice choice;
@@ -163,6 +165,7 @@ PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) cons
     shape.push_back(rows_->questions().asks() ? 1 : 0);
     shape.push_back(rows_->questions().draws_from_all() ? 1 : 0);
   }
+  if (choice == Choice::kDraw) shape.push_back(draws_through_screen() ? draw_depth_ : 0);
   shape.push_back(sees_settled_keys(layout) ? 1 : 0);
   for (const PlannedPass& pass : layout.passes) {
     shape.push_back(static_cast<int32_t>(pass.rows.size()));

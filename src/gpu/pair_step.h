@@ -67,6 +67,7 @@ class PairStep final : public DeviceStep {
   void record_wide(const StepLayout& layout, size_t end);
   // Rows of the last wide pass as if they had gone through a pass of their own.
   void record_gather(const PlannedPass& planned, int64_t offset);
+  bool draws_through_screen() const;
   // The head of pass `index`, and the tokens of its rows, where some draw.
   void record_draws(const StepLayout& layout, size_t index);
   void record_acceptance(const StepLayout& layout);
@@ -83,6 +84,8 @@ class PairStep final : public DeviceStep {
   void record_rows(const StepLayout& layout, size_t index);
   // What rows of logits need, when it is first needed.
   void make_rows();
+  // And draws; sees how many of the likeliest tokens these take.
+  void prepare_draws(const speculation::SpecBatch& batch, const StepLayout& layout);
   // Scores and chooses on the host for the entries of one pass.
   void finish_pass(const speculation::SpecBatch& batch, const StepLayout& layout, size_t pass,
                    speculation::SpecResult& result);
@@ -120,7 +123,11 @@ class PairStep final : public DeviceStep {
   // For rows of logits; made when first needed.
   std::unique_ptr<LogitRows> rows_;
   std::unique_ptr<core::ThreadPool> choosers_;
-  ops::cuda::PinnedBuffer host_tokens_;  // [most passes * kPassRows] tokens with their drafts
+  ops::cuda::DeviceBuffer likeliest_;  // [most passes * kPassRows]
+  ops::cuda::DeviceBuffer likeliest_workspace_;
+  int draw_depth_ = 0;  // how many of the likeliest tokens the step's draws take
+  int64_t num_draws_ = 0, num_undecided_ = 0;  // rounds
+  ops::cuda::PinnedBuffer host_tokens_;        // [most passes * kPassRows] tokens with their drafts
   ops::cuda::PinnedBuffer host_num_drafts_;
   ops::cuda::PinnedBuffer host_moments_;  // [3] nanoseconds
   ops::cuda::PinnedBuffer host_kept_;     // [most entries] KeptState

@@ -99,7 +99,7 @@ std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch
   const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
   const Choice choice = choice_of(batch, layout);
   TANDEM_CHECK(choice != Choice::kHost);
-  if (choice == Choice::kDraw) make_rows();
+  if (choice == Choice::kDraw) prepare_draws(batch, layout);
   last_end_ = 0;
   control_.fill(batch, layout, options_.draft_position_offset, choice == Choice::kDraw);
   const auto record = [&] { record_step(layout, choice, part); };
