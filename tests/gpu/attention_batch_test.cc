@@ -1,5 +1,6 @@
 // Attention at real sizes and in batches, where thread blocks take several items each.
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "tests/gpu/attention_run.h"
@@ -7,16 +8,27 @@
 namespace tandem::ops::test {
 namespace {
 
+// Over a cache of BF16, or of E4M3.
+class GpuAttentionLong : public testing::TestWithParam<bool> {
+ protected:
+  static Heads heads(int num_heads, int num_kv_heads, int head_dim) {
+    return {num_heads, num_kv_heads, head_dim, GetParam()};
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Caches, GpuAttentionLong, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "E4m3" : "Bf16");
+});
+
 // The 12B's window of 1,024 keys in a ring, at its real size: 9 or 10 segments.
-TEST(GpuAttentionLong, SlidingWindowOf1024) {
-  Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500}});
+TEST_P(GpuAttentionLong, SlidingWindowOf1024) {
+  Cache cache(heads(16, 8, 256), {32, 1024 + 64, 1024, {1500}});
   cache.write_random(12);
   expect_like_reference(cache, consecutive(0, 1491, 5));
 }
 
 // Four sequences at once, each of which alone would leave most of the device idle.
-TEST(GpuAttentionLong, BitsInABatchAreThoseAlone) {
-  Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, {1500, 1400, 1300, 1200}});
+TEST_P(GpuAttentionLong, BitsInABatchAreThoseAlone) {
+  Cache cache(heads(16, 8, 256), {32, 1024 + 64, 1024, {1500, 1400, 1300, 1200}});
   cache.write_random(14);
   std::vector<RowSpec> rows;
   for (int s = 0; s < 4; ++s)
@@ -35,9 +47,9 @@ TEST(GpuAttentionLong, BitsInABatchAreThoseAlone) {
 
 // Lists of more than eight items for each thread block, which then draw some; each launch leaves
 // the next one its beginning.
-TEST(GpuAttentionLong, DrawnItemsHaveTheBitsOfShares) {
+TEST_P(GpuAttentionLong, DrawnItemsHaveTheBitsOfShares) {
   const std::vector<int> lengths = {1500, 1400, 1345};
-  Cache cache({16, 8, 256}, {32, 1024 + 64, 1024, lengths});
+  Cache cache(heads(16, 8, 256), {32, 1024 + 64, 1024, lengths});
   cache.write_random(26);
   std::vector<RowSpec> rows;
   for (int s = 0; s < 3; ++s)
@@ -57,9 +69,9 @@ TEST(GpuAttentionLong, DrawnItemsHaveTheBitsOfShares) {
 
 // Rows 1 to 8 of a sequence, more segments than thread blocks: each block takes several, of
 // different numbers of rows.
-TEST(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
+TEST_P(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
   const std::vector<int> lengths = {2900, 1900, 3500, 1100, 2600, 2100, 1500, 1700};
-  Cache cache({16, 4, 512}, {32, 0, 0, lengths});
+  Cache cache(heads(16, 4, 512), {32, 0, 0, lengths});
   cache.write_random(16);
   std::vector<RowSpec> rows;
   for (int s = 0; s < 8; ++s)
@@ -100,20 +112,20 @@ TEST(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
 }
 
 // As many rows as a pass can have, of as many sequences.
-TEST(GpuAttentionLong, OneRowOfEachOf128Sequences) {
+TEST_P(GpuAttentionLong, OneRowOfEachOf128Sequences) {
   std::vector<int> lengths;
   std::vector<RowSpec> rows;
   for (int s = 0; s < 128; ++s) {
     lengths.push_back(1 + s * 5);
     rows.push_back({s, s * 5});
   }
-  Cache cache({4, 2, 64}, {16, 0, 0, lengths});
+  Cache cache(heads(4, 2, 64), {16, 0, 0, lengths});
   cache.write_random(18);
   expect_like_reference(cache, rows);
 }
 
-TEST(GpuAttentionLong, FullLayerOverManySegments) {
-  Cache cache({4, 1, 512}, {32, 0, 0, {9000}});
+TEST_P(GpuAttentionLong, FullLayerOverManySegments) {
+  Cache cache(heads(4, 1, 512), {32, 0, 0, {9000}});
   cache.write_random(13);
   expect_like_reference(cache, consecutive(0, 8998, 2));
 }

@@ -18,9 +18,7 @@ struct Case {
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {
-  const Heads& heads = info.param.heads;
-  return std::to_string(heads.num_heads) + "_over_" + std::to_string(heads.num_kv_heads) + "_of_" +
-         std::to_string(heads.head_dim) + "_behind_" + std::to_string(info.param.num_shares);
+  return name_of(info.param.heads) + "_behind_" + std::to_string(info.param.num_shares);
 }
 
 struct Options {
@@ -46,8 +44,9 @@ struct Layer {
         host_sums(8, columns_of(heads), c.set_blocks, c.num_shares),
         inv_freq(tests::to_device(rope_inv_freq(heads.head_dim, 10000.0, 1.0))),
         norm(tests::to_device(tests::random_bf16(static_cast<size_t>(heads.head_dim), 31, 0.3F))),
-        k(tests::to_device(cache.device_order(cache.k()))),
-        v(tests::to_device(cache.device_order(cache.v()))),
+        k(tests::to_device(cache.device_bytes(cache.k()))),
+        v(tests::to_device(cache.device_bytes(cache.v()))),
+        kv(cache.device_layer(k.data(), v.data())),
         table(tests::to_device(cache.table())),
         sequences(tests::to_device(batch.sequences)),
         last_keys(tests::to_device(batch.last_keys)),
@@ -101,7 +100,7 @@ struct Layer {
     job.num_kv_heads = heads.num_kv_heads;
     job.head_dim = heads.head_dim;
     job.window = layout.window;
-    job.kv = {k.as<uint16_t>(), v.as<uint16_t>()};
+    job.kv = kv;
     job.places = {table.as<int32_t>(), max_blocks, layout.block_size, layout.ring_len};
     job.workspace = workspace.as<float>();
     job.max_segments = max_segments;
@@ -118,7 +117,9 @@ struct Layer {
   int num_rows;
   tests::HostSums host_sums;
   cuda::Partials sums;
-  cuda::DeviceBuffer inv_freq, norm, k, v, table, sequences, last_keys, first_rows, tile_rows;
+  cuda::DeviceBuffer inv_freq, norm, k, v;
+  cuda::KvLayer kv;
+  cuda::DeviceBuffer table, sequences, last_keys, first_rows, tile_rows;
   cuda::DeviceBuffer positions;
   int max_segments;
   cuda::DeviceBuffer workspace, q;
@@ -181,7 +182,11 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionQueries,
                                          Case{{5, 1, 128}, 32, 17}, Case{{16, 8, 256}, 32, 132},
                                          Case{{16, 8, 256}, 32, 128}, Case{{8, 2, 256}, 32, 128},
                                          Case{{8, 1, 256}, 64, 132}, Case{{16, 1, 512}, 32, 128},
-                                         Case{{24, 2, 512}, 32, 132}, Case{{3, 1, 512}, 32, 40}),
+                                         Case{{24, 2, 512}, 32, 132}, Case{{3, 1, 512}, 32, 40},
+                                         Case{{4, 4, 32, true}, 4, 1},
+                                         Case{{5, 1, 128, true}, 32, 17},
+                                         Case{{16, 8, 256, true}, 32, 128},
+                                         Case{{24, 2, 512, true}, 32, 132}),
                          name_of);
 
 TEST_P(AttentionQueries, OfOneRow) {

@@ -58,8 +58,8 @@ inline std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>&
   std::memcpy(q_bits.data(), q.view().data, specs.size() * static_cast<size_t>(columns) * 2);
 
   const auto q_device = tests::to_device(q_bits);
-  const auto k = tests::to_device(cache.device_order(cache.k()));
-  const auto v = tests::to_device(cache.device_order(cache.v()));
+  const auto k = tests::to_device(cache.device_bytes(cache.k()));
+  const auto v = tests::to_device(cache.device_bytes(cache.v()));
   const auto table = tests::to_device(cache.table());
   const auto sequences = tests::to_device(batch.sequences);
   const auto last_keys = tests::to_device(batch.last_keys);
@@ -84,7 +84,7 @@ inline std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>&
   job.head_dim = heads.head_dim;
   job.window = cache.layout().window;
   job.q = q_device.as<uint16_t>();
-  job.kv = {k.as<uint16_t>(), v.as<uint16_t>()};
+  job.kv = cache.device_layer(k.data(), v.data());
   job.places = {table.as<int32_t>(), static_cast<int>(cache.places().max_blocks),
                 cache.layout().block_size, cache.layout().ring_len};
   job.workspace = workspace.as<float>();
@@ -105,9 +105,7 @@ inline Tensor expected(const Cache& cache, const std::vector<RowSpec>& specs, co
   static core::ThreadPool pool(8);
   const Context context{Backend::kReference, &pool};
   const Tensor v = cache.values(absolute_values);
-  KvView kv;
-  kv.k = cache.k();
-  kv.v = v;
+  const KvView kv = cache.view(v);
   std::vector<int32_t> sequences, last_keys;
   for (const RowSpec& row : specs) {
     sequences.push_back(row.sequence);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -18,11 +19,21 @@ using core::BFloat16;
 
 inline constexpr int32_t kHuge = 2147480000;
 
+// Of a layer.
 struct Heads {
   int num_heads;
   int num_kv_heads;
   int head_dim;
+  bool e4m3_cache = false;
 };
+inline std::string name_of(const Heads& heads) {
+  return std::to_string(heads.num_heads) + "_over_" + std::to_string(heads.num_kv_heads) + "_of_" +
+         std::to_string(heads.head_dim) + (heads.e4m3_cache ? "_e4m3" : "");
+}
+
+// Of E4M3: random values use much of the format's range.
+inline constexpr float kKeyScale = 0.031F;
+inline constexpr float kValueScale = 0.017F;
 
 struct Layout {
   int block_size = 16;
@@ -32,14 +43,15 @@ struct Layout {
 };
 
 // Keys and values in both layouts, the device's and the reference's, with the same block numbers.
-// Slots that no position uses are NaN; entries of the table that no position uses are huge.
+// Slots that no position uses are NaN (E4M3: what kernels take for -480); entries of the table that
+// no position uses are huge.
 class Cache {
  public:
   Cache(const Heads& heads, const Layout& layout)
       : heads_(heads),
         layout_(layout),
-        k_(DType::kBF16, {num_slots(), heads.num_kv_heads, heads.head_dim}),
-        v_(DType::kBF16, {num_slots(), heads.num_kv_heads, heads.head_dim}) {
+        k_(dtype(), {num_slots(), heads.num_kv_heads, heads.head_dim}),
+        v_(dtype(), {num_slots(), heads.num_kv_heads, heads.head_dim}) {
     fill_bytes(k_);
     fill_bytes(v_);
     places_.max_blocks = 3;
@@ -66,8 +78,8 @@ class Cache {
     const int64_t slot = places_.slot(sequence, position);
     for (int h = 0; h < heads_.num_kv_heads; ++h)
       for (int c = 0; c < heads_.head_dim; ++c) {
-        store(k_, slot, h * heads_.head_dim + c, key(h, c));
-        store(v_, slot, h * heads_.head_dim + c, value(h, c));
+        store(k_, slot, h * heads_.head_dim + c, key(h, c) / k_scale());
+        store(v_, slot, h * heads_.head_dim + c, value(h, c) / v_scale());
       }
   }
   // Random values everywhere, oldest position first, so that a ring holds the newest.
@@ -79,18 +91,32 @@ class Cache {
       for (int p = 0; p < layout_.lengths[s]; ++p) write(static_cast<int>(s), p, draw, draw);
   }
 
-  // [num_blocks][num_kv_heads][block_size][head_dim]
-  std::vector<uint16_t> device_order(const Tensor& tensor) const {
-    const int64_t dim = heads_.head_dim;
-    std::vector<uint16_t> bits;
+  // [num_blocks][num_kv_heads][block_size][head_dim], as bytes.
+  std::vector<uint8_t> device_bytes(const Tensor& tensor) const {
+    const size_t row_bytes = static_cast<size_t>(heads_.head_dim) * core::dtype_bytes(dtype());
+    const auto* const rows = static_cast<const uint8_t*>(tensor.view().data);
+    std::vector<uint8_t> bytes;
     for (int64_t block = 0; block < num_slots() / layout_.block_size; ++block)
       for (int64_t h = 0; h < heads_.num_kv_heads; ++h)
         for (int64_t i = 0; i < layout_.block_size; ++i) {
-          const auto* row = tensor.view().row<BFloat16>(block * layout_.block_size + i) + h * dim;
-          for (int64_t c = 0; c < dim; ++c) bits.push_back(row[c].bits);
+          const int64_t row = (block * layout_.block_size + i) * heads_.num_kv_heads + h;
+          const uint8_t* const from = rows + static_cast<size_t>(row) * row_bytes;
+          bytes.insert(bytes.end(), from, from + row_bytes);
         }
+    return bytes;
+  }
+  // The same of BF16.
+  std::vector<uint16_t> device_order(const Tensor& tensor) const {
+    const std::vector<uint8_t> bytes = device_bytes(tensor);
+    std::vector<uint16_t> bits(bytes.size() / 2);
+    std::memcpy(bits.data(), bytes.data(), bytes.size());
     return bits;
   }
+  // What is at these addresses in that order.
+  cuda::KvLayer device_layer(void* k, void* v) const {
+    return {k, v, heads_.e4m3_cache, k_scale(), v_scale()};
+  }
+  KvView view(const Tensor& values) const { return {k_, values, k_scale(), v_scale()}; }
 
   const Heads& heads() const { return heads_; }
   const Layout& layout() const { return layout_; }
@@ -98,7 +124,7 @@ class Cache {
   const Tensor& v() const { return v_; }
   // V, or |V|.
   Tensor values(bool absolute) const {
-    Tensor values(DType::kBF16, {num_slots(), heads_.num_kv_heads, heads_.head_dim});
+    Tensor values(dtype(), {num_slots(), heads_.num_kv_heads, heads_.head_dim});
     for (int64_t r = 0; r < values.rows(); ++r)
       for (int64_t c = 0; c < values.cols(); ++c)
         store(values, r, c, absolute ? std::fabs(v_.at(r, c)) : v_.at(r, c));
@@ -117,8 +143,13 @@ class Cache {
     for (const int length : layout_.lengths) blocks += blocks_of(length);
     return blocks * layout_.block_size;
   }
+  DType dtype() const { return heads_.e4m3_cache ? DType::kF8E4M3 : DType::kBF16; }
+  float k_scale() const { return heads_.e4m3_cache ? kKeyScale : 1.0F; }
+  float v_scale() const { return heads_.e4m3_cache ? kValueScale : 1.0F; }
   static void fill_bytes(const Tensor& tensor) {
-    std::memset(tensor.view().data, 0xff, static_cast<size_t>(tensor.rows() * tensor.cols()) * 2);
+    std::memset(tensor.view().data, 0xff,
+                static_cast<size_t>(tensor.rows() * tensor.cols()) *
+                    core::dtype_bytes(tensor.view().dtype));
   }
 
   Heads heads_;

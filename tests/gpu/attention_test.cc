@@ -11,11 +11,6 @@
 namespace tandem::ops::test {
 namespace {
 
-std::string name_of(const testing::TestParamInfo<Heads>& info) {
-  return std::to_string(info.param.num_heads) + "_over_" + std::to_string(info.param.num_kv_heads) +
-         "_of_" + std::to_string(info.param.head_dim);
-}
-
 class GpuAttention : public testing::TestWithParam<Heads> {};
 
 // 12B, 31B and E4B groups, both types; the demo pair's sizes; groups that are no power of two.
@@ -23,8 +18,12 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GpuAttention,
                          testing::Values(Heads{2, 1, 32}, Heads{4, 4, 32}, Heads{6, 2, 64},
                                          Heads{8, 1, 64}, Heads{5, 1, 128}, Heads{16, 8, 256},
                                          Heads{8, 2, 256}, Heads{8, 1, 256}, Heads{16, 1, 512},
-                                         Heads{8, 1, 512}, Heads{4, 2, 512}, Heads{3, 1, 512}),
-                         name_of);
+                                         Heads{8, 1, 512}, Heads{4, 2, 512}, Heads{3, 1, 512},
+                                         Heads{4, 4, 32, true}, Heads{6, 2, 64, true},
+                                         Heads{5, 1, 128, true}, Heads{16, 8, 256, true},
+                                         Heads{8, 1, 256, true}, Heads{16, 1, 512, true},
+                                         Heads{4, 2, 512, true}, Heads{3, 1, 512, true}),
+                         [](const auto& info) { return name_of(info.param); });
 
 TEST_P(GpuAttention, PagesOfSeveralLengthsAndRowCounts) {
   Cache cache(GetParam(), {16, 0, 0, {1, 5, 64, 70, 300, 513}});

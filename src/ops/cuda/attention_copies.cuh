@@ -33,7 +33,7 @@ __device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
   return own;
 }
 
-// Where a key begins in the cache, in chunks of 16 bytes.
+// Where a key begins in the cache, in chunks of 8 columns.
 __device__ inline uint32_t chunk_of_key(const Job& job, int kv_head, const OwnKey& key) {
   const Attention& attention = job.attention;
   const int64_t slot = (static_cast<int64_t>(key.block) * attention.num_kv_heads + kv_head) *
@@ -43,7 +43,8 @@ __device__ inline uint32_t chunk_of_key(const Job& job, int kv_head, const OwnKe
 }
 
 // `columns`: of the cache's first key.
-__device__ inline const uint16_t* chunk_at(const uint16_t* columns, uint32_t chunk) {
+template <typename Element>
+__device__ inline const Element* chunk_at(const Element* columns, uint32_t chunk) {
   return columns + static_cast<uint64_t>(chunk) * 8;
 }
 
@@ -96,15 +97,16 @@ __device__ void copy_piece(const LaneKeys& keys, uint32_t taken, const uint16_t*
 // The pieces of an item, one after the other.
 template <typename P>
 struct ItemPieces {
-  const uint16_t* k;
-  const uint16_t* v;
+  using Element = typename P::Element;
+  const Element* k;
+  const Element* v;
   int first_column;  // of the item's values
   int head_dim;
   int count;
 
   __device__ ItemPieces(const Job& job, const WorkList& list, const Item& item)
-      : k(bf16_rows(job.attention.kv.k)),
-        v(bf16_rows(job.attention.kv.v)),
+      : k(static_cast<const Element*>(job.attention.kv.k)),
+        v(static_cast<const Element*>(job.attention.kv.v)),
         head_dim(job.attention.head_dim) {
     const int value_columns = P::kColumns / list.column_parts;
     first_column = item.column_part * value_columns * 64;
@@ -114,7 +116,7 @@ struct ItemPieces {
     const int block = piece / P::kHalves;
     return block < P::kColumns ? block * 64 : first_column + (block - P::kColumns) * 64;
   }
-  __device__ const uint16_t* columns(int piece) const {
+  __device__ const Element* columns(int piece) const {
     return (piece >= P::kColumns * P::kHalves ? v : k) + column(piece);
   }
   __device__ bool has_column(int piece) const {
@@ -172,6 +174,16 @@ __device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces, const Lan
   return count;
 }
 
+// Eight columns as the ring has them.
+__device__ inline uint4 widened(const uint4& bf16) {
+  return bf16;
+}
+__device__ inline uint4 widened(const uint2& codes) {
+  const uint2 low = ptx::widen_numbers(codes.x);
+  const uint2 high = ptx::widen_numbers(codes.y);
+  return {low.x, low.y, high.x, high.y};
+}
+
 // The fresh keys of the pieces ahead, a warp that computes for each, or for two of them where most
 // tiles have more rows than there are warps: few bytes, which come with the queries. Where they lie
 // is known before the wait.
@@ -185,7 +197,8 @@ struct FreshKeys {
   int key;    // this warp's first
   int end;
   OwnKey own[kKeysOfWarp];
-  uint4 values[kKeysOfWarp][kMostChunks];
+  using Chunk = std::conditional_t<P::kE4m3, uint2, uint4>;  // of 8 columns
+  Chunk values[kKeysOfWarp][kMostChunks];
 
   __device__ FreshKeys(const Job& job, const WorkList& list, const Item& item)
       : pieces(job, list, item), count(pieces_ahead<P>(job, pieces)) {
@@ -218,9 +231,9 @@ struct FreshKeys {
       for (int i = 0; i < kMostChunks; ++i)
         if (own_key(o) < end && piece(o, i) < count && pieces.has_column(piece(o, i)))
           values[o][i] =
-              *reinterpret_cast<const uint4*>(chunk_at(pieces.columns(piece(o, i)), chunk));
+              *reinterpret_cast<const Chunk*>(chunk_at(pieces.columns(piece(o, i)), chunk));
         else
-          values[o][i] = uint4{};
+          values[o][i] = Chunk{};
     }
   }
   __device__ void store(uint32_t shared) const {
@@ -228,12 +241,15 @@ struct FreshKeys {
     for (int o = 0; o < kKeysOfWarp; ++o)
 #pragma unroll
       for (int i = 0; i < kMostChunks; ++i)
-        if (own_key(o) < end && piece(o, i) < count)
+        if (own_key(o) < end && piece(o, i) < count) {
+          if constexpr (P::kE4m3)  // it was brought as all of its keys
+            ptx::barrier_wait(shared + static_cast<uint32_t>(piece(o, i)) * 8, 0);
           ptx::store_shared(
               shared + P::kRingAt +
                   static_cast<uint32_t>(piece(o, i) * kPieceBytes + own_key(o) % 128 * 128 +
                                         (column() ^ own_key(o) % 8) * 16),
-              values[o][i]);
+              widened(values[o][i]));
+        }
   }
   // Those of rows that are no neighbours.
   __device__ void copy_others(const Job& job, const WorkList& list, const Item& item,

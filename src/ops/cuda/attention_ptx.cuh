@@ -59,6 +59,23 @@ TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26",
 #undef TANDEM_D4
 #endif
 
+// Four E4M3 values as BF16, which holds each of them: their bits in the middle of its exponent and
+// mantissa, beside the sign, times 2^120. NaN becomes +-480: a cache has none.
+__device__ inline uint2 widen_numbers(uint32_t codes) {
+  const auto two = [](uint32_t bytes) {  // each with its sign extended to 16 bits
+    uint32_t wide;
+    asm("mul.rn.bf16x2 %0, %1, %2;"
+        : "=r"(wide)
+        : "r"((bytes << 4) & 0x87f087f0U), "r"(0x7b807b80U));
+    return wide;
+  };
+  uint32_t low;
+  uint32_t high;
+  asm("prmt.b32 %0, %1, 0, 0x9180;" : "=r"(low) : "r"(codes));
+  asm("prmt.b32 %0, %1, 0, 0xb3a2;" : "=r"(high) : "r"(codes));
+  return {two(low), two(high)};
+}
+
 // Fetches the 128 bytes around an address into L2.
 __device__ inline void prefetch(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));

@@ -1,14 +1,15 @@
 // How a thread block of attention (attention.cu) uses its shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/cuda/attention_work.cuh"
 
 namespace tandem::ops::cuda::segment {
 
 using Job = AttentionJob;
 
-inline constexpr int kThreads = 384;  // two warpgroups that compute, one that copies
-inline constexpr int kComputing = 256;
+inline constexpr int kComputing = 256;  // two warpgroups that compute; others copy
 inline constexpr int kPieceBytes = 128 * 128;
 inline constexpr int kMaxRing = 16;
 // Pairs of one row, mostly: products with half the columns that 16 take, and loops that are not
@@ -63,12 +64,39 @@ constexpr int pairs_with_weights(int pairs) {
   return pairs <= 8 ? pairs : (pairs + 15) / 16 * 16;
 }
 
+// How a multiprocessor's registers are spread over a thread block. Few pairs leave some for others.
+template <int kDim, int kMostPairs, bool kIsLong, bool kIsE4m3>
+struct PlanRegisters {
+  static constexpr bool kMedium = kMostPairs == kMediumPairs;
+  static constexpr bool kWide = kMostPairs == kWidePairs;
+  static constexpr bool kAll = kIsE4m3 && (kIsLong || kMedium || kWide);
+  // Warps that copy: of E4M3 they are twice as many, and have more to do.
+  static constexpr int kThreads = kComputing + (kIsE4m3 ? 256 : 128);
+  // What the compiler is told: a thread block begins with 168, 128 or 96 registers for each thread.
+  static constexpr int kMostThreads = kIsE4m3 ? (kAll ? 512 : 640) : kWide ? kThreads : 512;
+  static constexpr int kEach = kMostThreads == 640 ? 96 : kMostThreads == 512 ? 128 : 168;
+  // Threads that copy hand on what they do not need.
+  static constexpr bool kMove = kIsE4m3 || kMedium || kWide;
+  static constexpr int kCopy = kIsE4m3   ? (kWide  ? 48
+                                            : kAll ? 88
+                                                   : 64)
+                               : kMedium ? 80
+                                         : (kDim == 512 ? 104 : 88);
+  static constexpr int kCompute =
+      (kThreads * kEach - (kThreads - kComputing) * kCopy) / kComputing / 8 * 8;
+};
+
 // kDim: head_dim, rounded up to 64. kPairLimit: most pairs of a thread block. kIsLong: for lists of
-// several items for each; queries then come with the keys, and items may be drawn.
-template <int kDim, int kPairLimit, bool kIsLong>
+// several items for each; queries then come with the keys, and items may be drawn. kIsE4m3: the
+// format of keys and values.
+template <int kDim, int kPairLimit, bool kIsLong, bool kIsE4m3>
 struct Plan {
   static constexpr int kMostPairs = kPairLimit;
   static constexpr bool kLong = kIsLong;
+  static constexpr bool kE4m3 = kIsE4m3;
+  using Element = std::conditional_t<kE4m3, uint8_t, uint16_t>;
+  using Registers = PlanRegisters<kDim, kPairLimit, kIsLong, kIsE4m3>;
+  static constexpr int kThreads = Registers::kThreads;
   using Control = PlanControl<kMostPairs>;
   static constexpr int kKeys = attention_segment_keys(kDim);  // of a segment
   static constexpr int kHalves = kKeys / 128;  // pieces of a segment with the same columns, and
@@ -90,8 +118,8 @@ struct Plan {
   // Leaves room for a thread block of a product (product.cu).
   static constexpr int kSmallRing = ring_in(114 * 1024) > 3 ? ring_in(114 * 1024) : kRing;
   // Leaves room for small kernels' thread blocks, and is no shorter than an item of 128 keys:
-  // longer ones gain nothing.
-  static constexpr int kLongRing = ring_in(152 * 1024);
+  // longer ones gain nothing. Of E4M3 they do, since a piece is there longer before it is read.
+  static constexpr int kLongRing = ring_in(kE4m3 ? 227 * 1024 - kMostPairs * kDim * 2 : 152 * 1024);
   // Queries of every second run of items with the same pairs may lie behind the ring. Nobody needs
   // those of the run before last when the copies of a run begin: one item at least is in between.
   __host__ __device__ static uint32_t queries_at(int place, int ring) {
@@ -150,5 +178,8 @@ template <typename P>
 __device__ Ring ring_of(const Job& job, uint32_t shared) {
   return {shared + P::kRingAt, shared, job.ring_size};
 }
+
+// attention_e4m3.cu
+void launch_e4m3(const Stream& stream, const Job& job);
 
 }  // namespace tandem::ops::cuda::segment
