@@ -7,19 +7,19 @@
 #include <string>
 
 #include "tests/gpu/attention_support.h"
+#include "tests/gpu/kv_support.h"
 #include "tests/gpu/wide_support.h"
 
 namespace tandem::ops::test {
 namespace {
 
 std::string name_of(const testing::TestParamInfo<Heads>& info) {
-  return std::to_string(info.param.num_heads) + "_over_" + std::to_string(info.param.num_kv_heads) +
-         "_of_" + std::to_string(info.param.head_dim);
+  return name_of(info.param);
 }
 
 constexpr float kScale = 0.02F;
 
-// Keys and values of each position, the same wherever they are kept.
+// Keys and values of each position, BF16 and the same wherever they are kept.
 template <int kWhich>
 auto value_of(int sequence, int position) {
   return [sequence, position](int head, int column) {
@@ -28,7 +28,7 @@ auto value_of(int sequence, int position) {
                  kWhich * 977U;
     x = (x ^ (x >> 15)) * 2246822519U;
     x = (x ^ (x >> 13)) * 3266489917U;
-    return (static_cast<float>(x >> 8) / 8388608.0F - 1.0F) * 1.7F;
+    return core::round_to_bf16((static_cast<float>(x >> 8) / 8388608.0F - 1.0F) * 1.7F);
   };
 }
 
@@ -81,7 +81,9 @@ std::vector<BFloat16> chunk_rows(const PassSetup& setup) {
       for (int h = 0; h < setup.heads.num_kv_heads; ++h)
         for (int c = 0; c < setup.heads.head_dim; ++c)
           rows.push_back(core::to_bf16(value_of<kWhich>(chunk.sequence, p)(h, c)));
-  return rows;
+  if (!setup.heads.e4m3_cache) return rows;
+  return tests::widened(
+      tests::stored_by_cpu(rows, setup.heads.head_dim, kWhich == 1 ? kKeyScale : kValueScale));
 }
 
 struct Lists {
@@ -147,7 +149,7 @@ std::vector<uint8_t> run(const PassSetup& setup) {
   job.head_dim = setup.heads.head_dim;
   job.window = setup.window;
   job.q = q.as<uint16_t>();
-  job.kv = {k.as<uint16_t>(), v.as<uint16_t>()};
+  job.kv = cache.device_layer(k.data(), v.data());
   job.places = {table.as<int32_t>(), static_cast<int>(cache.places().max_blocks),
                 cache.layout().block_size, cache.layout().ring_len};
   if (setup.in_chunk) job.chunk = {chunk_k.as<uint16_t>(), chunk_v.as<uint16_t>()};
@@ -180,9 +182,7 @@ Tensor expected(const PassSetup& setup, int stride, bool absolute_values) {
     std::memcpy(q.view().row<BFloat16>(r), all_q.data() + r * stride * columns,
                 static_cast<size_t>(columns) * 2);
   const Tensor v = cache.values(absolute_values);
-  KvView kv;
-  kv.k = cache.k();
-  kv.v = v;
+  const KvView kv = cache.view(v);
   Tensor out(DType::kF32, {num_rows, setup.heads.num_heads, setup.heads.head_dim});
   attention(context, q, sequences, last_keys, setup.window, cache.places(), kv, out);
   return out;
@@ -216,13 +216,28 @@ void expect_like_reference(const PassSetup& setup, int stride = 1) {
   EXPECT_LE(std::sqrt(squares / static_cast<double>(want.rows() * want.cols())), 0.02);
 }
 
+// Over caches of BF16 and of E4M3.
+std::vector<Heads> in_both_formats(std::vector<Heads> shapes) {
+  for (size_t i = 0, n = shapes.size(); i < n; ++i) {
+    shapes.push_back(shapes[i]);
+    shapes.back().e4m3_cache = true;
+  }
+  return shapes;
+}
+
 class WideAttentionTest : public tests::OfPrompts<testing::TestWithParam<Heads>> {};
 
 // The demo pair's, 12B and 31B heads of both types; groups that are no power of two.
 INSTANTIATE_TEST_SUITE_P(Shapes, WideAttentionTest,
-                         testing::Values(Heads{8, 2, 32}, Heads{8, 1, 64}, Heads{6, 2, 64},
-                                         Heads{5, 1, 128}, Heads{16, 8, 256}, Heads{8, 4, 256},
-                                         Heads{16, 1, 512}, Heads{8, 1, 512}, Heads{3, 1, 512}),
+                         testing::ValuesIn(in_both_formats({{8, 2, 32},
+                                                            {8, 1, 64},
+                                                            {6, 2, 64},
+                                                            {5, 1, 128},
+                                                            {16, 8, 256},
+                                                            {8, 4, 256},
+                                                            {16, 1, 512},
+                                                            {8, 1, 512},
+                                                            {3, 1, 512}})),
                          name_of);
 
 TEST_P(WideAttentionTest, PagesOfSeveralSequences) {
@@ -271,13 +286,16 @@ TEST_P(WideAttentionTest, BitsOfARowDoNotDependOnItsCompany) {
 using WideAttentionLong = tests::OfPrompts<testing::Test>;
 
 TEST_F(WideAttentionLong, TheWindowOfThe12B) {
-  PassSetup setup{{16, 8, 256}, 1024, {{0, 1800, 1990}}};
-  setup.in_chunk = true;
-  expect_like_reference(setup, 17);
+  for (const Heads& heads : in_both_formats({{16, 8, 256}})) {
+    PassSetup setup{heads, 1024, {{0, 1800, 1990}}};
+    setup.in_chunk = true;
+    expect_like_reference(setup, 17);
+  }
 }
 
 TEST_F(WideAttentionLong, AFullLayerOverManyKeys) {
-  expect_like_reference({{16, 1, 512}, 0, {{0, 5000, 5070}}}, 9);
+  for (const Heads& heads : in_both_formats({{16, 1, 512}}))
+    expect_like_reference({heads, 0, {{0, 5000, 5070}}}, 9);
 }
 
 }  // namespace

@@ -252,7 +252,7 @@ struct Codes {
   static constexpr int kPieces = Plan<kDim>::kLoadColumns / 16;  // of a key
   static constexpr int kKeysAtOnce = 32 / kPieces;
   static constexpr int kLines = kWarpKeys / kKeysAtOnce;
-  static constexpr int kTogether = 2;  // lines in a group of copies
+  static constexpr int kTogether = kLines < 4 ? kLines : 4;  // lines in a group of copies
 
   const uint8_t* rows;  // the layer's keys, or values
   int head_dim;
@@ -279,6 +279,10 @@ struct Codes {
     }
     ptx::copy_commit();
   }
+  __device__ void copy_all(const CodeSource& source) const {
+#pragma unroll 1
+    for (int line = 0; line < kLines; line += kTogether) copy(line, source);
+  }
   // Stores them, of keys 0 .. `beside` - 1 of the warp's, for `place` of line 0.
   __device__ void widen(int line, int beside, uint32_t place) const {
     uint4 codes[kTogether];
@@ -301,6 +305,22 @@ struct Codes {
   }
 };
 
+// What a warp takes from the chunk for one load.
+struct ChunkPart {
+  int key;  // of this lane
+  int first_column;
+  int first;  // of the warp's keys: from here on they are in the chunk, or nobody sees them
+};
+template <int kDim>
+__device__ void start_chunk(const Job& job, const Block& block, int kv_head, bool values,
+                            const ChunkPart& part, int warp, uint32_t target) {
+  const uint16_t* const own = is_seen(block, part.key) && is_in_chunk(job, block, part.key)
+                                  ? chunk_key(job, block, kv_head, part.key, values)
+                                  : nullptr;
+  start_load<kDim, Codes<kDim>::kWarpKeys, true>(own, job.attention.q, part.first_column,
+                                                 job.attention.head_dim, warp, target, part.first);
+}
+
 // copy_steps over a cache of E4M3. A warp's keys of a step are in the chunk, and copied; or in the
 // cache; or, once for a thread block, in both.
 template <int kDim>
@@ -314,23 +334,16 @@ __device__ void widen_steps(const Job& job, const Block& block, int kv_head, uin
   const C codes{static_cast<const uint8_t*>(values ? attention.kv.v : attention.kv.k),
                 attention.head_dim,
                 shared + P::kCodesAt + copier * C::kLines * 512 + C::lane() * 16};
-  const auto start = [&](const CodeSource& source) {
-#pragma unroll 1
-    for (int line = 0; line < C::kLines; line += C::kTogether) codes.copy(line, source);
-  };
   Loads loads = loads_of<kDim>(shared, values);
   // Lanes beyond the warp's keys have none.
   const int own_key = C::lane() < C::kWarpKeys ? warp * C::kWarpKeys + C::lane() : 1 << 30;
   int slot = cache_slot(job, block, kv_head, block.first_step() * kKeys + own_key);
-  if (__any_sync(0xffffffffU, slot >= 0)) start({slot, 0});
+  if (__any_sync(0xffffffffU, slot >= 0)) codes.copy_all({slot, 0});
 #pragma unroll 1
   for (int step = block.first_step(); step <= block.last_step(); ++step) {
     const int key = step * kKeys + own_key;
     const int next = cache_slot(job, block, kv_head, key + kKeys);
     const bool cached = __any_sync(0xffffffffU, slot >= 0);
-    const uint16_t* const in_chunk = is_seen(block, key) && is_in_chunk(job, block, key)
-                                         ? chunk_key(job, block, kv_head, key, values)
-                                         : nullptr;
     // Of the warp's keys, those from here on are in the chunk.
     const int beside = !cached ? 0
                        : attention.chunk.k == nullptr
@@ -343,11 +356,11 @@ __device__ void widen_steps(const Job& job, const Block& block, int kv_head, uin
       const CodeSource following{last ? next : slot, last ? 0 : column + P::kLoadColumns};
       loads.wait_empty();
       if (beside < C::kWarpKeys)
-        start_load<kDim, C::kWarpKeys, true>(in_chunk, attention.q, column, attention.head_dim,
-                                             warp, loads.address(), beside);
+        start_chunk<kDim>(job, block, kv_head, values, {key, column, beside}, warp,
+                          loads.address());
       if (!cached) {
         ptx::copy_arrive(loads.full());
-        if (__any_sync(0xffffffffU, following.slot >= 0)) start(following);
+        if (__any_sync(0xffffffffU, following.slot >= 0)) codes.copy_all(following);
         continue;
       }
       if (beside < C::kWarpKeys) {
@@ -616,13 +629,13 @@ __global__ void __launch_bounds__(kThreads<kFp8>, 1) wide_attention_kernel(const
   if (block.num_rows <= 0) return;
   const int kv_head = static_cast<int>(blockIdx.y);
   if (threadIdx.x >= kComputing) {
-    ptx::lower_registers<56>();
+    ptx::lower_registers<kFp8 ? 64 : 56>();
     if constexpr (kFp8)
       widen_steps<kDim>(job, block, kv_head, shared);
     else
       copy_steps<kDim>(job, block, kv_head, shared);
   } else {
-    ptx::raise_registers<kFp8 ? 200 : 224>();
+    ptx::raise_registers<kFp8 ? 192 : 224>();
     attend<kDim, kFp8>(job, block, kv_head, shared);
   }
 }

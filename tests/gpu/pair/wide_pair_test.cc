@@ -1,12 +1,16 @@
 // Prompts in kernels of their own: an FP8 pair through the engine, its prompts cut in every way.
-// The demo pair in FP8 lies where TANDEM_FP8_DEMO says (tools/device/test.sh makes it); random
-// weights have the head sizes of the 12B. Run from the root of the tree.
+// The demo pair in FP8, with scales of keys and values, lies where TANDEM_FP8_DEMO says
+// (tools/device/test.sh makes it); random weights have the head sizes of the 12B. Run from the root
+// of the tree.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <map>
+#include <sstream>
 
 #include "tests/gpu/pair/outcome.h"
 
@@ -22,6 +26,7 @@ struct PairSetup {
   std::string target;
   std::string assistant;  // empty: none
   std::string overrides;  // of config.json: then weights are random
+  model::KvCacheDtype kv_cache_dtype = model::KvCacheDtype::kBFloat16;
   bool on_gpu = true;
   int num_draft_tokens = 0;
   int64_t max_num_seqs = 1;
@@ -38,6 +43,7 @@ Outcome run(const PairSetup& setup, std::vector<EngineRequest> requests) {
   options.pair.load.hf_overrides = setup.overrides;
   options.pair.load.dummy = !setup.overrides.empty();
   options.pair.check_values = false;
+  options.kv_cache_dtype = setup.kv_cache_dtype;
   options.on_gpu = setup.on_gpu;
   options.num_draft_tokens = setup.num_draft_tokens;
   options.max_num_seqs = setup.max_num_seqs;
@@ -86,23 +92,30 @@ void expect_text_is_the_same(const PairSetup& plain, const std::vector<EngineReq
   }
 }
 
-class WidePair : public testing::Test {
+// Over a KV cache of BF16 and of E4M3.
+class WidePair : public testing::TestWithParam<model::KvCacheDtype> {
  protected:
   void SetUp() override {
     const char* const folder = std::getenv("TANDEM_FP8_DEMO");
     if (folder == nullptr) GTEST_SKIP() << "TANDEM_FP8_DEMO names no folder";
     setup_.target = std::string(folder) + "/target";
     setup_.assistant = std::string(folder) + "/assistant";
+    setup_.kv_cache_dtype = GetParam();
   }
   PairSetup setup_;
 };
+INSTANTIATE_TEST_SUITE_P(Caches, WidePair,
+                         testing::Values(model::KvCacheDtype::kBFloat16, model::KvCacheDtype::kFp8),
+                         [](const auto& info) {
+                           return info.param == model::KvCacheDtype::kFp8 ? "e4m3" : "bf16";
+                         });
 
-TEST_F(WidePair, TextDoesNotDependOnChunksDraftsOrCompany) {
+TEST_P(WidePair, TextDoesNotDependOnChunksDraftsOrCompany) {
   expect_text_is_the_same(setup_, requests(24));
 }
 
 // Sequences that are computed again: prompts in one kind of kernel, what was said in the other.
-TEST_F(WidePair, TextDoesNotDependOnPreemption) {
+TEST_P(WidePair, TextDoesNotDependOnPreemption) {
   const auto all = requests(16, 200, 150);
   const Outcome want = run(setup_, all);
   PairSetup tight = setup_;
@@ -110,7 +123,7 @@ TEST_F(WidePair, TextDoesNotDependOnPreemption) {
   tight.max_model_len = 512;
   tight.num_draft_tokens = 2;
   // Rings and states of eight, and pages for about half of what they grow to.
-  tight.kv_bytes = 2900 << 10;
+  tight.kv_bytes = (GetParam() == model::KvCacheDtype::kFp8 ? 1450 : 2900) << 10;
   const Outcome got = run(tight, all);
   EXPECT_GT(got.num_preemptions, 3);
   expect_same_text(got, want, "preempted");
@@ -118,8 +131,8 @@ TEST_F(WidePair, TextDoesNotDependOnPreemption) {
 
 // E4M3 rounds to 4 bits, so sums that differ by their order or by 2^-12 of a term now and then end
 // a step of 6 to 12 % apart. Of these prompts, which are nonsense with steep distributions, the CPU
-// and its own reference differ by 0.145 in the mean and 0.72 at most; BF16 and FP8 by 0.24. A wrong
-// scale, norm or key moves the mean by whole numbers.
+// and its own reference differ by 0.145 in the mean and 0.72 at most; BF16 and FP8 by 0.24, and so
+// do GPU and CPU over a cache of E4M3. A wrong scale, norm or key moves the mean by whole numbers.
 constexpr double kMeanDifference = 0.3;
 
 // |a - b| in the mean over all values that both have.
@@ -136,7 +149,7 @@ double mean_difference(const std::map<uint64_t, std::vector<float>>& a,
 }
 
 // Up to where the texts part: what generated rows see of what prompts' rows left.
-TEST_F(WidePair, LogProbabilitiesAreThoseOfTheCpu) {
+TEST_P(WidePair, LogProbabilitiesAreThoseOfTheCpu) {
   auto all = requests(24, 300, 8);
   for (EngineRequest& request : all) request.sampling.num_logprobs = 0;
   setup_.assistant.clear();
@@ -153,7 +166,7 @@ TEST_F(WidePair, LogProbabilitiesAreThoseOfTheCpu) {
 }
 
 // Every row of a prompt: against the CPU, and bit for bit between chunks.
-TEST_F(WidePair, PromptLogProbabilities) {
+TEST_P(WidePair, PromptLogProbabilities) {
   auto all = requests(6, 300, 1);
   for (EngineRequest& request : all) request.sampling.num_prompt_logprobs = 0;
   setup_.assistant.clear();
@@ -167,6 +180,21 @@ TEST_F(WidePair, PromptLogProbabilities) {
   EXPECT_LT(mean_difference(whole.prompt_logprobs, cpu.prompt_logprobs, 900), kMeanDifference);
 }
 
+// A copy of a folder of configurations, which asks for a KV cache of E4M3; scales are 1.
+std::string with_e4m3_cache(const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path copy = fs::path(testing::TempDir()) / "config_with_e4m3_cache";
+  fs::copy(folder, copy, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
+  std::ostringstream text;
+  text << std::ifstream(fs::path(folder) / "hf_quant_config.json").rdbuf();
+  std::string config = text.str();
+  const std::string none = R"("kv_cache_quant_algo": null)";
+  EXPECT_NE(config.find(none), std::string::npos);
+  config.replace(config.find(none), none.size(), R"("kv_cache_quant_algo": "FP8")");
+  std::ofstream(copy / "hf_quant_config.json") << config;
+  return copy;
+}
+
 // The 12B's heads, 16 of 256 over 8 and 16 of 512 over 1, in six small layers with a window of 96.
 TEST(WideRandomPair, TextOfTheTwelveBsHeadsDoesNotDependOnChunksOrCompany) {
   PairSetup setup;
@@ -176,6 +204,9 @@ TEST(WideRandomPair, TextOfTheTwelveBsHeadsDoesNotDependOnChunksOrCompany) {
           "sliding_window": 96, "layer_types": ["sliding_attention",
           "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention",
           "full_attention"]}})";
+  expect_text_is_the_same(setup, requests(16));
+  setup.target = with_e4m3_cache(setup.target);
+  setup.kv_cache_dtype = model::KvCacheDtype::kAuto;
   expect_text_is_the_same(setup, requests(16));
 }
 
