@@ -81,10 +81,9 @@ base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint&
                                                            const io::Checkpoint* assistant,
                                                            const DeviceStepOptions& options) {
   TANDEM_ASSIGN_OR_RETURN(const DeviceInfo info, find_device());
-  if (options.kv.dtype != core::DType::kBF16)
-    return base::unsupported(
-        "--kv-cache-dtype: expected bfloat16 on a GPU, got {}; use --device cpu for an FP8 cache",
-        core::dtype_name(options.kv.dtype));
+  if (options.kv.dtype != core::DType::kBF16 && options.kv.dtype != core::DType::kF8E4M3)
+    return base::unsupported("--kv-cache-dtype: expected bfloat16 or fp8 on a GPU, got {}",
+                             core::dtype_name(options.kv.dtype));
   WeightUploader uploader(info.num_multiprocessors);
   TANDEM_ASSIGN_OR_RETURN(Target loaded, Target::load(uploader, target, options.screens_heads));
   std::optional<Assistant> drafter;
