@@ -279,6 +279,7 @@ TEST_P(LikeliestOfHead, MakeTheNorm) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LikeliestOfHead,
                          testing::Values(tests::ScreenCase{262144, 512, 132, 0.0F, 0.05F},
+                                         tests::ScreenCase{300000, 64, 132, 0.0F, 0.5F},
                                          tests::ScreenCase{20000, 3840, 132, 30.0F, 0.02F},
                                          tests::ScreenCase{20000, 256, 132, 30.0F, 40.0F},
                                          tests::ScreenCase{3001, 416, 5, 30.0F, 0.5F},
