@@ -69,7 +69,8 @@ struct WideHeads {
   const float* inv_freq = nullptr;   // [head_dim / 2] F32
   uint16_t* q = nullptr;             // [num_rows, num_heads, head_dim] BF16
   // Where keys and values go: with `chunk`, there, [num_rows, num_kv_heads, head_dim] BF16, since a
-  // ring may have no room for them while old keys are needed; otherwise to their places in the cache.
+  // ring may have no room for them while old keys are needed; otherwise to their places in the
+  // cache.
   KvLayer chunk;
   KvLayer kv;
   KvTable places;
