@@ -28,10 +28,10 @@ if [[ ${1:-} == --sanitize ]]; then
   # lane after its warp has read. Products are shapes whose rings are filled once. Nor does it follow rows that many warps have made
   # and one lane hands on so.
   unfollowed=('*GpuAttention*/3_over_1_of_512' '*GpuAttention*/4_over_4_of_32_e4m3' '*ScreenedHead*/130_*' '*ScreenedHead*/1000_*'
-    '*HeadProduct*/fp8_3001*')
+    '*LikeliestOfHead*/100_*' '*HeadProduct*/fp8_3001*')
   kernels=('*GpuAttention*/2_over_1_of_32' '*HeadPrep*/4_and_*' '*HeadPrep*/3_and_*'
     '*HeadPrep*/16_and_0_of_512*' '*RowOps*/32*' 'AssistantInput.*' 'GeluOperand.*' 'Head.RandomRows' 'Head.SpecialRows'
-    'Head.HandsDraftsOver' 'FullLogits.*' 'DrawTokens.*' '*LikeliestOfHead*/100_*'
+    'Head.HandsDraftsOver' 'FullLogits.*' 'DrawTokens.*'
     'AcceptDrafts.*' 'NextDraftToken.*' 'KeepStates.*' '*ProductTest*/fp8_32_to_32'
     '*ProductTest*/fp8_256_to_256' '*ProductTest*/bf16_512_to_128' '*WideProduct*/32_to_32' '*WideProduct*/160_to_384'
     '*WideRows*/32_rows_3' '*WideRows*/256_rows_41' '*WideHeads*/0' '*WideHeads*/4' '*WideAttention*/8_over_2_of_32*'
