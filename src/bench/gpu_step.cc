@@ -143,8 +143,10 @@ void GpuStep::fill_cache(const StepLoad& load) {
   if (load.batch <= filled_.batch && load.context <= filled_.context) return;
   engine::Engine& engine = runtime_.engine();
   std::vector<engine::EngineRequest> requests;
+  // A measured sequence has a page more than its context may need: for its drafts.
+  const int64_t length = load.context + engine.options().limits.block_size;
   for (int64_t id = 0; id < load.batch; ++id) {
-    requests.push_back(request_of(setup_, id, load.context, engine.options().vocab_size));
+    requests.push_back(request_of(setup_, id, length, engine.options().vocab_size));
     requests.back().max_tokens = 1;
   }
   start_requests(engine, std::move(requests));
