@@ -1,5 +1,5 @@
 // Attention of the rows of a step over the KV cache, cut along the keys so that a few rows use the
-// whole device: ops/attention.h for BF16 keys and values.
+// whole device: ops/attention.h, for keys and values of BF16 or E4M3.
 #pragma once
 
 #include <cstddef>
