@@ -41,8 +41,10 @@ struct CodePieces {
   Ring filling;   // the place of the next piece to copy
   Ring widening;  // and of the next one to widen
   int pending = 0;
-  uint32_t code_at;  // the lane's bytes in a place: of its first key
-  uint32_t lane_at;  // where they belong
+  int since_look_up = 0;  // pieces whose copies have begun
+  uint32_t block_at;      // of the thread's key
+  uint32_t code_at;       // the lane's bytes in a place: of its first key
+  uint32_t lane_at;       // where they belong
 
   __device__ CodePieces(const Job& job, uint32_t shared)
       : group(__shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x - kComputing) / 128, 0)),
@@ -53,14 +55,33 @@ struct CodePieces {
       filling.advance();
       widening.advance();
     }
+    block_at = shared + P::kBlocksAt + static_cast<uint32_t>((group * 128 + thread) * 4);
     const int key = thread / 32 * 32 + thread % 32 / 4;
     code_at = static_cast<uint32_t>(thread / 32 * 32 * 128 + thread % 32 * 16);
     lane_at = static_cast<uint32_t>(key * 128 + (thread % 4 * 2 ^ key % 8) * 16);
   }
 
-  __device__ OwnKey locate_own(const Job& job, const WorkList& list, const Item& item) const {
+  // The thread's key of an item.
+  template <typename LookUp>
+  __device__ OwnKey locate_own(const Job& job, const WorkList& list, const Item& item,
+                               const LookUp& look_up) const {
     const int half = P::kHalves > 1 ? group : 0;
-    return locate(job, list.entries[item.entry], item.segment * P::kKeys + half * 128 + thread);
+    return locate(job, list.entries[item.entry], item.segment * P::kKeys + half * 128 + thread,
+                  look_up);
+  }
+  // The same for the next item: its block is looked up while pieces of this one are brought, so
+  // that no warp waits for it; take_block() then has it.
+  __device__ OwnKey locate_next(const Job& job, const WorkList& list, const Item& item) {
+    since_look_up = 0;
+    return locate_own(job, list, item,
+                      [&](const int32_t* source, int&) { ptx::copy_async_4(block_at, source); });
+  }
+  __device__ int take_block() {
+    if (pending >= since_look_up) {  // few pieces since then
+      ptx::copy_commit();
+      ptx::copy_wait(0);
+    }
+    return ptx::load_shared_int(block_at);
   }
   // Only `taken`, one bit for each key. Bytes that nothing was copied to may be any: they become
   // numbers, for which no row has a weight.
@@ -79,6 +100,7 @@ struct CodePieces {
     filling.advance();
     filling.advance();
     ++pending;
+    ++since_look_up;
   }
   // The piece that has waited longest.
   __device__ void widen() {
@@ -159,13 +181,15 @@ __device__ void widen_all(const Job& job, typename P::Control& control, uint32_t
   OwnKey own;
   if (more) {
     item = first_item_of<P::kKeys>(list);
-    own = codes.locate_own(job, list, item);
+    own = codes.locate_own(job, list, item,
+                           [](const int32_t* source, int& block) { block = *source; });
   }
   bool is_new = false;
   int query_place = 0;
   Draws<P> draws(control, threadIdx.x == kComputing);
   for (int i = 0; more; ++i) {
     const int kv_head = kv_head_of(job, item);
+    if (i > 0) own.block = codes.take_block();
     const CodeKeys keys(job, kv_head, own);
     const ItemPieces<P> pieces(job, list, item);
     int piece = codes.group;
@@ -182,7 +206,7 @@ __device__ void widen_all(const Job& job, typename P::Control& control, uint32_t
         draws.begin(job, i);
         // The next item's places are on their way meanwhile.
         more = go_to<P>(job, control, i + 1, item, is_new);
-        if (more) own = codes.locate_own(job, list, item);
+        if (more) own = codes.locate_next(job, list, item);
       }
       piece = codes.bring(pieces, piece, ahead ? pieces_ahead<P>(job, pieces) : pieces.count, keys,
                           ahead ? keys.seen & ~keys.later : keys.seen,

@@ -19,7 +19,10 @@ struct OwnKey {
   int place = 0;       // in the block
 };
 
-__device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
+// `look_up(source, block)`: sets the block, now or later.
+template <typename LookUp>
+__device__ inline OwnKey locate(const Job& job, const Entry& entry, int key,
+                                const LookUp& look_up) {
   OwnKey own;
   if (key < entry.first_key || key > entry.last_key) return own;
   const KvTable& places = job.attention.places;
@@ -28,9 +31,13 @@ __device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
   const unsigned block = job.by_block.quotient(place);
   own.seen = true;
   own.later = key >= entry.fresh_key;
-  own.block = places.table[static_cast<int64_t>(entry.sequence) * places.max_blocks + block];
+  look_up(&places.table[static_cast<int64_t>(entry.sequence) * places.max_blocks + block],
+          own.block);
   own.place = static_cast<int>(place - block * job.by_block.value);
   return own;
+}
+__device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
+  return locate(job, entry, key, [](const int32_t* source, int& block) { block = *source; });
 }
 
 // Where a key begins in the cache, in chunks of 8 columns.
@@ -108,7 +115,9 @@ struct ItemPieces {
       : k(static_cast<const Element*>(job.attention.kv.k)),
         v(static_cast<const Element*>(job.attention.kv.v)),
         head_dim(job.attention.head_dim) {
-    const int value_columns = P::kColumns / list.column_parts;
+    // A division takes a warp long.
+    const bool is_whole = P::kE4m3 && P::kMaxColumnParts == 1;
+    const int value_columns = is_whole ? P::kColumns : P::kColumns / list.column_parts;
     first_column = item.column_part * value_columns * 64;
     count = (P::kColumns + value_columns) * P::kHalves;
   }
@@ -270,7 +279,8 @@ __device__ void copy_queries(const Job& job, const Entry& entry, int group, uint
   const int num_pairs = entry.num_rows * job.group;
   const int pairs = num_pairs <= 16 ? min(P::kMostPairs, 16) : P::kMostPairs;
   const int thread = static_cast<int>(threadIdx.x - kComputing);
-#pragma unroll
+  constexpr int kUnroll = P::kE4m3 ? 1 : 64;  // few registers, or all of it
+#pragma unroll kUnroll
   for (int begin = 0; begin < P::kMostPairs * kChunks; begin += 128) {
     const int pair = (begin + thread) / kChunks;
     const int chunk = (begin + thread) % kChunks;

@@ -76,6 +76,16 @@ __device__ inline uint2 widen_numbers(uint32_t codes) {
   return {two(low), two(high)};
 }
 
+// Starts copying 4 bytes to shared memory.
+__device__ inline void copy_async_4(uint32_t target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source) : "memory");
+}
+__device__ inline int load_shared_int(uint32_t address) {
+  int value;
+  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+  return value;
+}
+
 // Fetches the 128 bytes around an address into L2.
 __device__ inline void prefetch(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));

@@ -108,7 +108,8 @@ struct Plan {
   static constexpr int kQueryAt = (static_cast<int>(sizeof(Control)) + 1023) / 1024 * 1024;
   static constexpr int kWeightAt =
       kQueryAt + kMostPairs * kDim * 2;  // [keys / 64][pairs_with_weights][64]
-  static constexpr int kRingAt = kWeightAt + pairs_with_weights(kMostPairs) * kKeys * 2;
+  static constexpr int kBlocksAt = kWeightAt + pairs_with_weights(kMostPairs) * kKeys * 2;
+  static constexpr int kRingAt = kBlocksAt + (kE4m3 ? 1024 : 0);  // blocks of the next item's keys
   static constexpr int kLeastRing = kHalves == 1 && kColumns > 3 ? kColumns : 3;
   static constexpr int ring_in(int shared_bytes) {
     const int places = (shared_bytes - kRingAt) / kPieceBytes;
