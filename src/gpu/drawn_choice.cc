@@ -58,8 +58,9 @@ void PairStep::prepare_draws(const SpecBatch& batch, const StepLayout& layout) {
     const auto rows = static_cast<size_t>(control_.most().passes) * kPassRows;
     likeliest_ = ops::cuda::DeviceBuffer(rows * sizeof(Likeliest));
     likeliest_workspace_ = ops::cuda::DeviceBuffer(target_.likeliest_bytes());
-    TANDEM_CUDA_CHECK(
-        cudaMemset(likeliest_workspace_.data(), 0, likeliest_workspace_.size_bytes()));
+    if (likeliest_workspace_.size_bytes() > 0)
+      TANDEM_CUDA_CHECK(cudaMemsetAsync(likeliest_workspace_.data(), 0,
+                                        likeliest_workspace_.size_bytes(), stream_.handle));
   }
   int64_t top_k = 1;
   for (const PlannedEntry& entry : layout.entries) {
