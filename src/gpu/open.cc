@@ -67,14 +67,13 @@ int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64
 }
 
 int64_t screen_bytes(const core::TensorView& head) {
-  const int64_t columns = (head.shape[0] + ops::cuda::kSetColumns - 1) / ops::cuda::kSetColumns *
-                          ops::cuda::kSetColumns;
-  // For each token its code, scale and bound, eight logits and its part of the largest of each set
-  // and row; eight rows; what is known of each row.
-  constexpr int64_t kRows = ops::cuda::kMaxHeadRows;
-  constexpr int64_t kFloat = 4;
-  return columns * (head.shape[1] + (1 + 1 + kRows + 1) * kFloat) + kRows * 2 * head.shape[1] +
-         2 * kMaxPassRows * kFloat;
+  if (head.shape[1] % 32 != 0) return 0;  // no kernel takes it
+  const ops::cuda::PackedLinear screen = ops::cuda::plan_packed_linear(
+      ops::cuda::PackedType::kIntegers, static_cast<int>(head.shape[0]),
+      static_cast<int>(head.shape[1]), ops::cuda::num_multiprocessors());
+  return screen.size_bytes() + static_cast<int64_t>(2 * row_values_bytes(screen) +
+                                                    ops::cuda::screen_workspace_bytes(screen) +
+                                                    ops::cuda::likeliest_workspace_bytes(screen));
 }
 
 base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint& target,

@@ -67,10 +67,8 @@ ops::cuda::DeviceBuffer zeros(size_t size_bytes, const ops::cuda::Stream& stream
   return buffer;
 }
 
-// A value for each row of a weight, in whole sets.
 ops::cuda::DeviceBuffer value_per_row(const PackedLinear& weight, const ops::cuda::Stream& stream) {
-  return zeros(sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(weight.num_sets),
-               stream);
+  return zeros(row_values_bytes(weight), stream);
 }
 
 // Most rows that the staging buffers hold, in whole groups of 16.

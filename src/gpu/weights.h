@@ -24,7 +24,12 @@ struct Projection {
   ops::cuda::DeviceBuffer feature_scales;  // [out_features, in whole sets] F32; of rounded_matrix()
 };
 
-// A head's copy in 8 bits, by which its greedy token is found sooner (ops/cuda/head_screen.h).
+// Bytes of an F32 value for each row of a weight, in whole sets.
+inline size_t row_values_bytes(const ops::cuda::PackedLinear& weight) {
+  return sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(weight.num_sets);
+}
+
+// A head's copy in 8 bits, by which its tokens are found sooner (ops/cuda/head_screen.h).
 struct Screen {
   ops::cuda::PackedLinear weight;
   ops::cuda::DeviceBuffer scales, errors;  // [out_features, in whole sets] F32

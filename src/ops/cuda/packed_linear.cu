@@ -190,7 +190,7 @@ int whole_parts(const PackedLinear& weight, int most) {
   return (weight.set_blocks + parts - 1) / parts <= largest ? parts * weight.num_sets : most;
 }
 
-void finish_linear(PackedLinear& weight, int most_shares) {
+void divide(PackedLinear& weight, int most_shares) {
   TANDEM_GPU_CHECK(weight.num_sets > 0 && weight.in_features > 0 && weight.in_features % 32 == 0);
   weight.set_blocks = weight.in_features / 32;
   const int in_few_pieces = kFewPieces * weight.num_sets;
@@ -203,6 +203,9 @@ void finish_linear(PackedLinear& weight, int most_shares) {
   const Partials plan = weight.partials(nullptr, 8);
   for (int set = 0; set < weight.num_sets; ++set)
     weight.max_pieces = std::max(weight.max_pieces, plan.num_pieces(set));
+}
+
+void take_memory(PackedLinear& weight) {
   weight.data = DeviceBuffer(static_cast<size_t>(weight.size_bytes()));
   if (weight.out_features == weight.num_sets * kSetColumns) return;
   TANDEM_CUDA_CHECK(cudaMemset(weight.data.data(), 0, weight.data.size_bytes()));
@@ -212,14 +215,21 @@ void finish_linear(PackedLinear& weight, int most_shares) {
 
 }  // namespace
 
-PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
+PackedLinear plan_packed_linear(PackedType type, int out_features, int in_features,
                                 int num_multiprocessors) {
   PackedLinear weight;
   weight.type = type;
   weight.out_features = out_features;
   weight.in_features = in_features;
   weight.num_sets = (out_features + kSetColumns - 1) / kSetColumns;
-  finish_linear(weight, num_multiprocessors);
+  divide(weight, num_multiprocessors);
+  return weight;
+}
+
+PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
+                                int num_multiprocessors) {
+  PackedLinear weight = plan_packed_linear(type, out_features, in_features, num_multiprocessors);
+  take_memory(weight);
   return weight;
 }
 
@@ -237,7 +247,8 @@ PackedLinear make_gated_linear(PackedType type, int intermediate, int in_feature
   // With nearly as many sets as multiprocessors, whole sets are worth some idle ones:
   // gelu_product() takes sets of two pieces at most.
   const int shares = std::min(num_multiprocessors, weight.num_sets);
-  finish_linear(weight, shares * 10 >= num_multiprocessors * 9 ? shares : num_multiprocessors);
+  divide(weight, shares * 10 >= num_multiprocessors * 9 ? shares : num_multiprocessors);
+  take_memory(weight);
   return weight;
 }
 

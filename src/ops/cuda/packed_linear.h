@@ -56,6 +56,9 @@ struct PackedLinear {
 // Sizes and the division into shares; takes device memory for the weights.
 PackedLinear make_packed_linear(PackedType type, int out_features, int in_features,
                                 int num_multiprocessors);
+// The same without memory: what it will take.
+PackedLinear plan_packed_linear(PackedType type, int out_features, int in_features,
+                                int num_multiprocessors);
 // For gate and up of a feed-forward block, `intermediate` features each, a multiple of 16.
 PackedLinear make_gated_linear(PackedType type, int intermediate, int in_features,
                                int num_multiprocessors);
