@@ -1,5 +1,6 @@
-"""The server's engine flags: prefix cache, priorities, K chosen by the engine, FP8 KV cache, memory that is too small."""
+"""The engine's flags: drafts that are drawn, prefix cache, priorities, K chosen by the engine, FP8 KV cache, memory that is too small."""
 
+import json
 import threading
 import time
 
@@ -92,8 +93,27 @@ def memory(checks):
         server.stop()
 
 
+def drawn_drafts(checks):
+    def generate(method):
+        config = speculative(DEMO_ASSISTANT, 4, draft_sample_method=method)
+        code, out, err = tandem("generate", DEMO_TARGET, "--device", "cpu", *config, "--prompt", "Write a letter to a friend about a walk.",
+                                "--temperature", 1, "--top-k", 64, "--top-p", 0.95, "--seed", 5, "--max-tokens", 200,
+                                "--ignore-eos", "--json")
+        if code != 0:
+            checks.check(f"drafts {method}: an answer", False, err)
+            return {}, {}
+        answer = json.loads(out)
+        return answer["token_ids"], answer["spec"]
+
+    greedy, greedy_counts = generate("greedy")
+    drawn, drawn_counts = generate("probabilistic")
+    checks.check("drawn drafts: the text is the same", len(greedy) == 200 and drawn == greedy, (greedy, drawn))
+    checks.check("drawn drafts: they are others", drawn_counts != greedy_counts, drawn_counts)
+
+
 def main():
     checks = Checks()
+    drawn_drafts(checks)
     prefix_cache(checks)
     priorities(checks)
     memory(checks)
