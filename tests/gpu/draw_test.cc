@@ -90,6 +90,18 @@ int32_t expected(const Draws& draws, int r) {
   return draws.sampler(r).choose(draws.row(r), draws.positions[static_cast<size_t>(r)] + 1).token;
 }
 
+// All others must be those of the host.
+int count_undecided(const Draws& draws, const std::vector<int32_t>& got) {
+  int undecided = 0;
+  for (int r = 0; r < draws.num_rows(); ++r) {
+    if (got[static_cast<size_t>(r)] == kUndecided)
+      ++undecided;
+    else
+      EXPECT_EQ(got[static_cast<size_t>(r)], expected(draws, r)) << "row " << r;
+  }
+  return undecided;
+}
+
 Draws random_draws(int num_rows, int vocab, float sigma, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.0F, sigma);
@@ -124,15 +136,7 @@ TEST(DrawTokens, AreThoseOfTheHost) {
 TEST(DrawTokens, TakeTheLowerIdsOfEquals) {
   Draws draws = random_draws(200, 1000, 3.0F, 5);
   for (float& x : draws.logits) x = std::round(x);
-  const std::vector<int32_t> got = draw(draws);
-  int undecided = 0;
-  for (int r = 0; r < draws.num_rows(); ++r) {
-    if (got[static_cast<size_t>(r)] == kUndecided)
-      ++undecided;
-    else
-      EXPECT_EQ(got[static_cast<size_t>(r)], expected(draws, r)) << "row " << r;
-  }
-  EXPECT_LT(undecided, 20);
+  EXPECT_LT(count_undecided(draws, draw(draws)), 20);
 }
 
 TEST(DrawTokens, AFewTokensAndNone) {
@@ -158,14 +162,7 @@ TEST(DrawTokens, NotFiniteRowsGiveNone) {
 // With a large slack some rows are left open, and all others are decided as before.
 TEST(DrawTokens, CloseOnesAreLeftOpen) {
   const Draws draws = random_draws(300, 1000, 1.0F, 10);
-  const std::vector<int32_t> got = draw(draws, 0.05);
-  int undecided = 0;
-  for (int r = 0; r < draws.num_rows(); ++r) {
-    if (got[static_cast<size_t>(r)] == kUndecided)
-      ++undecided;
-    else
-      EXPECT_EQ(got[static_cast<size_t>(r)], expected(draws, r)) << "row " << r;
-  }
+  const int undecided = count_undecided(draws, draw(draws, 0.05));
   EXPECT_GT(undecided, 10);
   EXPECT_LT(undecided, 250);
 }

@@ -138,17 +138,9 @@ TEST_P(ScreenedHead, FindsWhoLeadsByFar) {
   expect_same_for(x, 8);
 }
 
-// Neighbours of tens of thousands of ids whose logits differ by less than the screen can tell, and
-// many that are equal: the lowest id wins.
+// Of those that are equal the lowest id wins.
 TEST_P(ScreenedHead, TellsWhatTheScreenCannot) {
-  auto weights = random_weights(3);
-  const auto width = static_cast<size_t>(in());
-  for (size_t id = 1; id < static_cast<size_t>(out()); ++id) {
-    std::copy_n(weights.begin(), width, weights.begin() + static_cast<std::ptrdiff_t>(id * width));
-    // One value off by its last bit, or none.
-    if (id % 3 != 0) weights[id * width + id % width].bits ^= 1;
-  }
-  set_weights(weights);
+  set_weights(nearly_equal_weights(3));
   expect_same_for(random_rows(5), 8);
   expect_same_for(random_rows(6), 1);
 }
@@ -164,26 +156,16 @@ TEST_P(ScreenedHead, RowsOfZerosLeaveEveryone) {
 
 TEST_P(ScreenedHead, SaysWhichRowsAreNotFinite) {
   set_weights(random_weights(5));
-  auto x = random_rows(4);
-  x[static_cast<size_t>(in()) + 3] = BFloat16{0x7fc0};
-  x[3 * static_cast<size_t>(in()) + 7] = BFloat16{0x7f80};  // infinity
-  expect_same_for(x, 5);
+  expect_same_for(rows_not_finite(4), 5);
   EXPECT_EQ(last_[1], -1);
   EXPECT_GE(last_[2], 0);
 }
 
 // Also rows and weights near FP32's and BF16's limits.
 TEST_P(ScreenedHead, TakesAnySize) {
-  auto weights = random_weights(6);
-  for (size_t i = 0; i < weights.size(); ++i)
-    weights[i] = core::to_bf16(std::ldexp(
-        core::to_float(weights[i]), static_cast<int>(i / static_cast<size_t>(in()) % 60) - 50));
-  set_weights(weights);
-  for (const int exponent : {-60, -20, 20, 60, 100}) {
-    auto x = random_rows(7);
-    for (BFloat16& value : x) value = core::to_bf16(std::ldexp(core::to_float(value), exponent));
-    expect_same_for(x, 4);
-  }
+  set_weights(weights_of_any_size(6));
+  for (const int exponent : {-60, -20, 20, 60, 100})
+    expect_same_for(random_rows_of_size(7, exponent), 4);
 }
 
 TEST_P(ScreenedHead, MakesTheNorm) {

@@ -186,16 +186,9 @@ TEST_P(LikeliestOfHead, EqualOnesByTheirIds) {
   EXPECT_EQ(last_[0].status, 1);
 }
 
-// Neighbours of all ids whose logits differ by less than the screen can tell: known where there is
-// room for all.
+// Known where there is room for all.
 TEST_P(LikeliestOfHead, OfManyThatAreNearlyEqual) {
-  auto weights = random_weights(3);
-  const auto width = static_cast<size_t>(in());
-  for (size_t id = 1; id < static_cast<size_t>(out()); ++id) {
-    std::copy_n(weights.begin(), width, weights.begin() + static_cast<std::ptrdiff_t>(id * width));
-    if (id % 3 != 0) weights[id * width + id % width].bits ^= 1;
-  }
-  set_weights(weights);
+  set_weights(nearly_equal_weights(3));
   everyone_ = is_large();
   expect_same_for(random_rows(6), 8, everyone_ ? ~0U : 0U);
 }
@@ -215,10 +208,7 @@ TEST_P(LikeliestOfHead, RowsOfZerosLeaveEveryone) {
 TEST_P(LikeliestOfHead, SayWhichRowsAreNotFinite) {
   set_weights(random_weights(5));
   everyone_ = is_saturated(GetParam());
-  auto x = random_rows(4);
-  x[static_cast<size_t>(in()) + 3] = BFloat16{0x7fc0};
-  x[3 * static_cast<size_t>(in()) + 7] = BFloat16{0x7f80};  // infinity
-  expect_same_for(x, 5, everyone_ ? ~0U : is_large() ? 10U : 0U);
+  expect_same_for(rows_not_finite(4), 5, everyone_ ? ~0U : is_large() ? 10U : 0U);
   EXPECT_EQ(last_[1].status, is_large() ? -1 : 0);
 }
 
@@ -239,18 +229,13 @@ TEST_P(LikeliestOfHead, SayWhichTokensAreNotFinite) {
 
 // Also rows and weights near FP32's and BF16's limits.
 TEST_P(LikeliestOfHead, OfAnySize) {
-  auto weights = random_weights(6);
-  for (size_t i = 0; i < weights.size(); ++i)
-    weights[i] = core::to_bf16(std::ldexp(
-        core::to_float(weights[i]), static_cast<int>(i / static_cast<size_t>(in()) % 60) - 50));
-  set_weights(weights);
+  set_weights(weights_of_any_size(6));
   // What a cap makes of them is equal or nearly so.
   everyone_ = is_large() && GetParam().cap > 0.0F;
   for (const int exponent : {-60, -20, 20, 60, 100}) {
     SCOPED_TRACE("2^" + std::to_string(exponent));
-    auto x = random_rows(7);
-    for (BFloat16& value : x) value = core::to_bf16(std::ldexp(core::to_float(value), exponent));
-    expect_same_for(x, 4, everyone_ || (is_large() && exponent >= 60) ? ~0U : 0U);
+    expect_same_for(random_rows_of_size(7, exponent), 4,
+                    everyone_ || (is_large() && exponent >= 60) ? ~0U : 0U);
   }
 }
 

@@ -1,6 +1,8 @@
 // A head, its screen and rows for them, as the tests of what goes through a screen need them.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -85,6 +87,41 @@ class ScreenTest : public testing::TestWithParam<ScreenCase> {
   }
   static std::vector<core::BFloat16> random_rows(uint32_t seed) {
     return random_bf16(8 * static_cast<size_t>(in()), seed);
+  }
+  // Neighbours of all ids whose logits differ by less than the screen can tell, and many that are
+  // equal.
+  static std::vector<core::BFloat16> nearly_equal_weights(uint64_t seed) {
+    auto weights = random_weights(seed);
+    const auto width = static_cast<size_t>(in());
+    for (size_t id = 1; id < static_cast<size_t>(out()); ++id) {
+      std::copy_n(weights.begin(), width,
+                  weights.begin() + static_cast<std::ptrdiff_t>(id * width));
+      // One value off by its last bit, or none.
+      if (id % 3 != 0) weights[id * width + id % width].bits ^= 1;
+    }
+    return weights;
+  }
+  // Each id of another size, down to BF16's limits.
+  static std::vector<core::BFloat16> weights_of_any_size(uint64_t seed) {
+    auto weights = random_weights(seed);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      const int exponent = static_cast<int>(i / static_cast<size_t>(in()) % 60) - 50;
+      weights[i] = core::to_bf16(std::ldexp(core::to_float(weights[i]), exponent));
+    }
+    return weights;
+  }
+  static std::vector<core::BFloat16> random_rows_of_size(uint32_t seed, int exponent) {
+    auto x = random_rows(seed);
+    for (core::BFloat16& value : x)
+      value = core::to_bf16(std::ldexp(core::to_float(value), exponent));
+    return x;
+  }
+  // Row 1 holds NaN and row 3 an infinity.
+  static std::vector<core::BFloat16> rows_not_finite(uint32_t seed) {
+    auto x = random_rows(seed);
+    x[static_cast<size_t>(in()) + 3] = core::BFloat16{0x7fc0};
+    x[3 * static_cast<size_t>(in()) + 7] = core::BFloat16{0x7f80};
+    return x;
   }
   // Tiles of random rows, of which the second is `x`.
   static std::vector<core::BFloat16> among_others(const std::vector<core::BFloat16>& x,
