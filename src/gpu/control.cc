@@ -186,8 +186,7 @@ void Control::fill_draws(const speculation::SpecBatch& batch, const StepLayout& 
 void Control::fill_tables(const speculation::SpecBatch& batch) {
   const auto copy = [&](const ops::KvPlaces& places, int32_t* table, int columns) {
     for (size_t s = 0; s < batch.sequences.size(); ++s) {
-      const auto row = places.block_table.subspan(s * static_cast<size_t>(places.max_blocks),
-                                                  static_cast<size_t>(places.max_blocks));
+      const auto row = places.blocks_of(s);
       // What lies beyond the table's columns belongs to no position that a row of the step sees.
       const size_t count = std::min(row.size(), static_cast<size_t>(columns));
       std::copy_n(row.begin(), count, table + s * static_cast<size_t>(columns));

@@ -27,8 +27,7 @@ bool draws_from_likeliest(const Sampler& sampler) {
 
 ops::KvPlaces places_of(const ops::KvPlaces& places, size_t sequence) {
   ops::KvPlaces own = places;
-  const auto columns = static_cast<size_t>(places.max_blocks);
-  own.block_table = places.block_table.subspan(sequence * columns, columns);
+  own.block_table = places.blocks_of(sequence);
   return own;
 }
 

@@ -26,6 +26,11 @@ struct KvPlaces {
   int64_t block_size = 0;
   int64_t ring_len = 0;  // a multiple of block_size; 0: pages
 
+  // The blocks of one sequence.
+  std::span<const int32_t> blocks_of(size_t sequence) const {
+    const auto columns = static_cast<size_t>(max_blocks);
+    return block_table.subspan(sequence * columns, columns);
+  }
   int64_t slot(int64_t sequence, int64_t position) const {
     const int64_t p = ring_len == 0 ? position : position % ring_len;
     return block_table[static_cast<size_t>(sequence * max_blocks + p / block_size)] * block_size +

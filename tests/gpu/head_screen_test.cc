@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tests/gpu/row_support.h"
 #include "tests/gpu/screen_support.h"
 
 namespace tandem {
@@ -172,15 +171,8 @@ TEST_P(ScreenedHead, MakesTheNorm) {
   const int hidden = in();
   if (hidden > ops::cuda::kMaxNormedHidden) GTEST_SKIP() << "norms of shorter rows";
   set_weights(random_weights(7));
-  tests::HostSums sums(8, hidden, 32, std::max(1, hidden / 128 * 13 / 2));
-  sums.fill_normal(7, 0.7F, 8);
-  const auto norm = tests::to_device(tests::random_bf16(static_cast<size_t>(hidden), 4));
-  for (int rows = 1; rows <= ops::cuda::kFewRows; ++rows) {
-    ops::cuda::NormedRows normed{.hidden = hidden, .sums = sums.upload(), .scale = 0.83F};
-    normed.next_eps = 0.02F;
-    normed.weight = norm.as<uint16_t>();
-    expect_same(normed, rows);
-  }
+  const tests::NormedInput normed(hidden);
+  for (int rows = 1; rows <= ops::cuda::kFewRows; ++rows) expect_same(normed.rows, rows);
 }
 
 // Every error of a logit is within the bound; and the bound is of use: it is at most twice as long

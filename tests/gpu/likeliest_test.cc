@@ -6,7 +6,6 @@
 
 #include "ops/cuda/head_likeliest.h"
 #include "ops/cuda/row_facts.h"
-#include "tests/gpu/row_support.h"
 #include "tests/gpu/screen_support.h"
 
 namespace tandem {
@@ -243,15 +242,10 @@ TEST_P(LikeliestOfHead, MakeTheNorm) {
   const int hidden = in();
   if (hidden > ops::cuda::kMaxNormedHidden) GTEST_SKIP() << "norms of shorter rows";
   set_weights(random_weights(7));
-  tests::HostSums sums(8, hidden, 32, std::max(1, hidden / 128 * 13 / 2));
-  sums.fill_normal(7, 0.7F, 8);
-  const auto norm = tests::to_device(tests::random_bf16(static_cast<size_t>(hidden), 4));
-  ops::cuda::NormedRows normed{.hidden = hidden, .sums = sums.upload(), .scale = 0.83F};
-  normed.next_eps = 0.02F;
-  normed.weight = norm.as<uint16_t>();
+  const tests::NormedInput normed(hidden);
   for (int rows = 1; rows <= ops::cuda::kFewRows; ++rows) {
     const auto got = find(rows, 64, [&](const auto& job) {
-      screened_likeliest({}, head_, screen(), {}, normed, job);
+      screened_likeliest({}, head_, screen(), {}, normed.rows, job);
     });
     // The operand that the screen's kernel left.
     const auto places_operand = tests::poisoned(16 * static_cast<size_t>(hidden));

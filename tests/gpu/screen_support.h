@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ops/cuda/head_screen.h"
-#include "tests/gpu/support.h"
+#include "tests/gpu/row_support.h"
 
 namespace tandem::tests {
 
@@ -25,6 +25,23 @@ inline std::string name_of(const testing::TestParamInfo<ScreenCase>& info) {
          std::to_string(c.num_multiprocessors) + (c.cap > 0.0F ? "_capped_" : "_") +
          std::to_string(static_cast<int>(c.size * 100));
 }
+
+// Sums of which a head makes its rows by itself.
+struct NormedInput {
+  explicit NormedInput(int hidden)
+      : sums(8, hidden, 32, std::max(1, hidden / 128 * 13 / 2)),
+        norm(to_device(random_bf16(static_cast<size_t>(hidden), 4))) {
+    sums.fill_normal(7, 0.7F, 8);
+    rows.hidden = hidden;
+    rows.sums = sums.upload();
+    rows.scale = 0.83F;
+    rows.next_eps = 0.02F;
+    rows.weight = norm.as<uint16_t>();
+  }
+  HostSums sums;
+  ops::cuda::DeviceBuffer norm;
+  ops::cuda::NormedRows rows;
+};
 
 class ScreenTest : public testing::TestWithParam<ScreenCase> {
  protected:

@@ -167,6 +167,12 @@ double library_chain_us(const GpuFacts& facts, const Chain& chain, size_t num_pr
 
 }  // namespace
 
+DeviceBuffer zeros(int64_t size_bytes) {
+  DeviceBuffer buffer(static_cast<size_t>(size_bytes));
+  TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0, buffer.size_bytes()));
+  return buffer;
+}
+
 int num_tiles(int64_t rows) {
   int tiles = 1;
   while (8 * tiles < rows) tiles *= 2;

@@ -17,6 +17,9 @@ struct GpuFacts {
   const CublasLt* library = nullptr;  // null: not installed
 };
 
+// Device memory of zeros.
+ops::cuda::DeviceBuffer zeros(int64_t size_bytes);
+
 // Tiles of 8 rows that the product of so many takes.
 int num_tiles(int64_t rows);
 

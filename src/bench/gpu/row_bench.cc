@@ -24,12 +24,6 @@ using ops::cuda::Stream;
 constexpr int kMaxRows = 64;
 constexpr int kLaunches = 200;
 
-DeviceBuffer zeros(int64_t size_bytes) {
-  DeviceBuffer buffer(static_cast<size_t>(size_bytes));
-  TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0, buffer.size_bytes()));
-  return buffer;
-}
-
 // Gemma's own defaults, of one sequence.
 DeviceBuffer default_rules() {
   ops::cuda::DrawRules rules;

@@ -21,12 +21,6 @@ constexpr int kMostRows = 8 * ops::cuda::kMaxScreenedTiles;
 constexpr int kLaunches = 4;
 constexpr int kNumLikeliest = 66;  // top-k 64 and two suppressed ids
 
-DeviceBuffer zeros(size_t size_bytes) {
-  DeviceBuffer buffer(size_bytes);
-  TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0, size_bytes));
-  return buffer;
-}
-
 // A head of random weights and its screen.
 struct ScreenedHead {
   PackedLinear head, screen;
@@ -36,11 +30,11 @@ struct ScreenedHead {
   ScreenedHead(int out, int in, int num_multiprocessors)
       : head(make_packed_linear(PackedType::kBF16, out, in, num_multiprocessors)),
         screen(make_packed_linear(PackedType::kIntegers, out, in, num_multiprocessors)),
-        scales(zeros(sizeof(float) * ops::cuda::kSetColumns * static_cast<size_t>(head.num_sets))),
-        errors(zeros(scales.size_bytes())),
-        workspace(zeros(ops::cuda::screen_workspace_bytes(screen))),
-        exchange(zeros(ops::cuda::head_exchange_bytes(screen))),
-        scratch(zeros(ops::cuda::argmax_scratch_bytes(kMostRows))),
+        scales(zeros(int64_t{4} * ops::cuda::kSetColumns * head.num_sets)),
+        errors(zeros(static_cast<int64_t>(scales.size_bytes()))),
+        workspace(zeros(static_cast<int64_t>(ops::cuda::screen_workspace_bytes(screen)))),
+        exchange(zeros(static_cast<int64_t>(ops::cuda::head_exchange_bytes(screen)))),
+        scratch(zeros(static_cast<int64_t>(ops::cuda::argmax_scratch_bytes(kMostRows)))),
         tokens(sizeof(int32_t) * kMostRows),
         partials(static_cast<size_t>(screen.partial_bytes(kMostRows))),
         operand(size_t{2} * kMostRows * static_cast<size_t>(in)),

@@ -2,7 +2,6 @@
 
 #include "core/random.h"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/row_math.cuh"
 
 namespace tandem::ops::cuda {
 namespace {

@@ -265,9 +265,7 @@ void launch_confirm(const Stream& stream, const PackedLinear& head, Job job) {
 void confirm_screened(const Stream& stream, const PackedLinear& head, const ScreenPlaces& places,
                       const void* operand, int num_tiles, const HeadArgmax& argmax) {
   Job job{};
-  job.factors.weights = head.data.as<uint8_t>();
-  job.factors.plan = head.partials(nullptr, 8);
-  job.factors.operand = static_cast<const uint8_t*>(operand);
+  job.factors = confirm::factors_of(head, operand);
   job.logits = argmax.logits;
   job.screen = places;
   job.scratch = argmax_scratch(argmax.scratch, argmax.logits.num_rows);

@@ -23,6 +23,10 @@ struct Factors {
   const uint8_t* operand;
   int chunk_bytes;  // of shared memory, for weights and rows on their way
 };
+inline Factors factors_of(const PackedLinear& head, const void* operand) {
+  return {head.data.as<uint8_t>(), head.partials(nullptr, 8), static_cast<const uint8_t*>(operand),
+          0};
+}
 
 // In shared memory.
 template <int kTiles, int kGroups>
@@ -37,10 +41,6 @@ __device__ inline void copy_chunk(uint32_t target, const void* source) {
 }
 __device__ inline void wait_for_chunks() {
   asm volatile("cp.async.wait_all;" ::: "memory");
-}
-// This thread arrives at a barrier when its copies so far have.
-__device__ inline void arrive_behind_chunks(uint32_t barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 // Where an id's bytes lie within a step of its group of 16.

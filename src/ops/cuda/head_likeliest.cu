@@ -7,6 +7,7 @@
 #include "ops/cuda/head_keys.cuh"
 #include "ops/cuda/head_screen.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -428,7 +429,7 @@ __device__ void gather_steps(const Job& job, const Together<kTiles>& together, i
     const int end = min(step + together.steps, num_steps);
     if (thread == 0) together.gather_rows(job.factors, step, end, turns.full_at(), offset);
     together.gather_weights(job.factors, thread, confirm::kGroupThreads / 32, step, end, offset);
-    confirm::arrive_behind_chunks(turns.full_at());
+    ptx::copy_arrive(turns.full_at());
     turns.advance();
   }
 }
@@ -674,9 +675,7 @@ void launch_kernels(const Stream& stream, const PackedLinear& head, Job job) {
 void find_likeliest(const Stream& stream, const PackedLinear& head, const ScreenPlaces& screen,
                     const void* operand, int num_tiles, const HeadLikeliest& likeliest) {
   Job job{};
-  job.factors.weights = head.data.as<uint8_t>();
-  job.factors.plan = head.partials(nullptr, 8);
-  job.factors.operand = static_cast<const uint8_t*>(operand);
+  job.factors = confirm::factors_of(head, operand);
   job.logits = likeliest.logits;
   job.screen = screen;
   job.num_sets = (likeliest.logits.vocab_size + kSetColumns - 1) / kSetColumns;
