@@ -233,7 +233,9 @@ std::vector<Load> loads_of(const LayerShape& layer) {
   loads.push_back({8, 2048, 5});
   loads.push_back({12, 2048, 5});
   loads.push_back({32, 2048, 1});
+  loads.push_back({32, 2048, 4});
   loads.push_back({64, 2048, 1});
+  loads.push_back({64, 2048, 2});
   return loads;
 }
 

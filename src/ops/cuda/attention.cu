@@ -23,6 +23,7 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
   all.by_group = Divisor(all.group);
   all.by_ring = Divisor(job.places.ring_len);
   all.by_block = Divisor(job.places.block_size);
+  all.by_segments = Divisor(job.max_segments);
   all.totals = totals;
   if (job.kv.is_fp8)
     segment::launch_e4m3(stream, all);

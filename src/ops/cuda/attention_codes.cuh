@@ -1,225 +1,133 @@
-// The eight warps of a thread block of attention (attention.cu) that bring keys and values of E4M3
-// into the ring, where they become BF16. Four of them take every second piece: its bytes are copied
-// into the first half of each warp's part of its place, and when they are there the warp widens
-// them in place. A warp waits for everything it does, one after the other: hence two for each.
+// Attention of few rows (attention.cu) over keys and values of E4M3: the warps that compute take
+// their part of a piece to registers as it is stored, widen it there to FP16, which holds each
+// value, one instruction for two of them, and multiply from registers. Queries and weights are FP16
+// beside it, which has three bits more than BF16.
 #pragma once
 
-#include "ops/cuda/attention_copies.cuh"
+#include "ops/cuda/attention_ptx.cuh"
+#include "ops/cuda/attention_ring.cuh"
+#include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda::segment {
 
-// What a lane brings of a piece: 16 columns, lane % 4, of the keys i * 8 + lane / 4 of its warp's
-// 32.
-inline constexpr int kLaneCodeKeys = 4;
+// Left sides of the products of two steps, 16 keys or columns each, in registers. A piece is four
+// parts of two steps for each of the two places that its 64 keys, or columns, have in it.
+struct CodeProducts {
+  static constexpr int kParts = 4;
+  uint4 left[2];
+  // Read anew by everyone: the compiler would keep the places of all products of an item otherwise.
+  uint32_t lane = static_cast<uint32_t>(ptx::thread_now()) % 32;
 
-// The keys of a piece that a lane brings.
-struct CodeKeys {
-  uint32_t chunks[kLaneCodeKeys];
-  uint32_t seen = 0;  // one bit for each key
-  uint32_t later = 0;
+  // 16 keys, from `keys` on in a piece, and the 32 columns of a part of it. A lane has columns
+  // 4t to 4t + 3 of 16: query_at() says in which order queries lie beside them.
+  __device__ void load_keys(uint32_t keys, int part) {
+    const uint32_t chunk = static_cast<uint32_t>(part) * 2 + lane / 16;
+    const uint4 codes = ptx::load_four(keys + lane % 16 * 128 + (chunk ^ lane % 8) * 16);
+    begin();
+    set_keys(left[0], codes.x, codes.y);
+    set_keys(left[1], codes.z, codes.w);
+    end();
+  }
+  // The warp's 16 value columns, 2g and 2g + 1 for each lane, of the 32 keys of a part.
+  __device__ void load_columns(uint32_t piece, int part, const Lane& thread) {
+    const auto chunk = static_cast<uint32_t>(thread.warpgroup * 4 + thread.warp);
+    const uint4 codes = ptx::load_four<true>(
+        piece + (static_cast<uint32_t>(part) * 32 + lane) * 128 + (chunk ^ lane % 8) * 16);
+    begin();
+    set_columns(left[0], codes.x, codes.y);
+    set_columns(left[1], codes.z, codes.w);
+    end();
+  }
 
-  __device__ CodeKeys(const Job& job, int kv_head, const OwnKey& key) {
-    const uint32_t own_chunk = chunk_of_key(job, kv_head, key);
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const uint32_t warp_seen = __ballot_sync(0xffffffffU, key.seen);
-    const uint32_t warp_later = __ballot_sync(0xffffffffU, key.later);
-#pragma unroll
-    for (int i = 0; i < kLaneCodeKeys; ++i) {
-      const int from = i * 8 + lane / 4;
-      seen |= (warp_seen >> from & 1) << i;
-      later |= (warp_later >> from & 1) << i;
-      chunks[i] = __shfl_sync(0xffffffffU, own_chunk, from) + static_cast<uint32_t>(lane % 4 * 2);
-    }
+ private:
+  // Products read these registers until they are over. To have a second set of them gained nothing.
+  __device__ void begin() {
+    ptx::warpgroup_wait<0>();
+    ptx::pin(left);
+  }
+  __device__ void end() {
+    ptx::pin(left);
+    ptx::warpgroup_fence();
+  }
+  __device__ static void set_keys(uint4& step, uint32_t upper, uint32_t lower) {
+    const uint2 wide_upper = ptx::widen_neighbours(upper);
+    const uint2 wide_lower = ptx::widen_neighbours(lower);
+    step = {wide_upper.x, wide_lower.x, wide_upper.y, wide_lower.y};
+  }
+  __device__ static void set_columns(uint4& step, uint32_t first_keys, uint32_t last_keys) {
+    const uint2 first = ptx::widen_alternate(first_keys);
+    const uint2 last = ptx::widen_alternate(last_keys);
+    step = {first.x, first.y, last.x, last.y};
   }
 };
 
-// Every second piece, from its first bytes to BF16.
-template <typename P>
-struct CodePieces {
-  int group;  // of warps: piece % 2
-  int thread;
-  Ring filling;   // the place of the next piece to copy
-  Ring widening;  // and of the next one to widen
-  int pending = 0;
-  int since_look_up = 0;  // pieces whose copies have begun
-  uint32_t block_at;      // of the thread's key
-  uint32_t code_at;       // the lane's bytes in a place: of its first key
-  uint32_t lane_at;       // where they belong
-
-  __device__ CodePieces(const Job& job, uint32_t shared)
-      : group(__shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x - kComputing) / 128, 0)),
-        thread(static_cast<int>(threadIdx.x) % 128),
-        filling(ring_of<P>(job, shared)),
-        widening(filling) {
-    if (group == 1) {
-      filling.advance();
-      widening.advance();
-    }
-    block_at = shared + P::kBlocksAt + static_cast<uint32_t>((group * 128 + thread) * 4);
-    const int key = thread / 32 * 32 + thread % 32 / 4;
-    code_at = static_cast<uint32_t>(thread / 32 * 32 * 128 + thread % 32 * 16);
-    lane_at = static_cast<uint32_t>(key * 128 + (thread % 4 * 2 ^ key % 8) * 16);
-  }
-
-  // The thread's key of an item.
-  template <typename LookUp>
-  __device__ OwnKey locate_own(const Job& job, const WorkList& list, const Item& item,
-                               const LookUp& look_up) const {
-    const int half = P::kHalves > 1 ? group : 0;
-    return locate(job, list.entries[item.entry], item.segment * P::kKeys + half * 128 + thread,
-                  look_up);
-  }
-  // The same for the next item: its block is looked up while pieces of this one are brought, so
-  // that no warp waits for it; take_block() then has it.
-  __device__ OwnKey locate_next(const Job& job, const WorkList& list, const Item& item) {
-    since_look_up = 0;
-    return locate_own(job, list, item,
-                      [&](const int32_t* source, int&) { ptx::copy_async_4(block_at, source); });
-  }
-  __device__ int take_block() {
-    if (pending >= since_look_up) {  // few pieces since then
-      ptx::copy_commit();
-      ptx::copy_wait(0);
-    }
-    return ptx::load_shared_int(block_at);
-  }
-  // Only `taken`, one bit for each key. Bytes that nothing was copied to may be any: they become
-  // numbers, for which no row has a weight.
-  __device__ void copy(const ItemPieces<P>& pieces, int piece, const CodeKeys& keys,
-                       uint32_t taken) {
-    filling.wait_empty();
-    const int column = pieces.column(piece) + thread % 4 * 16;
-    if (column >= pieces.head_dim) taken = 0;
-    const uint8_t* const columns = pieces.columns(piece);
+// The sums of a piece of values, 128 keys from `first_step` on, in chains of even and odd 16 keys.
+template <typename P, int kPairs>
+__device__ void add_piece(float (&sums)[2][kPairs / 2], int first_step, const Lane& lane,
+                          const Ring& ring, uint32_t shared) {
+  CodeProducts products;
 #pragma unroll
-    for (int i = 0; i < kLaneCodeKeys; ++i)
-      ptx::copy_async_if((taken >> i & 1) != 0,
-                         filling.address() + code_at + static_cast<uint32_t>(i * 512),
-                         chunk_at(columns, keys.chunks[i]), true);
-    ptx::copy_commit();
-    filling.advance();
-    filling.advance();
-    ++pending;
-    ++since_look_up;
-  }
-  // The piece that has waited longest.
-  __device__ void widen() {
-    --pending;
-    if (pending >= 2)  // the rest, mostly
-      ptx::copy_wait(2);
-    else if (pending == 1)
-      ptx::copy_wait(1);
-    else
-      ptx::copy_wait(0);
-    const uint32_t place = widening.address();
-    uint4 codes[kLaneCodeKeys];
+  for (int part = 0; part < CodeProducts::kParts; ++part) {
+    products.load_columns(ring.address(), part, lane);
+    const int step = first_step + part * 2;
 #pragma unroll
-    for (int i = 0; i < kLaneCodeKeys; ++i)
-      codes[i] = ptx::load_shared(place + code_at + static_cast<uint32_t>(i * 512));
-    __syncwarp();  // others' bytes are where this lane's columns go
-#pragma unroll
-    for (int i = 0; i < kLaneCodeKeys; ++i) {
-      const uint32_t target = place + lane_at + static_cast<uint32_t>(i * 8 * 128);
-      ptx::store_shared(target, widened(uint2{codes[i].x, codes[i].y}));
-      ptx::store_shared(target ^ 16, widened(uint2{codes[i].z, codes[i].w}));
-    }
-    __syncwarp();
-    if (thread % 32 == 0) ptx::barrier_arrive(widening.full());
-    widening.advance();
-    widening.advance();
+    for (int i = 0; i < 2; ++i)
+      ptx::wgmma_pairs_f16(sums[i], products.left[i], weights_of_step<P, kPairs>(shared, step + i),
+                           step);
+    ptx::warpgroup_commit();
   }
-  // Every second piece of an item from `piece` on and before `end`; where it goes on. The last ones
-  // stay as bytes unless `all`. Something else may be copied with the first one, to where no thread
-  // needs anything once that has a place. One loop for everything: its code comes from memory once.
-  template <typename CopyMore>
-  __device__ int bring(const ItemPieces<P>& pieces, int piece, int end, const CodeKeys& keys,
-                       uint32_t taken, int most, bool all, bool copies_more,
-                       const CopyMore& copy_more) {
-#pragma unroll 1
-    while (true) {
-      const bool is_over = piece >= end;
-      if (is_over && (!all || pending == 0)) return piece;
-      if (is_over || pending == most) {
-        widen();
-      } else {
-        if (P::kLong && copies_more) {
-          filling.wait_empty();
-          copy_more();
-          copies_more = false;
-        }
-        copy(pieces, piece, keys, taken);
-        piece += 2;
-      }
-    }
-  }
-};
-
-// How many pieces four warps have on their way at most. Those not widened yet must not be in the
-// way of a product that needs kLeastRing pieces before it gives one back.
-template <typename P>
-__device__ int most_pending(const Job& job) {
-  return min(3, (job.ring_size + 2 - P::kLeastRing) / 2);
 }
 
-// A little more than what is copied before the wait into L2, from this piece of the group on.
-template <typename P>
-__device__ void prefetch_more(const Job& job, const ItemPieces<P>& pieces, int piece, int kv_head,
-                              const OwnKey& own, int group) {
-  if (P::kHalves == 1) piece += group;  // 128 columns for each group
-  if (piece < pieces.count && own.seen && !own.later)
-    ptx::prefetch(chunk_at(pieces.columns(piece), chunk_of_key(job, kv_head, own)));
-}
-
-// copy_all() for E4M3.
-template <typename P>
-__device__ void widen_all(const Job& job, typename P::Control& control, uint32_t shared) {
-  const WorkList& list = control.list;
-  CodePieces<P> codes(job, shared);
-  bool must_wait = job.rows.early_plan;
-  bool more = list.count > 0;
-  Item item{};
-  OwnKey own;
-  if (more) {
-    item = first_item_of<P::kKeys>(list);
-    own = codes.locate_own(job, list, item,
-                           [](const int32_t* source, int& block) { block = *source; });
-  }
-  bool is_new = false;
-  int query_place = 0;
-  Draws<P> draws(control, threadIdx.x == kComputing);
-  for (int i = 0; more; ++i) {
-    const int kv_head = kv_head_of(job, item);
-    if (i > 0) own.block = codes.take_block();
-    const CodeKeys keys(job, kv_head, own);
-    const ItemPieces<P> pieces(job, list, item);
-    int piece = codes.group;
-    const bool new_queries = P::kLong && is_new;
-    const Item own_item = item;
-    if (new_queries) query_place ^= 1;
-    const auto copy_own_queries = [&] {
-      copy_queries<P>(job, list.entries[own_item.entry], own_item.group,
-                      shared + P::queries_at(query_place, job.ring_size));
-    };
+// The scores of 64 keys for each warpgroup, or of 128 where a segment has 256, as score_at_once()
+// and score_by_columns() have them.
+template <typename P, int kPairs>
+__device__ void score_codes(uint32_t all_queries, const Lane& lane, float k_scale, Ring& ring,
+                            float (&scores)[P::kHalves][kPairs / 2]) {
+  float sums[2][kPairs / 2] = {};  // of even and odd 16 columns, or of two times 64 keys
+#pragma unroll
+  for (auto& sum : sums) ptx::pin(sum);
+  const auto leave_out = [&](int warpgroup) {  // the other one's keys
+    if (P::kHalves == 1 || lane.warpgroup != warpgroup) return;
+    ring.wait_full();
+    ring.give_back();
+    ring.advance();
+  };
+  CodeProducts products;
 #pragma unroll 1
-    for (bool ahead = must_wait;; ahead = false) {
-      if (!ahead) {
-        draws.begin(job, i);
-        // The next item's places are on their way meanwhile.
-        more = go_to<P>(job, control, i + 1, item, is_new);
-        if (more) own = codes.locate_next(job, list, item);
+  for (int c = 0; c < P::kPieces; ++c) {
+    leave_out(1);
+    ring.wait_full();
+#pragma unroll
+    for (int tile = 0; tile < P::kHalves; ++tile) {
+      const int first_key = (P::kHalves == 1 ? lane.warpgroup : tile) * 64 + lane.warp * 16;
+#pragma unroll
+      for (int part = 0; part < std::min(4, P::kColumns * 2); ++part) {
+        products.load_keys(ring.address() + static_cast<uint32_t>(first_key * 128), part);
+        const int column = c * 2 + part / 2;
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          ptx::wgmma_pairs_f16(
+              sums[P::kHalves == 1 ? i : tile], products.left[i],
+              ptx::matrix_of(all_queries + static_cast<uint32_t>(column * kPairs * 128 +
+                                                                 (part % 2 * 2 + i) * 32),
+                             1024),
+              c + part + (P::kHalves == 1 ? 0 : i));
+        ptx::warpgroup_commit();
       }
-      piece = codes.bring(pieces, piece, ahead ? pieces_ahead<P>(job, pieces) : pieces.count, keys,
-                          ahead ? keys.seen & ~keys.later : keys.seen,
-                          ahead ? P::kRing : most_pending<P>(job), ahead || !more,
-                          new_queries && codes.group == 0, copy_own_queries);
-      if (!ahead) break;
-      prefetch_more<P>(job, pieces, piece, kv_head, own, codes.group);
-      wait_for_previous();
-      must_wait = false;
     }
-    draws.finish();
+    ring.give_back();
+    ring.advance();
+    leave_out(0);
   }
-  if (must_wait) wait_for_previous();
+  ptx::warpgroup_wait<0>();
+#pragma unroll
+  for (auto& sum : sums) ptx::pin(sum);
+  // Of keys as they are stored.
+#pragma unroll
+  for (int i = 0; i < kPairs / 2; ++i) {
+    scores[0][i] = (P::kHalves == 1 ? sums[0][i] + sums[1][i] : sums[0][i]) * k_scale;
+    if (P::kHalves > 1) scores[P::kHalves - 1][i] = sums[1][i] * k_scale;
+  }
 }
 
 }  // namespace tandem::ops::cuda::segment

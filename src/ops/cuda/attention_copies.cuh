@@ -4,6 +4,7 @@
 
 #include "ops/cuda/attention_ptx.cuh"
 #include "ops/cuda/attention_ring.cuh"
+#include "ops/cuda/wide_operand.cuh"
 #include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda::segment {
@@ -40,33 +41,38 @@ __device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
   return locate(job, entry, key, [](const int32_t* source, int& block) { block = *source; });
 }
 
-// Where a key begins in the cache, in chunks of 8 columns.
+// Where a key begins in the cache, in chunks of 16 bytes.
+template <typename Element>
 __device__ inline uint32_t chunk_of_key(const Job& job, int kv_head, const OwnKey& key) {
   const Attention& attention = job.attention;
   const int64_t slot = (static_cast<int64_t>(key.block) * attention.num_kv_heads + kv_head) *
                            attention.places.block_size +
                        key.place;
-  return static_cast<uint32_t>(slot * (attention.head_dim / 8));
+  return static_cast<uint32_t>(slot *
+                               (attention.head_dim * static_cast<int>(sizeof(Element)) / 16));
 }
 
 // `columns`: of the cache's first key.
 template <typename Element>
 __device__ inline const Element* chunk_at(const Element* columns, uint32_t chunk) {
-  return columns + static_cast<uint64_t>(chunk) * 8;
+  return columns + static_cast<uint64_t>(chunk) * (16 / sizeof(Element));
 }
 
 // The keys of a piece that a lane copies.
+template <typename Element>
 struct LaneKeys {
   uint32_t chunks[kLaneKeys];
-  uint32_t seen = 0;  // one bit for each key
-  uint32_t later = 0;
+  uint32_t seen;  // one bit for each key
+  uint32_t later;
   bool all_seen;  // by the warp, and there are no keys for later
 
-  __device__ LaneKeys(const Job& job, int kv_head, const OwnKey& key) {
-    const uint32_t own_chunk = chunk_of_key(job, kv_head, key);
+  __device__ void set(const Job& job, int kv_head, const OwnKey& key) {
+    const uint32_t own_chunk = chunk_of_key<Element>(job, kv_head, key);
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const uint32_t warp_seen = __ballot_sync(0xffffffffU, key.seen);
     const uint32_t warp_later = __ballot_sync(0xffffffffU, key.later);
+    seen = 0;
+    later = 0;
 #pragma unroll
     for (int i = 0; i < kLaneKeys; ++i) {
       const int from = i * 4 + lane / 8;
@@ -86,13 +92,13 @@ __device__ inline uint32_t target_of(uint32_t lane_target, int i) {
 
 // `columns`: those of the piece, of the cache's first key. kPlain: every row sees every key and no
 // column is missing; otherwise only `taken`, one bit for each key, zeros where nothing is seen.
-template <bool kPlain>
-__device__ void copy_piece(const LaneKeys& keys, uint32_t taken, const uint16_t* columns,
+template <bool kPlain, typename Element>
+__device__ void copy_piece(const LaneKeys<Element>& keys, uint32_t taken, const Element* columns,
                            bool has_column, uint32_t lane_target) {
 #pragma unroll
   for (int i = 0; i < kLaneKeys; ++i) {
     const uint32_t target = target_of(lane_target, i);
-    const uint16_t* const source = chunk_at(columns, keys.chunks[i]);
+    const Element* const source = chunk_at(columns, keys.chunks[i]);
     if constexpr (kPlain)
       ptx::copy_async(target, source);
     else
@@ -115,21 +121,21 @@ struct ItemPieces {
       : k(static_cast<const Element*>(job.attention.kv.k)),
         v(static_cast<const Element*>(job.attention.kv.v)),
         head_dim(job.attention.head_dim) {
-    // A division takes a warp long.
-    const bool is_whole = P::kE4m3 && P::kMaxColumnParts == 1;
-    const int value_columns = is_whole ? P::kColumns : P::kColumns / list.column_parts;
-    first_column = item.column_part * value_columns * 64;
-    count = (P::kColumns + value_columns) * P::kHalves;
+    const int value_pieces = P::kPieces / list.column_parts;
+    first_column = item.column_part * value_pieces * P::kPieceColumns;
+    count = (P::kPieces + value_pieces) * P::kHalves;
   }
   __device__ int column(int piece) const {
     const int block = piece / P::kHalves;
-    return block < P::kColumns ? block * 64 : first_column + (block - P::kColumns) * 64;
+    return block < P::kPieces ? block * P::kPieceColumns
+                              : first_column + (block - P::kPieces) * P::kPieceColumns;
   }
   __device__ const Element* columns(int piece) const {
-    return (piece >= P::kColumns * P::kHalves ? v : k) + column(piece);
+    return (piece >= P::kPieces * P::kHalves ? v : k) + column(piece);
   }
+  // Of the chunk that the lane copies.
   __device__ bool has_column(int piece) const {
-    return column(piece) + static_cast<int>(threadIdx.x) % 8 * 8 < head_dim;
+    return column(piece) + static_cast<int>(threadIdx.x) % 8 * (P::kPieceColumns / 8) < head_dim;
   }
 };
 
@@ -142,7 +148,8 @@ __device__ inline uint32_t lane_offset() {
 
 // Pieces `begin` to `end` - 1 of an item into the ring; fresh keys left out if `old_only`.
 template <typename P, bool kPlain, bool kWaits>
-__device__ void copy_pieces(const ItemPieces<P>& pieces, const LaneKeys (&keys)[2], int begin,
+__device__ void copy_pieces(const ItemPieces<P>& pieces,
+                            const LaneKeys<typename P::Element> (&keys)[P::kHalves], int begin,
                             int end, bool old_only, Ring& ring) {
   const uint32_t lane_at = lane_offset();
 #pragma unroll 1
@@ -166,7 +173,8 @@ __device__ int pieces_ahead(const Job& job, const ItemPieces<P>& pieces) {
 
 // The pieces ahead, without fresh keys: the warps that compute bring those (FreshKeys).
 template <typename P>
-__device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces, const LaneKeys (&keys)[2],
+__device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces,
+                          const LaneKeys<typename P::Element> (&keys)[P::kHalves],
                           const OwnKey (&own)[P::kHalves], int kv_head, bool plain, Ring& ring) {
   const int count = pieces_ahead<P>(job, pieces);
   if (plain)
@@ -178,19 +186,10 @@ __device__ int copy_ahead(const Job& job, const ItemPieces<P>& pieces, const Lan
 #pragma unroll
     for (int half = 0; half < P::kHalves; ++half)
       if (own[half].seen && !own[half].later)
-        ptx::prefetch(chunk_at(pieces.columns(p), chunk_of_key(job, kv_head, own[half])));
+        ptx::prefetch(chunk_at(pieces.columns(p),
+                               chunk_of_key<typename P::Element>(job, kv_head, own[half])));
   wait_for_previous();
   return count;
-}
-
-// Eight columns as the ring has them.
-__device__ inline uint4 widened(const uint4& bf16) {
-  return bf16;
-}
-__device__ inline uint4 widened(const uint2& codes) {
-  const uint2 low = ptx::widen_numbers(codes.x);
-  const uint2 high = ptx::widen_numbers(codes.y);
-  return {low.x, low.y, high.x, high.y};
 }
 
 // The fresh keys of the pieces ahead, a warp that computes for each, or for two of them where most
@@ -200,14 +199,13 @@ template <typename P>
 struct FreshKeys {
   static constexpr int kWarps = kComputing / 32;
   static constexpr int kKeysOfWarp = P::kMostPairs == kMediumPairs ? 2 : 1;  // keys of a warp
-  static constexpr int kMostChunks = (2 * P::kColumns + 3) / 4;              // of a lane and key
+  static constexpr int kMostChunks = (2 * P::kPieces + 3) / 4;               // of a lane and key
   const ItemPieces<P> pieces;
   int count;  // of pieces
   int key;    // this warp's first
   int end;
   OwnKey own[kKeysOfWarp];
-  using Chunk = std::conditional_t<P::kE4m3, uint2, uint4>;  // of 8 columns
-  Chunk values[kKeysOfWarp][kMostChunks];
+  uint4 values[kKeysOfWarp][kMostChunks];
 
   __device__ FreshKeys(const Job& job, const WorkList& list, const Item& item)
       : pieces(job, list, item), count(pieces_ahead<P>(job, pieces)) {
@@ -235,14 +233,15 @@ struct FreshKeys {
   __device__ void load(const Job& job, int kv_head) {
 #pragma unroll
     for (int o = 0; o < kKeysOfWarp; ++o) {
-      const uint32_t chunk = chunk_of_key(job, kv_head, own[o]) + static_cast<uint32_t>(column());
+      const uint32_t chunk =
+          chunk_of_key<typename P::Element>(job, kv_head, own[o]) + static_cast<uint32_t>(column());
 #pragma unroll
       for (int i = 0; i < kMostChunks; ++i)
         if (own_key(o) < end && piece(o, i) < count && pieces.has_column(piece(o, i)))
           values[o][i] =
-              *reinterpret_cast<const Chunk*>(chunk_at(pieces.columns(piece(o, i)), chunk));
+              *reinterpret_cast<const uint4*>(chunk_at(pieces.columns(piece(o, i)), chunk));
         else
-          values[o][i] = Chunk{};
+          values[o][i] = uint4{};
     }
   }
   __device__ void store(uint32_t shared) const {
@@ -250,15 +249,12 @@ struct FreshKeys {
     for (int o = 0; o < kKeysOfWarp; ++o)
 #pragma unroll
       for (int i = 0; i < kMostChunks; ++i)
-        if (own_key(o) < end && piece(o, i) < count) {
-          if constexpr (P::kE4m3)  // it was brought as all of its keys
-            ptx::barrier_wait(shared + static_cast<uint32_t>(piece(o, i)) * 8, 0);
+        if (own_key(o) < end && piece(o, i) < count)
           ptx::store_shared(
               shared + P::kRingAt +
                   static_cast<uint32_t>(piece(o, i) * kPieceBytes + own_key(o) % 128 * 128 +
                                         (column() ^ own_key(o) % 8) * 16),
-              widened(values[o][i]));
-        }
+              values[o][i]);
   }
   // Those of rows that are no neighbours.
   __device__ void copy_others(const Job& job, const WorkList& list, const Item& item,
@@ -271,7 +267,33 @@ struct FreshKeys {
   }
 };
 
-// The queries of an item's pairs: [64 columns][pairs][128 bytes], as load_queries() leaves them.
+// Where two columns of a query lie among [64 columns][pairs][128 bytes]. Beside E4M3 queries are
+// FP16, and the columns of 16 in the order in which a lane has those of a key: 0, 1, 4, 5, 8, 9,
+// 12, 13, then the others.
+template <typename P>
+__device__ inline uint32_t query_at(int pairs, int pair, int column) {
+  int two = column / 2 % 8;
+  if (P::kE4m3) two = two % 2 * 4 + two / 2;
+  const int chunk = column % 64 / 16 * 2 + two / 4;
+  return static_cast<uint32_t>((column / 64 * pairs + pair) * 128 + (chunk ^ pair % 8) * 16 +
+                               two % 4 * 4);
+}
+// Eight columns of it.
+template <typename P>
+__device__ inline void store_query(uint32_t queries, int pairs, int pair, int column,
+                                   const uint4& values) {
+  const uint32_t target = queries + query_at<P>(pairs, pair, column);
+  if constexpr (P::kE4m3) {
+    const auto half = [](uint32_t bits) { return ptx::f16x2(low_bf16(bits), high_bf16(bits)); };
+    ptx::store_shared(target, uint2{half(values.x), half(values.z)});
+    ptx::store_shared(queries + query_at<P>(pairs, pair, column + 2),
+                      uint2{half(values.y), half(values.w)});
+  } else {
+    ptx::store_shared(target, values);
+  }
+}
+
+// The queries of an item's pairs.
 template <typename P>
 __device__ void copy_queries(const Job& job, const Entry& entry, int group, uint32_t target) {
   const Attention& attention = job.attention;
@@ -279,8 +301,7 @@ __device__ void copy_queries(const Job& job, const Entry& entry, int group, uint
   const int num_pairs = entry.num_rows * job.group;
   const int pairs = num_pairs <= 16 ? min(P::kMostPairs, 16) : P::kMostPairs;
   const int thread = static_cast<int>(threadIdx.x - kComputing);
-  constexpr int kUnroll = P::kE4m3 ? 1 : 64;  // few registers, or all of it
-#pragma unroll kUnroll
+#pragma unroll
   for (int begin = 0; begin < P::kMostPairs * kChunks; begin += 128) {
     const int pair = (begin + thread) / kChunks;
     const int chunk = (begin + thread) % kChunks;
@@ -290,10 +311,9 @@ __device__ void copy_queries(const Job& job, const Entry& entry, int group, uint
     const int index = exists ? (entry.first_row + row) * attention.num_heads + group * job.group +
                                    pair - row * job.group
                              : 0;
-    ptx::copy_async(
-        target +
-            static_cast<uint32_t>((chunk / 8 * pairs + pair) * 128 + (chunk % 8 ^ pair % 8) * 16),
-        attention.q + static_cast<int64_t>(index) * attention.head_dim + chunk * 8, exists);
+    ptx::copy_async(target + query_at<P>(pairs, pair, chunk * 8),
+                    attention.q + static_cast<int64_t>(index) * attention.head_dim + chunk * 8,
+                    exists);
   }
 }
 
@@ -337,7 +357,7 @@ __device__ void copy_all(const Job& job, typename P::Control& control, uint32_t 
       own[half] =
           locate(job, list.entries[item.entry], item.segment * P::kKeys + half * 128 + thread);
   };
-  bool must_wait = job.rows.early_plan;
+  bool must_wait = begins_early<P>(job);
   Item item{};
   OwnKey own[P::kHalves];
   bool more = list.count > 0;
@@ -349,15 +369,17 @@ __device__ void copy_all(const Job& job, typename P::Control& control, uint32_t 
   int query_place = 0;
   Draws<P> draws(control, thread == 0);
   for (int i = 0; more; ++i) {
-    const LaneKeys keys[2] = {{job, kv_head_of(job, item), own[0]},
-                              {job, kv_head_of(job, item), own[P::kHalves - 1]}};
+    LaneKeys<typename P::Element> keys[P::kHalves];
+#pragma unroll
+    for (int half = 0; half < P::kHalves; ++half)
+      keys[half].set(job, kv_head_of(job, item), own[half]);
     const ItemPieces<P> pieces(job, list, item);
-    const bool plain =
-        keys[0].all_seen && keys[1].all_seen && job.attention.head_dim == P::kColumns * 64;
+    const bool plain = keys[0].all_seen && keys[P::kHalves - 1].all_seen &&
+                       job.attention.head_dim == P::kPieces * P::kPieceColumns;
     const int first =
         must_wait ? copy_ahead<P>(job, pieces, keys, own, kv_head_of(job, item), plain, ring) : 0;
     must_wait = false;
-    if (P::kLong && is_new) {
+    if (P::kCopiesQueries && is_new) {
       query_place ^= 1;
       ring.wait_empty();
       copy_queries<P>(job, list.entries[item.entry], item.group,

@@ -34,6 +34,7 @@ struct AttentionJob {
   Divisor by_group = {};
   Divisor by_ring = {};
   Divisor by_block = {};
+  Divisor by_segments = {};
   float2* totals = nullptr;  // [num_rows][num_heads][max_segments]: maximum, total
 };
 

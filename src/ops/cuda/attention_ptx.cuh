@@ -20,33 +20,54 @@ namespace tandem::ops::cuda::ptx {
 #define TANDEM_NAMES12 TANDEM_NAMES8 ", %8, %9, %10, %11"
 #define TANDEM_NAMES24 TANDEM_NAMES12 ", %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
 
-// d = a b, or d += a b with `add`: BF16, 64 x 16 by 16 x (2 * registers). b has the summed
-// dimension contiguous, a with kRows the other one.
-#define TANDEM_WGMMA_PAIRS(count, n, names, outputs, a_at, b_at, add_at, rows_at)                \
-  template <int kRows>                                                                           \
-  __device__ inline void wgmma_pairs(float(&d)[count], uint64_t a, uint64_t b, int add) {        \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_at                                      \
-                 ", 0;\n"                                                                        \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, " a_at    \
-                 ", " b_at ", p, 1, 1, " rows_at ", 0;\n}"                                       \
-                 : outputs                                                                       \
-                 : "l"(a), "l"(b), "r"(add), "n"(kRows)                                          \
-                 : "memory");                                                                    \
-  }                                                                                              \
-  /* Every row of d: the sums of b's columns, or added to them. */                               \
-  __device__ inline void wgmma_ones(float(&d)[count], uint64_t b, int add) {                     \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " b_at                                        \
-                 ", 0;\n"                                                                        \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, {" add_at \
-                 ", " add_at ", " add_at ", " add_at "}, " a_at ", p, 1, 1, 0;\n}"               \
-                 : outputs                                                                       \
-                 : "l"(b), "r"(add), "r"(0x3f803f80)                                             \
-                 : "memory");                                                                    \
+// d = a b, or d += a b with `add`: 64 x 16 by 16 x (2 * registers). b has the summed dimension
+// contiguous. BF16, a with kRows the other one; or FP16, a in registers.
+#define TANDEM_WGMMA_PAIRS(count, n, names, outputs, at0, at1, at2, at3, at4, at5)                \
+  template <int kRows>                                                                            \
+  __device__ inline void wgmma_pairs(float(&d)[count], uint64_t a, uint64_t b, int add) {         \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at2                                          \
+                 ", 0;\n"                                                                         \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, " at0      \
+                 ", " at1 ", p, 1, 1, " at3 ", 0;\n}"                                             \
+                 : outputs                                                                        \
+                 : "l"(a), "l"(b), "r"(add), "n"(kRows)                                           \
+                 : "memory");                                                                     \
+  }                                                                                               \
+  /* Every row of d: the sums of b's columns, or added to them. */                                \
+  template <bool kFp16>                                                                           \
+  __device__ inline void wgmma_ones(float(&d)[count], uint64_t b, int add) {                      \
+    if constexpr (kFp16)                                                                          \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                        \
+                   ", 0;\n"                                                                       \
+                   "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" names "}, {" at2     \
+                   ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"                        \
+                   : outputs                                                                      \
+                   : "l"(b), "r"(add), "r"(0x3c003c00)                                            \
+                   : "memory");                                                                   \
+    else                                                                                          \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                        \
+                   ", 0;\n"                                                                       \
+                   "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, {" at2   \
+                   ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"                        \
+                   : outputs                                                                      \
+                   : "l"(b), "r"(add), "r"(0x3f803f80)                                            \
+                   : "memory");                                                                   \
+  }                                                                                               \
+  __device__ inline void wgmma_pairs_f16(float(&d)[count], const uint4& a, uint64_t b, int add) { \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at5                                          \
+                 ", 0;\n"                                                                         \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" names "}, {" at0       \
+                 ", " at1 ", " at2 ", " at3 "}, " at4 ", p, 1, 1, 0;\n}"                          \
+                 : outputs                                                                        \
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)                       \
+                 : "memory");                                                                     \
   }
-TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7")
-TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11")
-TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_D12(d), "%12", "%13", "%14", "%15")
-TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27")
+TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7", "%8", "%9")
+TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11", "%12", "%13")
+TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_D12(d), "%12", "%13", "%14", "%15", "%16",
+                   "%17")
+TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27", "%28",
+                   "%29")
 
 #undef TANDEM_WGMMA_PAIRS
 #undef TANDEM_NAMES24
@@ -59,31 +80,38 @@ TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26",
 #undef TANDEM_D4
 #endif
 
-// Four E4M3 values as BF16, which holds each of them: their bits in the middle of its exponent and
-// mantissa, beside the sign, times 2^120. NaN becomes +-480: a cache has none.
-__device__ inline uint2 widen_numbers(uint32_t codes) {
-  const auto two = [](uint32_t bytes) {  // each with its sign extended to 16 bits
-    uint32_t wide;
-    asm("mul.rn.bf16x2 %0, %1, %2;"
-        : "=r"(wide)
-        : "r"((bytes << 4) & 0x87f087f0U), "r"(0x7b807b80U));
-    return wide;
-  };
-  uint32_t low;
-  uint32_t high;
-  asm("prmt.b32 %0, %1, 0, 0x9180;" : "=r"(low) : "r"(codes));
-  asm("prmt.b32 %0, %1, 0, 0xb3a2;" : "=r"(high) : "r"(codes));
-  return {two(low), two(high)};
+// Four E4M3 values as FP16, which holds each of them: bytes 0 and 1, and 2 and 3.
+__device__ inline uint2 widen_neighbours(uint32_t codes) {
+  uint2 wide;
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
+      "}"
+      : "=r"(wide.x), "=r"(wide.y)
+      : "r"(codes));
+  return wide;
+}
+// Bytes 0 and 2, and 1 and 3.
+__device__ inline uint2 widen_alternate(uint32_t codes) {
+  return widen_neighbours(__byte_perm(codes, 0, 0x3120));
+}
+// Two values in FP16, saturated.
+__device__ inline uint32_t f16x2(float low, float high) {
+  constexpr float kMost = 65504.0F;
+  uint32_t two;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;"
+      : "=r"(two)
+      : "f"(fmaxf(fminf(high, kMost), -kMost)), "f"(fmaxf(fminf(low, kMost), -kMost)));
+  return two;
 }
 
-// Starts copying 4 bytes to shared memory.
-__device__ inline void copy_async_4(uint32_t target, const void* source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source) : "memory");
-}
-__device__ inline int load_shared_int(uint32_t address) {
-  int value;
-  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
-  return value;
+// threadIdx.x, as a value that the compiler knows nothing of.
+__device__ inline int thread_now() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
 }
 
 // Fetches the 128 bytes around an address into L2.

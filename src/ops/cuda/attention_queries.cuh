@@ -15,14 +15,18 @@ __device__ void clear_queries(uint32_t shared) {
     ptx::store_shared(shared + P::kQueryAt + static_cast<uint32_t>(at * 16), uint4{});
 }
 
-// Four columns of a query, as load_queries() leaves them: [64 columns][pairs][128 bytes].
+// Four columns of a query.
 template <typename P>
 __device__ void store_query(uint32_t shared, int pair, int column, const float (&values)[4]) {
-  const int chunk = column / 8;
-  const uint32_t target = shared + P::kQueryAt +
-                          static_cast<uint32_t>((chunk / 8 * P::kMostPairs + pair) * 128 +
-                                                (chunk % 8 ^ pair % 8) * 16 + column % 8 * 2);
-  ptx::store_shared(target, head_norm::pack_bf16x4(values));
+  const uint32_t queries = shared + P::kQueryAt;
+  const uint2 packed = head_norm::pack_bf16x4(values);
+  if constexpr (P::kE4m3) {
+    const auto half = [](uint32_t bits) { return ptx::f16x2(low_bf16(bits), high_bf16(bits)); };
+    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), half(packed.x));
+    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column + 2), half(packed.y));
+  } else {
+    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), packed);
+  }
 }
 
 // `waits`: for the kernels before, once a warp has what does not depend on them.

@@ -59,6 +59,14 @@ struct PlanControl {
   WorkList list;
 };
 
+// A thread that computes.
+struct Lane {
+  int warpgroup = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 128, 0);
+  int warp = static_cast<int>(threadIdx.x) % 128 / 32;  // of the warpgroup
+  int g = static_cast<int>(threadIdx.x) % 32 / 4;       // row of a fragment, and row + 8
+  int t = static_cast<int>(threadIdx.x) % 4;            // columns 2t, 2t + 1 of every 8
+};
+
 // Weights are stored for 16 pairs at a time, or for 8.
 constexpr int pairs_with_weights(int pairs) {
   return pairs <= 8 ? pairs : (pairs + 15) / 16 * 16;
@@ -69,19 +77,20 @@ template <int kDim, int kMostPairs, bool kIsLong, bool kIsE4m3>
 struct PlanRegisters {
   static constexpr bool kMedium = kMostPairs == kMediumPairs;
   static constexpr bool kWide = kMostPairs == kWidePairs;
-  static constexpr bool kAll = kIsE4m3 && (kIsLong || kMedium || kWide);
-  // Warps that copy: of E4M3 they are twice as many, and have more to do.
-  static constexpr int kThreads = kComputing + (kIsE4m3 ? 256 : 128);
-  // What the compiler is told: a thread block begins with 168, 128 or 96 registers for each thread.
-  static constexpr int kMostThreads = kIsE4m3 ? (kAll ? 512 : 640) : kWide ? kThreads : 512;
-  static constexpr int kEach = kMostThreads == 640 ? 96 : kMostThreads == 512 ? 128 : 168;
-  // Threads that copy hand on what they do not need.
+  static constexpr int kThreads = kComputing + 128;
+  // Thread blocks of a multiprocessor: what E4M3 takes between the copies and the products of one
+  // is hidden by the other. BF16 gains nothing, it waits for memory.
+  static constexpr int kBlocks = kIsE4m3 && kIsLong && kDim == 256 && kMostPairs <= 16 ? 2 : 1;
+  // What the compiler is told: a thread block begins with 168, 128 or 80 registers for each thread.
+  static constexpr int kMostThreads =
+      kWide || kBlocks == 2 || (kIsE4m3 && (kMedium || kIsLong)) ? kThreads : 512;
+  static constexpr int kEach = kBlocks == 2 ? 80 : kMostThreads == 512 ? 128 : 168;
+  // Threads that copy hand on what they do not need. Those that compute widen E4M3 in registers.
   static constexpr bool kMove = kIsE4m3 || kMedium || kWide;
-  static constexpr int kCopy = kIsE4m3   ? (kWide  ? 48
-                                            : kAll ? 88
-                                                   : 64)
-                               : kMedium ? 80
-                                         : (kDim == 512 ? 104 : 88);
+  static constexpr int kCopy = kBlocks == 2  ? 48
+                               : kMedium     ? 80
+                               : kDim != 512 ? (kWide ? 88 : 80)
+                                             : (kMostThreads == kThreads ? 104 : 80);
   static constexpr int kCompute =
       (kThreads * kEach - (kThreads - kComputing) * kCopy) / kComputing / 8 * 8;
 };
@@ -94,6 +103,8 @@ struct Plan {
   static constexpr int kMostPairs = kPairLimit;
   static constexpr bool kLong = kIsLong;
   static constexpr bool kE4m3 = kIsE4m3;
+  // Queries come with the keys; otherwise the warps that compute load them.
+  static constexpr bool kCopiesQueries = kLong && !kE4m3;
   using Element = std::conditional_t<kE4m3, uint8_t, uint16_t>;
   using Registers = PlanRegisters<kDim, kPairLimit, kIsLong, kIsE4m3>;
   static constexpr int kThreads = Registers::kThreads;
@@ -102,15 +113,16 @@ struct Plan {
   static constexpr int kHalves = kKeys / 128;  // pieces of a segment with the same columns, and
                                                // 64-key tiles of a warpgroup
   static constexpr int kColumns = kDim / 64;   // column blocks of K, and of V
+  static constexpr int kPieceColumns = 128 / static_cast<int>(sizeof(Element));
+  static constexpr int kPieces = (kDim + kPieceColumns - 1) / kPieceColumns;  // of 128 keys' K
   static constexpr int kMaxColumnParts = kDim == 512 ? 4 : 1;
 
   // Shared memory, in bytes from its start.
   static constexpr int kQueryAt = (static_cast<int>(sizeof(Control)) + 1023) / 1024 * 1024;
   static constexpr int kWeightAt =
       kQueryAt + kMostPairs * kDim * 2;  // [keys / 64][pairs_with_weights][64]
-  static constexpr int kBlocksAt = kWeightAt + pairs_with_weights(kMostPairs) * kKeys * 2;
-  static constexpr int kRingAt = kBlocksAt + (kE4m3 ? 1024 : 0);  // blocks of the next item's keys
-  static constexpr int kLeastRing = kHalves == 1 && kColumns > 3 ? kColumns : 3;
+  static constexpr int kRingAt = kWeightAt + pairs_with_weights(kMostPairs) * kKeys * 2;
+  static constexpr int kLeastRing = kHalves == 1 && kPieces > 3 ? kPieces : 3;
   static constexpr int ring_in(int shared_bytes) {
     const int places = (shared_bytes - kRingAt) / kPieceBytes;
     return places < kMaxRing ? places : kMaxRing;
@@ -119,19 +131,26 @@ struct Plan {
   // Leaves room for a thread block of a product (product.cu).
   static constexpr int kSmallRing = ring_in(114 * 1024) > 3 ? ring_in(114 * 1024) : kRing;
   // Leaves room for small kernels' thread blocks, and is no shorter than an item of 128 keys:
-  // longer ones gain nothing. Of E4M3 they do, since a piece is there longer before it is read.
-  static constexpr int kLongRing = ring_in(kE4m3 ? 227 * 1024 - kMostPairs * kDim * 2 : 152 * 1024);
+  // longer ones gain nothing.
+  static constexpr int kLongRing = ring_in((Registers::kBlocks == 2 ? 113 : 152) * 1024);
   // Queries of every second run of items with the same pairs may lie behind the ring. Nobody needs
   // those of the run before last when the copies of a run begin: one item at least is in between.
   __host__ __device__ static uint32_t queries_at(int place, int ring) {
     return static_cast<uint32_t>(place == 0 ? kQueryAt : kRingAt + ring * kPieceBytes);
   }
-  static_assert(!kLong || kLongRing <= (3 * kColumns + 1) * kHalves);
+  static_assert(!kCopiesQueries || kLongRing <= (3 * kColumns + 1) * kHalves);
   static constexpr int bytes(int ring) {
-    return kRingAt + ring * kPieceBytes + (kLong ? kMostPairs * kDim * 2 : 0);
+    return kRingAt + ring * kPieceBytes + (kCopiesQueries ? kMostPairs * kDim * 2 : 0);
   }
   static_assert(kRing >= kLeastRing);
 };
+
+// Whether work begins before the kernels before have ended. It takes registers, and lists for two
+// thread blocks of a multiprocessor are long.
+template <typename P>
+__device__ inline bool begins_early(const Job& job) {
+  return P::Registers::kBlocks == 1 && job.rows.early_plan;
+}
 
 // Goes on to item `number` of this thread block, if there is one. `is_new`: whether it is of other
 // rows or of another group than the one before.
@@ -174,6 +193,15 @@ struct Ring {
     }
   }
 };
+
+// The weights of 16 keys.
+template <typename P, int kPairs>
+__device__ inline uint64_t weights_of_step(uint32_t shared, int step) {
+  return ptx::matrix_of(
+      shared + P::kWeightAt +
+          static_cast<uint32_t>(step / 4 * pairs_with_weights(kPairs) * 128 + step % 4 * 32),
+      1024);
+}
 
 template <typename P>
 __device__ Ring ring_of(const Job& job, uint32_t shared) {

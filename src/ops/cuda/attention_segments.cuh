@@ -9,10 +9,11 @@
 // ones. Which of the widths it is, how rows and value columns are split over thread blocks
 // and how many segments a thread block takes changes no sum.
 //
-// Four warps, or eight, bring what the products take, through a ring of pieces: 128 keys, 64
-// columns, first all of a segment's K and then of its V, one segment after the other. A piece is
-// [128 keys][128 bytes], chunks of 16 bytes exchanged by key: BF16, whatever the cache holds
-// (attention_copies.cuh, attention_codes.cuh).
+// Four warps bring what the products take, through a ring of pieces: 128 keys, 64 columns of BF16
+// or 128 of E4M3, first all of a segment's K and then of its V, one segment after the other. A
+// piece is [128 keys][128 bytes], chunks of 16 bytes exchanged by key, as the cache has them
+// (attention_copies.cuh). E4M3 is widened on its way from there to the products
+// (attention_codes.cuh).
 #pragma once
 
 #include <algorithm>
@@ -35,13 +36,6 @@ __device__ inline int ordered_bits(float x) {
 __device__ inline float from_ordered(int bits) {
   return __int_as_float(bits ^ ((bits >> 31) & 0x7fffffff));
 }
-
-struct Lane {
-  int warpgroup = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 128, 0);
-  int warp = static_cast<int>(threadIdx.x) % 128 / 32;  // of the warpgroup
-  int g = static_cast<int>(threadIdx.x) % 32 / 4;       // row of a fragment, and row + 8
-  int t = static_cast<int>(threadIdx.x) % 4;            // columns 2t, 2t + 1 of every 8
-};
 
 // The pairs of an item's rows; no thread needs those before any more.
 template <typename P, int kPairs>
@@ -69,7 +63,7 @@ __device__ void set_pairs(const Job& job, const Entry& entry, int group,
       from = max(from, first_key_of(job.attention.window, last));
       to = min(to, last);
     }
-    if constexpr (P::kLong) {  // the other place
+    if constexpr (P::kCopiesQueries) {  // the other place
       const uint32_t first = ptx::shared_address(&control) + P::queries_at(0, job.ring_size);
       control.queries = control.queries == first
                             ? ptx::shared_address(&control) + P::queries_at(1, job.ring_size)
@@ -82,11 +76,11 @@ __device__ void set_pairs(const Job& job, const Entry& entry, int group,
   ptx::named_barrier(1, kComputing);
 }
 
-// Their queries: [64 columns][kPairs][128 bytes].
+// Their queries.
 template <typename P, int kDim, int kPairs>
 __device__ void load_queries(const Job& job, const typename P::Control& control, uint32_t queries) {
   const Attention& attention = job.attention;
-  const int thread = static_cast<int>(threadIdx.x);
+  const int thread = P::kE4m3 ? ptx::thread_now() : static_cast<int>(threadIdx.x);
   constexpr int kChunks = kDim / 8;
   constexpr int kAll = kPairs * kChunks;
   constexpr int kCount = (kAll + kComputing - 1) / kComputing;
@@ -111,10 +105,7 @@ __device__ void load_queries(const Job& job, const typename P::Control& control,
       const int at = (begin + i) * kComputing + thread;
       const int pair = at / kChunks;
       const int chunk = at % kChunks;
-      if (at < kAll)
-        ptx::store_shared(queries + static_cast<uint32_t>((chunk / 8 * kPairs + pair) * 128 +
-                                                          (chunk % 8 ^ pair % 8) * 16),
-                          values[i]);
+      if (at < kAll) store_query<P>(queries, kPairs, pair, chunk * 8, values[i]);
     }
   }
 }
@@ -204,15 +195,6 @@ __device__ void score_by_columns(uint32_t all_queries, const Lane& lane, Ring& r
   for (auto& tile : scores) ptx::pin(tile);
 }
 
-// Scores of keys as they are stored.
-template <int kTiles, int kCount>
-__device__ void scale_scores(float k_scale, float (&scores)[kTiles][kCount]) {
-#pragma unroll
-  for (auto& tile : scores)
-#pragma unroll
-    for (float& score : tile) score *= k_scale;
-}
-
 // Hides what a pair does not see.
 template <int kTiles, int kPairs>
 __device__ void hide(const PairInfo* pairs, const Lane& lane, int first_key,
@@ -250,7 +232,14 @@ __device__ void find_maxima(const Lane& lane, const float (&scores)[kTiles][kPai
   }
 }
 
-// Scores become weights, e^(score - maximum), in BF16: the right side of the second product.
+// Two values of the right side of a product.
+template <typename P>
+__device__ inline uint32_t packed(float low, float high) {
+  if constexpr (P::kE4m3) return ptx::f16x2(low, high);
+  return bf16x2(low, high);
+}
+
+// Scores become weights, e^(score - maximum): the right side of the second product.
 template <typename P, int kPairs>
 __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs / 2],
                       const int* maxima, uint32_t shared) {
@@ -276,7 +265,7 @@ __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs
           if (j + n == kPairs / 8) continue;
           const float* const own = &scores[tile][(j + n) * 4 + half * 2];
           weights[n][half] =
-              bf16x2(weight_of(own[0], largest[n][0]), weight_of(own[1], largest[n][1]));
+              packed<P>(weight_of(own[0], largest[n][0]), weight_of(own[1], largest[n][1]));
         }
       const int block = lane.warpgroup * P::kHalves + tile;  // of 64 keys
       const int pair = (j + (kGroups > 1 ? thread / 16 : 0)) * 8 + thread % 8;
@@ -292,14 +281,6 @@ __device__ void weigh(const Lane& lane, const float (&scores)[P::kHalves][kPairs
     }
   }
   ptx::fence_async_shared();
-}
-
-template <typename P, int kPairs>
-__device__ inline uint64_t weights_of_step(uint32_t shared, int step) {
-  return ptx::matrix_of(
-      shared + P::kWeightAt +
-          static_cast<uint32_t>(step / 4 * pairs_with_weights(kPairs) * 128 + step % 4 * 32),
-      1024);
 }
 
 // Whether the second kernel looks at this segment of a pair.
@@ -322,7 +303,7 @@ template <typename P, int kPairs>
 __device__ void multiply_ones(uint32_t shared, float (&sums)[kPairs / 2]) {
 #pragma unroll
   for (int step = 0; step < P::kKeys / 16; ++step)
-    ptx::wgmma_ones(sums, weights_of_step<P, kPairs>(shared, step), step);
+    ptx::wgmma_ones<P::kE4m3>(sums, weights_of_step<P, kPairs>(shared, step), step);
 }
 
 // All of a warpgroup's columns, 32 keys after 32.
@@ -356,7 +337,9 @@ struct Targets {
 
   __device__ Targets(const Job& job, const typename P::Control& control, const Lane& lane,
                      int segment) {
-    const int slot = segment % job.attention.max_segments;
+    const auto number = static_cast<unsigned>(segment);
+    const auto slot =
+        static_cast<int>(number - job.by_segments.quotient(number) * job.by_segments.value);
 #pragma unroll
     for (int i = 0; i < kPairs / 4; ++i) {
       const PairInfo& pair = control.pairs[i / 2 * 8 + lane.t * 2 + i % 2];
@@ -371,14 +354,21 @@ __device__ void store_values(const Job& job, const Targets<P, kPairs>& targets, 
                              int first_column, const float (&sums)[kPairs / 2]) {
   const Attention& attention = job.attention;
   if (first_column + lane.warp * 16 >= attention.head_dim) return;
-  float* const target = attention.workspace + first_column + lane.warp * 16 + lane.g;
+  float* const target =
+      attention.workspace + first_column + lane.warp * 16 + lane.g * (P::kE4m3 ? 2 : 1);
 #pragma unroll
   for (int i = 0; i < kPairs / 4; ++i) {
     if (targets.slots[i] < 0) continue;
     float* const own = target + static_cast<int64_t>(targets.slots[i]) * attention.head_dim;
-    const float scale = P::kE4m3 ? attention.kv.v_scale : 1.0F;  // of values as they are stored
-    own[0] = sums[i / 2 * 4 + i % 2] * scale;
-    own[8] = sums[i / 2 * 4 + i % 2 + 2] * scale;
+    const float low = sums[i / 2 * 4 + i % 2];
+    const float high = sums[i / 2 * 4 + i % 2 + 2];
+    if constexpr (P::kE4m3) {  // neighbours (load_columns()); of values as they are stored
+      const float scale = attention.kv.v_scale;
+      *reinterpret_cast<float2*>(own) = make_float2(low * scale, high * scale);
+    } else {
+      own[0] = low;
+      own[8] = high;
+    }
   }
   __syncwarp();
 }
@@ -462,30 +452,48 @@ __device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, c
   }
 }
 
-// The same for 256 keys and an item's part of the columns, 64 after 64; results are stored while
-// the next product runs.
+// Results of a warpgroup's columns, stored while the next product runs; before those the second
+// warpgroup has the totals.
+template <typename P, int kPairs>
+struct Ready {
+  const Job& job;
+  const Targets<P, kPairs>& targets;
+  const Lane& lane;
+  const int* maxima;
+  float sums[kPairs / 2] = {};
+  int column = -2;  // of the values; -1: totals, -2: nothing
+
+  __device__ void set_totals(uint32_t shared) {
+    column = -1;
+    ptx::pin(sums);
+    ptx::warpgroup_fence();
+    multiply_ones<P, kPairs>(shared, sums);
+    ptx::warpgroup_commit();
+    ptx::warpgroup_wait<0>();
+    ptx::pin(sums);
+  }
+  __device__ void set(const float (&chains)[2][kPairs / 2], int first_column) {
+#pragma unroll
+    for (int i = 0; i < kPairs / 2; ++i) sums[i] = chains[0][i] + chains[1][i];
+    column = first_column;
+  }
+  __device__ void store() const {
+    if (column == -1)
+      store_totals<P, kPairs>(job, targets, lane, maxima, sums);
+    else if (column >= 0)
+      store_values<P, kPairs>(job, targets, lane, column, sums);
+  }
+};
+
+// The same for 256 keys and an item's part of the columns, 64 after 64.
 template <typename P, int kPairs>
 __device__ void add_by_columns(const Job& job, const typename P::Control& control,
                                const Targets<P, kPairs>& targets, const Lane& lane,
                                const Item& item, const int* maxima, uint32_t shared, Ring& ring) {
   const int value_columns = P::kColumns / control.list.column_parts;
   const int first_column = item.column_part * value_columns * 64;
-  float ready[kPairs / 2] = {};
-  int stored = lane.warpgroup == 1 && item.column_part == 0 ? -1 : -2;  // what `ready` is of
-  if (stored == -1) {
-    ptx::pin(ready);
-    ptx::warpgroup_fence();
-    multiply_ones<P, kPairs>(shared, ready);
-    ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-    ptx::pin(ready);
-  }
-  const auto store_ready = [&] {
-    if (stored == -1)
-      store_totals<P, kPairs>(job, targets, lane, maxima, ready);
-    else if (stored >= 0)
-      store_values<P, kPairs>(job, targets, lane, first_column + stored * 64, ready);
-  };
+  Ready<P, kPairs> ready{job, targets, lane, maxima};
+  if (lane.warpgroup == 1 && item.column_part == 0) ready.set_totals(shared);
 #pragma unroll 1
   for (int c = 0; c < value_columns; ++c) {
     if (c % 2 != lane.warpgroup) {
@@ -507,17 +515,44 @@ __device__ void add_by_columns(const Job& job, const typename P::Control& contro
       multiply_values<P, kPairs>(shared, ring, half, sums);
     }
     ptx::warpgroup_commit();
-    store_ready();
+    ready.store();
     ptx::warpgroup_wait<0>();
 #pragma unroll
     for (auto& sum : sums) ptx::pin(sum);
 #pragma unroll
     for (int half = 0; half < 2; ++half, done.advance()) done.give_back();
-#pragma unroll
-    for (int i = 0; i < kPairs / 2; ++i) ready[i] = sums[0][i] + sums[1][i];
-    stored = c;
+    ready.set(sums, first_column + c * 64);
   }
-  store_ready();
+  ready.store();
+}
+
+// The same for E4M3: a piece has columns of both warpgroups.
+template <typename P, int kPairs>
+__device__ void add_codes(const Job& job, const typename P::Control& control,
+                          const Targets<P, kPairs>& targets, const Lane& lane, const Item& item,
+                          const int* maxima, uint32_t shared, Ring& ring) {
+  const int value_pieces = P::kPieces / control.list.column_parts;
+  const int first_column = item.column_part * value_pieces * P::kPieceColumns;
+  Ready<P, kPairs> ready{job, targets, lane, maxima};
+  if (lane.warpgroup == 1 && item.column_part == 0) ready.set_totals(shared);
+#pragma unroll 1
+  for (int c = 0; c < value_pieces; ++c) {
+    float sums[2][kPairs / 2] = {};
+#pragma unroll
+    for (auto& sum : sums) ptx::pin(sum);
+#pragma unroll
+    for (int half = 0; half < P::kHalves; ++half, ring.advance()) {
+      ring.wait_full();
+      add_piece<P, kPairs>(sums, half * 8, lane, ring, shared);
+      ring.give_back();
+    }
+    ready.store();
+    ptx::warpgroup_wait<0>();
+#pragma unroll
+    for (auto& sum : sums) ptx::pin(sum);
+    ready.set(sums, first_column + c * P::kPieceColumns + lane.warpgroup * 64);
+  }
+  ready.store();
 }
 
 // The pairs are there, and their queries. kRolled: less code for the scores; where pairs may change
@@ -528,14 +563,15 @@ __device__ void attend_segment(const Job& job, const Item& item, const Targets<P
                                const Lane& lane, Ring& ring) {
   const int thread = static_cast<int>(threadIdx.x);
   int* const maxima = control.maxima[parity];
-  const uint32_t queries = P::kLong ? control.queries : shared + P::kQueryAt;
+  const uint32_t queries = P::kCopiesQueries ? control.queries : shared + P::kQueryAt;
   {
     float scores[P::kHalves][kPairs / 2] = {};
-    if constexpr (P::kHalves == 1)
+    if constexpr (P::kE4m3)
+      score_codes<P, kPairs>(queries, lane, job.attention.kv.k_scale, ring, scores);
+    else if constexpr (P::kHalves == 1)
       score_at_once<P, kPairs, kRolled>(queries, lane, ring, scores);
     else
       score_by_columns<P, kPairs>(queries, lane, ring, scores);
-    if constexpr (P::kE4m3) scale_scores(job.attention.kv.k_scale, scores);
     const int first_key = item.segment * P::kKeys + lane.warpgroup * P::kHalves * 64;
     if (first_key < control.all_see_from || first_key + P::kHalves * 64 - 1 > control.all_see_to)
       hide<P::kHalves, kPairs>(control.pairs, lane, first_key, scores);
@@ -547,7 +583,9 @@ __device__ void attend_segment(const Job& job, const Item& item, const Targets<P
   }
   __syncwarp();
   ptx::named_barrier(1, kComputing);
-  if constexpr (P::kHalves == 1)
+  if constexpr (P::kE4m3)
+    add_codes<P, kPairs>(job, control, targets, lane, item, maxima, shared, ring);
+  else if constexpr (P::kHalves == 1)
     add_at_once<P, kPairs>(job, targets, lane, maxima, shared, ring);
   else
     add_by_columns<P, kPairs>(job, control, targets, lane, item, maxima, shared, ring);
@@ -561,14 +599,14 @@ __device__ void attend(const Job& job, const Item& item, bool is_new, bool is_fi
   if (is_new) {
     ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more
     set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.group, control);
-    if (is_first && job.rows.early_plan) {
+    if (is_first && begins_early<P>(job)) {
       FreshKeys<P> fresh(job, control.list, item);
       wait_for_previous();
       fresh.load(job, kv_head_of(job, item));
       load_queries<P, kDim, kPairs>(job, control, shared + P::kQueryAt);
       fresh.store(shared);
       fresh.copy_others(job, control.list, item, shared);
-    } else if (is_first || !P::kLong) {
+    } else if (is_first || !P::kCopiesQueries) {
       load_queries<P, kDim, kPairs>(job, control, shared + P::kQueryAt);
     }
     ptx::fence_async_shared();
@@ -604,7 +642,7 @@ template <typename P, int kDim, bool kMakesQueries>
 __device__ void attend_all(const Job& job, uint32_t shared, typename P::Control& control) {
   Ring ring = ring_of<P>(job, shared);
   if (control.list.count == 0) {
-    if (job.rows.early_plan) wait_for_previous();
+    if (begins_early<P>(job)) wait_for_previous();
     return;
   }
   Item item = first_item_of<P::kKeys>(control.list);
@@ -615,7 +653,7 @@ __device__ void attend_all(const Job& job, uint32_t shared, typename P::Control&
     const int parity = i % 2;
     const int num_pairs = control.list.entries[item.entry].num_rows * job.group;
     if constexpr (kMakesQueries)
-      attend_sums<P, kDim>(job, item, is_new, i == 0 && job.rows.early_plan, parity, shared,
+      attend_sums<P, kDim>(job, item, is_new, i == 0 && begins_early<P>(job), parity, shared,
                            control, ring);
     else if (P::kMostPairs <= 16 || num_pairs <= 16)
       attend<P, kDim, std::min(P::kMostPairs, 16)>(job, item, is_new, i == 0, parity, shared,
@@ -632,10 +670,9 @@ __device__ void prepare(const Job& job, typename P::Control& control, uint32_t s
   const int thread = static_cast<int>(threadIdx.x) - kComputing;
   if (thread < 0) return;
   if (thread < job.ring_size) {
-    // Full when the copies of 128 threads are done, or 4 warps have widened theirs; empty when
-    // every warp that computes says so.
+    // Full when the copies of 128 threads are done, empty when every warp that computes says so.
     const uint32_t full = shared + static_cast<uint32_t>(thread) * 8;
-    ptx::barrier_init(full, P::kE4m3 ? 4 : 128);
+    ptx::barrier_init(full, 128);
     ptx::barrier_init(full + kMaxRing * 8, 8);
     ptx::fence_barrier_init();
   }
@@ -650,7 +687,8 @@ __device__ void prepare(const Job& job, typename P::Control& control, uint32_t s
 
 template <int kDim, int kMostPairs, bool kIsLong, bool kMakesQueries, bool kIsE4m3>
 __global__ void __launch_bounds__(PlanRegisters<kDim, kMostPairs, kIsLong, kIsE4m3>::kMostThreads,
-                                  1) attention_kernel(const Job job) {
+                                  PlanRegisters<kDim, kMostPairs, kIsLong, kIsE4m3>::kBlocks)
+    attention_kernel(const Job job) {
   using P = Plan<kDim, kMostPairs, kIsLong, kIsE4m3>;
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& control = *reinterpret_cast<typename P::Control*>(memory);
@@ -658,15 +696,12 @@ __global__ void __launch_bounds__(PlanRegisters<kDim, kMostPairs, kIsLong, kIsE4
   const uint32_t shared = ptx::shared_address(memory);
   const int thread = static_cast<int>(threadIdx.x);
   prepare<P>(job, control, shared);
-  if (!job.rows.early_plan) wait_for_previous();
+  if (!begins_early<P>(job)) wait_for_previous();
   if (thread < 32) list_work<P::kKeys>(job, P::kMaxColumnParts, control.list);
   __syncthreads();
   if (thread >= kComputing) {
     if constexpr (P::Registers::kMove) ptx::lower_registers<P::Registers::kCopy>();
-    if constexpr (P::kE4m3)
-      return widen_all<P>(job, control, shared);
-    else
-      return copy_all<P>(job, control, shared);
+    return copy_all<P>(job, control, shared);
   }
   if constexpr (P::Registers::kMove) ptx::raise_registers<P::Registers::kCompute>();
   attend_all<P, kDim, kMakesQueries>(job, shared, control);
@@ -676,7 +711,7 @@ __global__ void __launch_bounds__(PlanRegisters<kDim, kMostPairs, kIsLong, kIsE4
 template <typename P>
 int longest_ring() {
   const int most = std::min(P::kRing, P::ring_in(max_shared_bytes()));
-  return P::kLong ? std::min(P::kLongRing, most - 1) : most;
+  return P::kLong ? std::min(P::kLongRing, most - (P::kCopiesQueries ? 1 : 0)) : most;
 }
 
 template <typename P, int kDim, bool kMakesQueries>
@@ -718,7 +753,7 @@ void launch_segments(const Stream& stream, Job job) {
     job.ring_size = longest_ring<Long>();
     job.draws = job.attention.next_item != nullptr;
     if (items > 2 * blocks && job.ring_size >= Long::kLeastRing)
-      return launch_plan<Long, kDim, false>(stream, job, grid);
+      return launch_plan<Long, kDim, false>(stream, job, grid * Long::Registers::kBlocks);
     job.draws = false;
   }
   job.ring_size =

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "ops/cuda/ptx.cuh"
+
 namespace tandem::ops::cuda::ptx {
 
 inline __device__ void warpgroup_fence() {}
@@ -27,35 +29,15 @@ __device__ inline uint32_t exchanged(uint32_t address) {
   return address ^ (address >> 3 & 0x70U);
 }
 
-// Matrices of 8 rows x 16 bytes: lane i gives the address of row i % 8 of matrix i / 8, and lane
-// 4 g + t gets bytes 4t .. 4t + 3 of row g; transposed, values 2t and 2t + 1 of column g.
-__device__ inline uint2 load_two(uint32_t address) {
-  uint2 value;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-               : "=r"(value.x), "=r"(value.y)
-               : "r"(address)
-               : "memory");
-  return value;
-}
-template <bool kTransposed = false>
-__device__ inline uint4 load_four(uint32_t address) {
-  uint4 value;
-  if constexpr (kTransposed)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                 : "r"(address)
-                 : "memory");
-  else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                 : "r"(address)
-                 : "memory");
-  return value;
-}
-
 // d += a b: 16 x 32 by 32 x 8, 16 x 16 by 16 x 8.
 __device__ inline void multiply_e4m3(float* d, const uint4& a, uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+}
+__device__ inline void multiply_f16(float* d, const uint4& a, uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
@@ -149,11 +131,23 @@ __device__ inline void wgmma_pairs(float (&d)[kRegisters], uint64_t a, uint64_t 
   });
 }
 template <int kRegisters>
-__device__ inline void wgmma_ones(float (&d)[kRegisters], uint64_t b, int add) {
-  constexpr uint32_t kOnes = 0x3f803f80;
+__device__ inline void wgmma_pairs_f16(float (&d)[kRegisters], const uint4& a, uint64_t b,
+                                       int add) {
   mma::clear_unless(add, d);
   mma::for_tiles(d, mma::ExchangedRows(b), [&](float* tile, uint32_t b0, uint32_t b1) {
-    mma::multiply_bf16(tile, {kOnes, kOnes, kOnes, kOnes}, b0, b1);
+    mma::multiply_f16(tile, a, b0, b1);
+  });
+}
+template <bool kFp16, int kRegisters>
+__device__ inline void wgmma_ones(float (&d)[kRegisters], uint64_t b, int add) {
+  constexpr uint32_t kOnes = kFp16 ? 0x3c003c00 : 0x3f803f80;
+  mma::clear_unless(add, d);
+  mma::for_tiles(d, mma::ExchangedRows(b), [&](float* tile, uint32_t b0, uint32_t b1) {
+    const uint4 ones{kOnes, kOnes, kOnes, kOnes};
+    if constexpr (kFp16)
+      mma::multiply_f16(tile, ones, b0, b1);
+    else
+      mma::multiply_bf16(tile, ones, b0, b1);
   });
 }
 

@@ -16,10 +16,6 @@ __device__ inline uint64_t rows_of(uint32_t address, uint32_t group_bytes) {
          ((address & 0x3ffffU) >> 4);
 }
 
-__device__ inline void store_shared(uint32_t address, const uint2& value) {
-  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y)
-               : "memory");
-}
 __device__ inline uint2 load_shared2(uint32_t address) {
   uint2 value;
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"

@@ -107,6 +107,32 @@ __device__ inline uint4 load_shared(uint32_t address) {
   return value;
 }
 
+// Matrices of 8 rows x 16 bytes: lane i gives the address of row i % 8 of matrix i / 8, and lane
+// 4 g + t gets bytes 4t .. 4t + 3 of row g; transposed, values 2t and 2t + 1 of column g.
+__device__ inline uint2 load_two(uint32_t address) {
+  uint2 value;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "r"(address)
+               : "memory");
+  return value;
+}
+template <bool kTransposed = false>
+__device__ inline uint4 load_four(uint32_t address) {
+  uint4 value;
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(address)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(address)
+                 : "memory");
+  return value;
+}
+
 // Adds 1 to a counter in global memory, from `last` on 0, and gives what it was. What a thread has
 // done before is there for who counts later.
 __device__ inline uint32_t count_up(uint32_t* counter, uint32_t last) {

@@ -216,6 +216,13 @@ __device__ inline void store_shared(uint32_t address, const uint4& value) {
                "r"(value.y), "r"(value.z), "r"(value.w)
                : "memory");
 }
+__device__ inline void store_shared(uint32_t address, const uint2& value) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y)
+               : "memory");
+}
+__device__ inline void store_shared(uint32_t address, uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
 // Nothing unless `condition`: not a branch.
 __device__ inline void store_shared_if(bool condition, uint32_t address, const uint4& value) {
   asm volatile(
