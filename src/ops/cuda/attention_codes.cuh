@@ -10,32 +10,46 @@
 
 namespace tandem::ops::cuda::segment {
 
-// Left sides of the products of two steps, 16 keys or columns each, in registers. A piece is four
-// parts of two steps for each of the two places that its 64 keys, or columns, have in it.
+// Left sides of the products of four steps, 16 keys or columns each, in registers. A warp has eight
+// steps in a piece of values, and for each 16 keys of a piece.
 struct CodeProducts {
-  static constexpr int kParts = 4;
-  uint4 left[2];
+  static constexpr int kSteps = 4;
+  uint4 left[kSteps];
   // Read anew by everyone: the compiler would keep the places of all products of an item otherwise.
   uint32_t lane = static_cast<uint32_t>(ptx::thread_now()) % 32;
 
-  // 16 keys, from `keys` on in a piece, and the 32 columns of a part of it. A lane has columns
-  // 4t to 4t + 3 of 16: query_at() says in which order queries lie beside them.
-  __device__ void load_keys(uint32_t keys, int part) {
-    const uint32_t chunk = static_cast<uint32_t>(part) * 2 + lane / 16;
-    const uint4 codes = ptx::load_four(keys + lane % 16 * 128 + (chunk ^ lane % 8) * 16);
+  // 16 keys, from `keys` on in a piece, and its columns from step `first` on. A lane has columns 4t
+  // to 4t + 3 of 16: query_at() says in which order queries lie beside them.
+  __device__ void load_keys(uint32_t keys, int first) {
+    uint4 codes[kSteps / 2];
+#pragma unroll
+    for (int i = 0; i < kSteps / 2; ++i) {
+      const uint32_t chunk = static_cast<uint32_t>(first + i * 2) + lane / 16;
+      codes[i] = ptx::load_four(keys + lane % 16 * 128 + (chunk ^ lane % 8) * 16);
+    }
     begin();
-    set_keys(left[0], codes.x, codes.y);
-    set_keys(left[1], codes.z, codes.w);
+#pragma unroll
+    for (int i = 0; i < kSteps / 2; ++i) {
+      set_keys(left[i * 2], codes[i].x, codes[i].y);
+      set_keys(left[i * 2 + 1], codes[i].z, codes[i].w);
+    }
     end();
   }
-  // The warp's 16 value columns, 2g and 2g + 1 for each lane, of the 32 keys of a part.
-  __device__ void load_columns(uint32_t piece, int part, const Lane& thread) {
+  // The warp's 16 value columns, 2g and 2g + 1 for each lane, of the keys from step `first` on.
+  __device__ void load_columns(uint32_t piece, int first, const Lane& thread) {
     const auto chunk = static_cast<uint32_t>(thread.warpgroup * 4 + thread.warp);
-    const uint4 codes = ptx::load_four<true>(
-        piece + (static_cast<uint32_t>(part) * 32 + lane) * 128 + (chunk ^ lane % 8) * 16);
+    uint4 codes[kSteps / 2];
+#pragma unroll
+    for (int i = 0; i < kSteps / 2; ++i)
+      codes[i] =
+          ptx::load_four<true>(piece + (static_cast<uint32_t>(first + i * 2) * 16 + lane) * 128 +
+                               (chunk ^ lane % 8) * 16);
     begin();
-    set_columns(left[0], codes.x, codes.y);
-    set_columns(left[1], codes.z, codes.w);
+#pragma unroll
+    for (int i = 0; i < kSteps / 2; ++i) {
+      set_columns(left[i * 2], codes[i].x, codes[i].y);
+      set_columns(left[i * 2 + 1], codes[i].z, codes[i].w);
+    }
     end();
   }
 
@@ -65,15 +79,16 @@ struct CodeProducts {
 template <typename P, int kPairs>
 __device__ void add_piece(float (&sums)[2][kPairs / 2], int first_step, const Lane& lane,
                           const Ring& ring, uint32_t shared) {
+  constexpr int kSteps = CodeProducts::kSteps;
   CodeProducts products;
 #pragma unroll
-  for (int part = 0; part < CodeProducts::kParts; ++part) {
-    products.load_columns(ring.address(), part, lane);
-    const int step = first_step + part * 2;
+  for (int step = 0; step < 8; step += kSteps) {
+    products.load_columns(ring.address(), step, lane);
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-      ptx::wgmma_pairs_f16(sums[i], products.left[i], weights_of_step<P, kPairs>(shared, step + i),
-                           step);
+    for (int i = 0; i < kSteps; ++i)
+      ptx::wgmma_pairs_f16(sums[i % 2], products.left[i],
+                           weights_of_step<P, kPairs>(shared, first_step + step + i),
+                           first_step + step + i / 2);
     ptx::warpgroup_commit();
   }
 }
@@ -92,6 +107,7 @@ __device__ void score_codes(uint32_t all_queries, const Lane& lane, float k_scal
     ring.give_back();
     ring.advance();
   };
+  constexpr int kSteps = CodeProducts::kSteps;
   CodeProducts products;
 #pragma unroll 1
   for (int c = 0; c < P::kPieces; ++c) {
@@ -101,17 +117,18 @@ __device__ void score_codes(uint32_t all_queries, const Lane& lane, float k_scal
     for (int tile = 0; tile < P::kHalves; ++tile) {
       const int first_key = (P::kHalves == 1 ? lane.warpgroup : tile) * 64 + lane.warp * 16;
 #pragma unroll
-      for (int part = 0; part < std::min(4, P::kColumns * 2); ++part) {
-        products.load_keys(ring.address() + static_cast<uint32_t>(first_key * 128), part);
-        const int column = c * 2 + part / 2;
+      for (int step = 0; step < std::min(8, P::kColumns * 4); step += kSteps) {
+        products.load_keys(ring.address() + static_cast<uint32_t>(first_key * 128), step);
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
+        for (int i = 0; i < kSteps; ++i) {
+          const int column = c * 2 + (step + i) / 4;
           ptx::wgmma_pairs_f16(
-              sums[P::kHalves == 1 ? i : tile], products.left[i],
-              ptx::matrix_of(all_queries + static_cast<uint32_t>(column * kPairs * 128 +
-                                                                 (part % 2 * 2 + i) * 32),
-                             1024),
-              c + part + (P::kHalves == 1 ? 0 : i));
+              sums[P::kHalves == 1 ? i % 2 : tile], products.left[i],
+              ptx::matrix_of(
+                  all_queries + static_cast<uint32_t>(column * kPairs * 128 + (step + i) % 4 * 32),
+                  1024),
+              c + step + (P::kHalves == 1 ? i / 2 : i));
+        }
         ptx::warpgroup_commit();
       }
     }
