@@ -109,6 +109,7 @@ class Engine {
 
   // engine_prefix.cc
   std::vector<SequenceView> view_running();
+  bool may_preempt() const;
   void choose_drafts(std::vector<SequenceView>& running);
   SequenceView view_waiting(Sequence& sequence) const;
   PrefixMatch match_prefix(Sequence& sequence) const;

@@ -28,12 +28,29 @@ SequenceView view_of(const Sequence& sequence) {
 
 }  // namespace
 
+// Whether the next plan may take places from those that run.
+bool Engine::may_preempt() const {
+  if (running_.empty()) return false;
+  if (!waiting_.empty() && running_.back()->priority > waiting_.front()->priority) return true;
+  int64_t num_missing = 0;
+  for (const Sequence* sequence : running_) {
+    const int64_t needed = blocks_for(sequence->num_tokens(), options_.limits.block_size);
+    const auto held = static_cast<int64_t>(sequence->page_blocks.size());
+    num_missing += std::max<int64_t>(0, needed - held);
+  }
+  return num_missing > prefixes_.num_available();
+}
+
 std::vector<SequenceView> Engine::view_running() {
   std::vector<SequenceView> views;
   views.reserve(running_.size());
-  ++num_visits_;
+  // What others hold of a sequence's pages counts only where it may have to go: finding out visits
+  // all of them, and the device waits meanwhile.
+  const bool counts_kept = may_preempt();
+  if (counts_kept) ++num_visits_;
   for (const Sequence* sequence : running_) {
     views.push_back(view_of(*sequence));
+    if (!counts_kept) continue;
     const int64_t first_seen = PrefixCache::count_unvisited(sequence->prefix_tail, num_visits_);
     views.back().num_kept_pages = sequence->num_shared_pages() - first_seen;
   }
