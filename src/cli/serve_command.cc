@@ -182,9 +182,9 @@ base::Status run(ServeFlags flags) {
                    .response_store_bytes = static_cast<size_t>(flags.response_store_mib) << 20};
   serve.engine = {.max_requests = runtime->kv_plan().max_num_seqs + flags.max_num_queued,
                   .stuck_seconds = flags.step_seconds};
-  if (gpu::DeviceStep* const step = runtime->device_step())
-    serve.engine.set_meanwhile = [step](std::function<void()> work) {
-      step->set_meanwhile(std::move(work));
+  if (runtime->device_step() != nullptr)
+    serve.engine.set_meanwhile = [&runtime](std::function<void()> work) {
+      runtime->set_meanwhile(std::move(work));
     };
   serve.shutdown_seconds = flags.shutdown_seconds;
   serve.log_stats = !flags.disable_log_stats;

@@ -308,6 +308,7 @@ void Engine::release(Sequence& sequence) {
   sequence.ring_begin = 0;
   sequence.snapshot_at = 0;
   sequence.has_state = false;
+  sequence.next_drafts.reset();
 }
 
 EngineStats Engine::stats() const {

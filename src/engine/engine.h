@@ -85,6 +85,9 @@ class Engine {
   bool has_work() const { return !sequences_.empty(); }
   // One step: at least one row of work when has_work(). Events in the order of the batch.
   std::vector<TokenEvent> step();
+  // May be called by what executes a step, while it waits for a device: chooses the drafts of the
+  // next one, by all that is known before this one ends.
+  void prepare();
 
   EngineStats stats() const;
   const EngineOptions& options() const { return options_; }
@@ -111,6 +114,8 @@ class Engine {
   std::vector<SequenceView> view_running();
   bool may_preempt() const;
   void choose_drafts(std::vector<SequenceView>& running);
+  int most_drafts() const;  // of those that name none
+  bool leaves_drafts(const Sequence& sequence) const;
   SequenceView view_waiting(Sequence& sequence) const;
   PrefixMatch match_prefix(Sequence& sequence) const;
   bool waits_for(Sequence& ahead, int64_t ahead_computed, Sequence& sequence,

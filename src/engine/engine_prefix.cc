@@ -1,6 +1,7 @@
 // Where the engine and its prefix cache meet: what a sequence starts behind, and what it leaves.
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/engine.h"
@@ -60,23 +61,44 @@ std::vector<SequenceView> Engine::view_running() {
 
 // K of those that leave it to the engine.
 void Engine::choose_drafts(std::vector<SequenceView>& running) {
-  const auto next_range = options_.drafts_from.upper_bound(static_cast<int64_t>(running.size()));
-  if (next_range != options_.drafts_from.begin()) {
-    const int most = std::prev(next_range)->second;
-    for (size_t i = 0; i < running.size(); ++i)
-      if (!running_[i]->has_own_drafts)
-        running[i].max_draft_tokens = std::min(running[i].max_draft_tokens, most);
-  }
-  if (!options_.auto_drafts) return;
-  std::vector<DraftCandidate> candidates;
+  const int most = most_drafts();
   for (size_t i = 0; i < running.size(); ++i)
-    if (running[i].has_state && !running_[i]->has_own_drafts)
-      candidates.push_back({&running_[i]->acceptance, running[i].max_draft_tokens});
+    if (!running_[i]->has_own_drafts)
+      running[i].max_draft_tokens = std::min(running[i].max_draft_tokens, most);
+  if (!options_.auto_drafts) return;
+  // A choice made while the device was at the round before is as good; who is new has none.
+  const auto is_open = [&](const Sequence* s) { return leaves_drafts(*s) && !s->next_drafts; };
+  if (std::ranges::any_of(running_, is_open)) prepare();
+  for (size_t i = 0; i < running.size(); ++i) {
+    if (!leaves_drafts(*running_[i])) continue;
+    const int chosen = std::exchange(running_[i]->next_drafts, std::nullopt).value();
+    running[i].max_draft_tokens = std::min(running[i].max_draft_tokens, chosen);
+  }
+}
+
+int Engine::most_drafts() const {
+  const auto next_range = options_.drafts_from.upper_bound(static_cast<int64_t>(running_.size()));
+  return next_range == options_.drafts_from.begin() ? speculation::kMaxDraftTokens
+                                                    : std::prev(next_range)->second;
+}
+
+bool Engine::leaves_drafts(const Sequence& sequence) const {
+  return options_.auto_drafts && sequence.has_state && !sequence.has_own_drafts;
+}
+
+void Engine::prepare() {
+  const int most = most_drafts();
+  std::vector<DraftCandidate> candidates;
+  for (const Sequence* sequence : running_)
+    if (leaves_drafts(*sequence))
+      candidates.push_back({&sequence->acceptance, std::min(draft_limit(*sequence), most)});
   const std::vector<int> counts = drafts_.choose(candidates);
   size_t next = 0;
-  for (size_t i = 0; i < running.size(); ++i)
-    if (running[i].has_state && !running_[i]->has_own_drafts)
-      running[i].max_draft_tokens = counts[next++];
+  for (Sequence* sequence : running_) {
+    if (!leaves_drafts(*sequence)) continue;
+    const int count = counts[next++];
+    if (!sequence->next_drafts) sequence->next_drafts = count;
+  }
 }
 
 SequenceView Engine::view_waiting(Sequence& sequence) const {

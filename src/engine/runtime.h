@@ -2,6 +2,7 @@
 // open.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "base/status.h"
@@ -59,6 +60,9 @@ class Runtime {
   // Where steps run: the card's name, or nothing for the CPU.
   const std::string& gpu_name() const { return gpu_name_; }
   gpu::DeviceStep* device_step() { return device_step_.get(); }  // null on a CPU
+  // Work that every step does while it waits for the device: DeviceStep::set_meanwhile, beside the
+  // engine's own.
+  void set_meanwhile(std::function<void()> work);
   int num_threads() const { return pool_.num_threads(); }
 
  private:

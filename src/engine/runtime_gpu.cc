@@ -128,6 +128,14 @@ Runtime::Runtime(const RuntimeOptions& options, model::Pair pair, const KvPlan& 
   engine_ = std::make_unique<Engine>(
       std::move(engine),
       [this](const speculation::SpecBatch& batch) { return device_step_->run(batch); });
+  set_meanwhile({});
+}
+
+void Runtime::set_meanwhile(std::function<void()> work) {
+  device_step_->set_meanwhile([this, work = std::move(work)] {
+    if (work) work();
+    engine_->prepare();
+  });
 }
 
 }  // namespace tandem::engine

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/clock.h"
@@ -51,6 +52,7 @@ struct Sequence {
   int num_draft_tokens;                               // K asked for
   bool has_own_drafts;                                // the request named K: it stays
   AcceptanceEstimate acceptance;                      // for that
+  std::optional<int> next_drafts;                     // K of the next round, once it is chosen
   std::shared_ptr<base::TokenConstraint> constraint;  // stands behind the last token; null: none
   PrefixKey prefix_key;
 

@@ -76,6 +76,7 @@ TEST(EngineProperty, EveryInvariantAfterEveryStep) {
         }
       }
       add_times(result, random);
+      if (pick(0, 1) == 0) engine.prepare();
       return result;
     });
     uint64_t next = 0;
@@ -113,6 +114,7 @@ Texts run(const EngineOptions& options, const std::vector<EngineRequest>& reques
   Engine engine(options, [&](const speculation::SpecBatch& batch) {
     speculation::SpecResult result = model.run(batch);
     add_times(result, random);
+    if (random() % 2 == 0) engine.prepare();
     return result;
   });
   Texts texts;
