@@ -27,6 +27,14 @@ std::span<const int32_t> scored_tokens(const Sequence& sequence, int64_t num_row
       .subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
 }
 
+// Row `index` of a table: a sequence's blocks, and what none of its rows may use.
+void fill_row(std::vector<int32_t>& table, size_t index, size_t width,
+              const std::vector<int32_t>& blocks) {
+  const auto row = table.begin() + static_cast<std::ptrdiff_t>(index * width);
+  const auto rest = std::copy(blocks.begin(), blocks.end(), row);
+  std::fill(rest, row + static_cast<std::ptrdiff_t>(width), kNoBlock);
+}
+
 bool ranks_before(const Sequence* a, const Sequence* b) {
   return a->ranks_before(*b);
 }
@@ -180,18 +188,15 @@ speculation::SpecBatch Engine::make_batch(const StepPlan& plan,
   size_t page_width = 1;
   for (const Sequence* sequence : scheduled)
     page_width = std::max(page_width, sequence->page_blocks.size());
-  ring_table_.assign(scheduled.size() * ring_width, kNoBlock);
-  page_table_.assign(scheduled.size() * page_width, kNoBlock);
+  ring_table_.resize(scheduled.size() * ring_width);
+  page_table_.resize(scheduled.size() * page_width);
   speculation::SpecBatch batch;
   batch.sequences.reserve(scheduled.size());
   for (size_t i = 0; i < scheduled.size(); ++i) {
     Sequence& sequence = *scheduled[i];
     const PlannedSequence& planned = plan.sequences[i];
-    const auto offset = [i](size_t width) { return static_cast<std::ptrdiff_t>(i * width); };
-    std::copy(sequence.ring_blocks.begin(), sequence.ring_blocks.end(),
-              ring_table_.begin() + offset(ring_width));
-    std::copy(sequence.page_blocks.begin(), sequence.page_blocks.end(),
-              page_table_.begin() + offset(page_width));
+    fill_row(ring_table_, i, ring_width, sequence.ring_blocks);
+    fill_row(page_table_, i, page_width, sequence.page_blocks);
     batch.sequences.push_back({.state_slot = sequence.state_slot.front(),
                                .tokens = std::span<const int32_t>(sequence.tokens)
                                              .subspan(static_cast<size_t>(sequence.num_computed),
