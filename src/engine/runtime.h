@@ -45,6 +45,7 @@ struct RuntimeOptions {
   // For tests: DeviceStepOptions.
   bool whole_rows = false;
   double draw_slack = 1e-10;
+  size_t max_shapes = 256;
 };
 
 class Runtime {

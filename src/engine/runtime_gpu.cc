@@ -105,6 +105,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
       .synthetic_seed = options.seed,
       .suppress_tokens = engine.suppress_tokens,
       .use_graphs = options.use_graphs,
+      .max_shapes = options.max_shapes,
       .whole_rows = options.whole_rows,
       .draw_slack = options.draw_slack,
       .measures_times = options.auto_drafts};

@@ -44,6 +44,7 @@ struct DeviceStepOptions {
   uint64_t synthetic_seed = 0;
   std::vector<int32_t> suppress_tokens;  // of the target: what a plain greedy sampler leaves out
   bool use_graphs = true;
+  size_t max_shapes = 256;  // of steps, of which graphs are kept; at least 2
   bool whole_rows = false;  // for tests: where the host chooses, it looks at whole rows
   // Draws closer than this are decided by the host; tests raise it.
   double draw_slack = 1e-10;

@@ -9,8 +9,6 @@ using speculation::SpecBatch;
 using speculation::SpecResult;
 using speculation::SpecSequence;
 
-constexpr size_t kMaxGraphs = 256;
-
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -106,8 +104,9 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
 
 PairStep::~PairStep() {
   (void)cudaStreamSynchronize(stream_.handle);
-  for (const auto& [shape, graph] : graphs_)
-    if (graph != nullptr) (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+  for (const auto& [shape, known] : shapes_)
+    if (known.graph != nullptr)
+      (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(known.graph));
   (void)cudaStreamDestroy(stream_.handle);
 }
 
@@ -184,13 +183,16 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
     record_step(layout, choice);
     return;
   }
-  const auto [found, is_new] = graphs_.try_emplace(shape_of(layout, choice), nullptr);
-  if (!options_.use_graphs || is_new || graphs_.size() > kMaxGraphs) {
+  const auto [found, is_new] = shapes_.try_emplace(shape_of(layout, choice));
+  KnownShape& known = found->second;
+  known.last_launch = ++num_launches_;
+  if (!options_.use_graphs || is_new) {
     do_meanwhile();
     record_step(layout, choice);
+    if (shapes_.size() > options_.max_shapes) forget_oldest_shape();
     return;
   }
-  if (found->second == nullptr) {
+  if (known.graph == nullptr) {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     TANDEM_CUDA_CHECK(cudaStreamBeginCapture(stream_.handle, cudaStreamCaptureModeThreadLocal));
@@ -198,10 +200,19 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
     TANDEM_CUDA_CHECK(cudaStreamEndCapture(stream_.handle, &graph));
     TANDEM_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
     TANDEM_CUDA_CHECK(cudaGraphDestroy(graph));
-    found->second = executable;
+    known.graph = executable;
   }
-  TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(found->second), stream_.handle));
+  TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(known.graph), stream_.handle));
   do_meanwhile();
+}
+
+// Two launches or more ago, so the device is through with it.
+void PairStep::forget_oldest_shape() {
+  const auto oldest = std::ranges::min_element(
+      shapes_, {}, [](const auto& entry) { return entry.second.last_launch; });
+  if (void* const graph = oldest->second.graph)
+    TANDEM_CUDA_CHECK(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
+  shapes_.erase(oldest);
 }
 
 void PairStep::do_meanwhile() const {

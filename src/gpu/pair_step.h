@@ -55,6 +55,7 @@ class PairStep final : public DeviceStep {
   ops::cuda::KvTable ring_table() const;
   ops::cuda::KvTable page_table() const;
   void launch_step(const StepLayout& layout, Choice choice);
+  void forget_oldest_shape();
   void record_step(const StepLayout& layout, Choice choice, StepPart part = StepPart::kWhole);
   // A step up to its first pass, or to the end of its drafts.
   void record_start(const StepLayout& layout, Choice choice, StepPart part);
@@ -134,7 +135,12 @@ class PairStep final : public DeviceStep {
   int num_kept_ = 0;
   uint64_t last_end_ = 0;  // of the step before; 0: not known
   std::optional<double> idle_seconds_;
-  std::map<Shape, void*> graphs_;  // cudaGraphExec_t; null: seen once
+  struct KnownShape {
+    void* graph = nullptr;  // cudaGraphExec_t; null: seen once
+    uint64_t last_launch = 0;
+  };
+  std::map<Shape, KnownShape> shapes_;  // those that were launched last
+  uint64_t num_launches_ = 0;
 };
 
 }  // namespace tandem::gpu

@@ -20,6 +20,7 @@ struct Setup {
   int64_t max_num_seqs = 1;
   int64_t max_chunk_tokens = 512;
   bool use_graphs = true;
+  size_t max_shapes = 256;
   bool assistant = true;
   bool auto_drafts = false;
   bool whole_rows = false;
@@ -46,6 +47,7 @@ Outcome run(const Setup& setup, std::vector<EngineRequest> requests) {
   options.pair.model.draft_head = setup.draft_head;
   options.on_gpu = setup.on_gpu;
   options.use_graphs = setup.use_graphs;
+  options.max_shapes = setup.max_shapes;
   options.whole_rows = setup.whole_rows;
   options.draw_slack = setup.draw_slack;
   options.screens_heads = setup.screens_heads;
@@ -159,6 +161,13 @@ TEST(PairTest, TextDoesNotDependOnGraphsOrChunks) {
                             .use_graphs = graphs},
                            requests(kCount)),
                        alone(), "chunks of " + std::to_string(chunk));
+}
+
+TEST(PairTest, GraphsMakeRoomForOthers) {
+  for (const size_t shapes : {2, 5})
+    expect_same_text(
+        run({.num_draft_tokens = 4, .max_num_seqs = 4, .max_shapes = shapes}, requests(kCount)),
+        alone(), "graphs of " + std::to_string(shapes) + " shapes");
 }
 
 // With log-probabilities the host chooses; without, the device does.
