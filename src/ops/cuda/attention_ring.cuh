@@ -16,6 +16,15 @@ inline constexpr int kMaxRing = 16;
 // written out. A thread block runs through its code once, and the code comes from memory.
 inline constexpr int kFewPairs = 8;
 
+// Integers in the order of the floats.
+__device__ inline int ordered_bits(float x) {
+  const int bits = __float_as_int(x);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+__device__ inline float from_ordered(int bits) {
+  return __int_as_float(bits ^ ((bits >> 31) & 0x7fffffff));
+}
+
 // A pair of the thread block, as all of its threads need it.
 struct PairInfo {
   int slot;  // of its first segment in the workspace; -1: none
