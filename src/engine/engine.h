@@ -112,10 +112,9 @@ class Engine {
 
   // engine_prefix.cc
   std::vector<SequenceView> view_running();
-  bool may_preempt() const;
+  bool may_preempt(std::span<const SequenceView> running) const;
   void choose_drafts(std::vector<SequenceView>& running);
   int most_drafts() const;  // of those that name none
-  bool leaves_drafts(const Sequence& sequence) const;
   SequenceView view_waiting(Sequence& sequence) const;
   PrefixMatch match_prefix(Sequence& sequence) const;
   bool waits_for(Sequence& ahead, int64_t ahead_computed, Sequence& sequence,

@@ -16,6 +16,11 @@ int draft_limit(const Sequence& sequence) {
   return static_cast<int>(std::min<int64_t>(sequence.num_draft_tokens, remaining - 1));
 }
 
+// Whether the engine may choose its K.
+bool leaves_drafts(const Sequence& sequence) {
+  return sequence.has_state && !sequence.has_own_drafts;
+}
+
 SequenceView view_of(const Sequence& sequence) {
   return {.id = sequence.id,
           .priority = sequence.priority,
@@ -30,30 +35,28 @@ SequenceView view_of(const Sequence& sequence) {
 }  // namespace
 
 // Whether the next plan may take places from those that run.
-bool Engine::may_preempt() const {
-  if (running_.empty()) return false;
-  if (!waiting_.empty() && running_.back()->priority > waiting_.front()->priority) return true;
+bool Engine::may_preempt(std::span<const SequenceView> running) const {
+  if (running.empty()) return false;
+  if (!waiting_.empty() && running.back().priority > waiting_.front()->priority) return true;
   int64_t num_missing = 0;
-  for (const Sequence* sequence : running_) {
-    const int64_t needed = blocks_for(sequence->num_tokens(), options_.limits.block_size);
-    const auto held = static_cast<int64_t>(sequence->page_blocks.size());
-    num_missing += std::max<int64_t>(0, needed - held);
-  }
+  for (const SequenceView& sequence : running)
+    num_missing += missing_pages(sequence, sequence.num_tokens, options_.limits.block_size);
   return num_missing > prefixes_.num_available();
 }
 
 std::vector<SequenceView> Engine::view_running() {
   std::vector<SequenceView> views;
   views.reserve(running_.size());
+  for (const Sequence* sequence : running_) views.push_back(view_of(*sequence));
   // What others hold of a sequence's pages counts only where it may have to go: finding out visits
   // all of them, and the device waits meanwhile.
-  const bool counts_kept = may_preempt();
-  if (counts_kept) ++num_visits_;
-  for (const Sequence* sequence : running_) {
-    views.push_back(view_of(*sequence));
-    if (!counts_kept) continue;
-    const int64_t first_seen = PrefixCache::count_unvisited(sequence->prefix_tail, num_visits_);
-    views.back().num_kept_pages = sequence->num_shared_pages() - first_seen;
+  if (may_preempt(views)) {
+    ++num_visits_;
+    for (size_t i = 0; i < running_.size(); ++i) {
+      const int64_t first_seen =
+          PrefixCache::count_unvisited(running_[i]->prefix_tail, num_visits_);
+      views[i].num_kept_pages = running_[i]->num_shared_pages() - first_seen;
+    }
   }
   choose_drafts(views);
   return views;
@@ -82,11 +85,8 @@ int Engine::most_drafts() const {
                                                     : std::prev(next_range)->second;
 }
 
-bool Engine::leaves_drafts(const Sequence& sequence) const {
-  return options_.auto_drafts && sequence.has_state && !sequence.has_own_drafts;
-}
-
 void Engine::prepare() {
+  if (!options_.auto_drafts) return;
   const int most = most_drafts();
   std::vector<DraftCandidate> candidates;
   for (const Sequence* sequence : running_)

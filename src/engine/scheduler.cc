@@ -33,7 +33,7 @@ class Planner {
 
  private:
   int64_t missing_pages(const SequenceView& sequence, int64_t num_positions) const {
-    return std::max<int64_t>(0, blocks_for(num_positions, limits_.block_size) - sequence.num_pages);
+    return engine::missing_pages(sequence, num_positions, limits_.block_size);
   }
 
   // The longest prefix of `running` whose known tokens have pages.
@@ -197,6 +197,10 @@ class Planner {
 };
 
 }  // namespace
+
+int64_t missing_pages(const SequenceView& sequence, int64_t num_positions, int64_t block_size) {
+  return std::max<int64_t>(0, blocks_for(num_positions, block_size) - sequence.num_pages);
+}
 
 StepPlan plan_step(const SchedulerLimits& limits, const SchedulerInput& input) {
   TANDEM_CHECK_GE(limits.max_num_batched_tokens, limits.max_num_seqs);

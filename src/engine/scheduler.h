@@ -40,6 +40,9 @@ struct SequenceView {
   int64_t num_pending() const { return num_tokens - num_computed; }
 };
 
+// Pages that its first `num_positions` take beyond those it has.
+int64_t missing_pages(const SequenceView& sequence, int64_t num_positions, int64_t block_size);
+
 struct SchedulerInput {
   std::span<const SequenceView> running;  // by rank
   std::span<const SequenceView> waiting;  // by rank, preempted ones included; of equal priority,

@@ -4,6 +4,8 @@
 // beside it, which has three bits more than BF16.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/cuda/attention_ptx.cuh"
 #include "ops/cuda/attention_ring.cuh"
 #include "ops/cuda/wide_ptx.cuh"

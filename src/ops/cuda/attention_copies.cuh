@@ -4,7 +4,6 @@
 
 #include "ops/cuda/attention_ptx.cuh"
 #include "ops/cuda/attention_ring.cuh"
-#include "ops/cuda/wide_operand.cuh"
 #include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda::segment {
@@ -20,10 +19,7 @@ struct OwnKey {
   int place = 0;       // in the block
 };
 
-// `look_up(source, block)`: sets the block, now or later.
-template <typename LookUp>
-__device__ inline OwnKey locate(const Job& job, const Entry& entry, int key,
-                                const LookUp& look_up) {
+__device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
   OwnKey own;
   if (key < entry.first_key || key > entry.last_key) return own;
   const KvTable& places = job.attention.places;
@@ -32,13 +28,9 @@ __device__ inline OwnKey locate(const Job& job, const Entry& entry, int key,
   const unsigned block = job.by_block.quotient(place);
   own.seen = true;
   own.later = key >= entry.fresh_key;
-  look_up(&places.table[static_cast<int64_t>(entry.sequence) * places.max_blocks + block],
-          own.block);
+  own.block = places.table[static_cast<int64_t>(entry.sequence) * places.max_blocks + block];
   own.place = static_cast<int>(place - block * job.by_block.value);
   return own;
-}
-__device__ inline OwnKey locate(const Job& job, const Entry& entry, int key) {
-  return locate(job, entry, key, [](const int32_t* source, int& block) { block = *source; });
 }
 
 // Where a key begins in the cache, in chunks of 16 bytes.
@@ -267,27 +259,15 @@ struct FreshKeys {
   }
 };
 
-// Where two columns of a query lie among [64 columns][pairs][128 bytes]. Beside E4M3 queries are
-// FP16, and the columns of 16 in the order in which a lane has those of a key: 0, 1, 4, 5, 8, 9,
-// 12, 13, then the others.
-template <typename P>
-__device__ inline uint32_t query_at(int pairs, int pair, int column) {
-  int two = column / 2 % 8;
-  if (P::kE4m3) two = two % 2 * 4 + two / 2;
-  const int chunk = column % 64 / 16 * 2 + two / 4;
-  return static_cast<uint32_t>((column / 64 * pairs + pair) * 128 + (chunk ^ pair % 8) * 16 +
-                               two % 4 * 4);
-}
-// Eight columns of it.
+// Eight columns of a query.
 template <typename P>
 __device__ inline void store_query(uint32_t queries, int pairs, int pair, int column,
                                    const uint4& values) {
   const uint32_t target = queries + query_at<P>(pairs, pair, column);
   if constexpr (P::kE4m3) {
-    const auto half = [](uint32_t bits) { return ptx::f16x2(low_bf16(bits), high_bf16(bits)); };
-    ptx::store_shared(target, uint2{half(values.x), half(values.z)});
+    ptx::store_shared(target, uint2{f16_of(values.x), f16_of(values.z)});
     ptx::store_shared(queries + query_at<P>(pairs, pair, column + 2),
-                      uint2{half(values.y), half(values.w)});
+                      uint2{f16_of(values.y), f16_of(values.w)});
   } else {
     ptx::store_shared(target, values);
   }

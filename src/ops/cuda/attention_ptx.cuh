@@ -20,6 +20,14 @@ namespace tandem::ops::cuda::ptx {
 #define TANDEM_NAMES12 TANDEM_NAMES8 ", %8, %9, %10, %11"
 #define TANDEM_NAMES24 TANDEM_NAMES12 ", %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
 
+#define TANDEM_WGMMA_ONES(type, ones, n, names, at0, at1, at2, ...)                      \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                   \
+               ", 0;\n"                                                                  \
+               "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" names \
+               "}, {" at2 ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"        \
+               : __VA_ARGS__                                                             \
+               : "l"(b), "r"(add), "r"(ones)                                             \
+               : "memory");
 // d = a b, or d += a b with `add`: 64 x 16 by 16 x (2 * registers). b has the summed dimension
 // contiguous. BF16, a with kRows the other one; or FP16, a in registers.
 #define TANDEM_WGMMA_PAIRS(count, n, names, outputs, at0, at1, at2, at3, at4, at5)                \
@@ -37,21 +45,9 @@ namespace tandem::ops::cuda::ptx {
   template <bool kFp16>                                                                           \
   __device__ inline void wgmma_ones(float(&d)[count], uint64_t b, int add) {                      \
     if constexpr (kFp16)                                                                          \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                        \
-                   ", 0;\n"                                                                       \
-                   "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" names "}, {" at2     \
-                   ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"                        \
-                   : outputs                                                                      \
-                   : "l"(b), "r"(add), "r"(0x3c003c00)                                            \
-                   : "memory");                                                                   \
+      TANDEM_WGMMA_ONES("f16", 0x3c003c00, n, names, at0, at1, at2, outputs)                      \
     else                                                                                          \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                        \
-                   ", 0;\n"                                                                       \
-                   "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, {" at2   \
-                   ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"                        \
-                   : outputs                                                                      \
-                   : "l"(b), "r"(add), "r"(0x3f803f80)                                            \
-                   : "memory");                                                                   \
+      TANDEM_WGMMA_ONES("bf16", 0x3f803f80, n, names, at0, at1, at2, outputs)                     \
   }                                                                                               \
   __device__ inline void wgmma_pairs_f16(float(&d)[count], const uint4& a, uint64_t b, int add) { \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at5                                          \
@@ -70,6 +66,7 @@ TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26",
                    "%29")
 
 #undef TANDEM_WGMMA_PAIRS
+#undef TANDEM_WGMMA_ONES
 #undef TANDEM_NAMES24
 #undef TANDEM_NAMES12
 #undef TANDEM_NAMES8

@@ -21,9 +21,8 @@ __device__ void store_query(uint32_t shared, int pair, int column, const float (
   const uint32_t queries = shared + P::kQueryAt;
   const uint2 packed = head_norm::pack_bf16x4(values);
   if constexpr (P::kE4m3) {
-    const auto half = [](uint32_t bits) { return ptx::f16x2(low_bf16(bits), high_bf16(bits)); };
-    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), half(packed.x));
-    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column + 2), half(packed.y));
+    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), f16_of(packed.x));
+    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column + 2), f16_of(packed.y));
   } else {
     ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), packed);
   }

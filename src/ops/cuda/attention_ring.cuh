@@ -3,7 +3,10 @@
 
 #include <type_traits>
 
+#include "ops/cuda/attention_ptx.cuh"
 #include "ops/cuda/attention_work.cuh"
+#include "ops/cuda/wide_operand.cuh"
+#include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda::segment {
 
@@ -96,17 +99,19 @@ struct PlanRegisters {
   static constexpr int kEach = kBlocks == 2 ? 80 : kMostThreads == 512 ? 128 : 168;
   // Threads that copy hand on what they do not need. Those that compute widen E4M3 in registers.
   static constexpr bool kMove = kIsE4m3 || kMedium || kWide;
-  static constexpr int kCopy = kBlocks == 2  ? 48
-                               : kMedium     ? 80
-                               : kDim != 512 ? (kWide ? 88 : 80)
-                                             : (kMostThreads == kThreads ? 104 : 80);
+  // They have the keys of two pieces at hand.
+  static constexpr bool kTwoPieces = kDim == 512 && kMostThreads == kThreads;
+  static constexpr int kCopy = kBlocks == 2 ? 48
+                               : kMedium    ? 80
+                               : kTwoPieces ? 104
+                               : kWide      ? 88
+                                            : 80;
   static constexpr int kCompute =
       (kThreads * kEach - (kThreads - kComputing) * kCopy) / kComputing / 8 * 8;
 };
 
 // kDim: head_dim, rounded up to 64. kPairLimit: most pairs of a thread block. kIsLong: for lists of
-// several items for each; queries then come with the keys, and items may be drawn. kIsE4m3: the
-// format of keys and values.
+// several items for each, which may be drawn. kIsE4m3: the format of keys and values.
 template <int kDim, int kPairLimit, bool kIsLong, bool kIsE4m3>
 struct Plan {
   static constexpr int kMostPairs = kPairLimit;
@@ -202,6 +207,22 @@ struct Ring {
     }
   }
 };
+
+// Where two columns of a query lie among [64 columns][pairs][128 bytes]. Beside E4M3 queries are
+// FP16, and the columns of 16 in the order in which a lane has those of a key: 0, 1, 4, 5, 8, 9,
+// 12, 13, then the others.
+template <typename P>
+__device__ inline uint32_t query_at(int pairs, int pair, int column) {
+  int two = column / 2 % 8;
+  if (P::kE4m3) two = two % 2 * 4 + two / 2;
+  const int chunk = column % 64 / 16 * 2 + two / 4;
+  return static_cast<uint32_t>((column / 64 * pairs + pair) * 128 + (chunk ^ pair % 8) * 16 +
+                               two % 4 * 4);
+}
+// Two columns of a query beside E4M3.
+__device__ inline uint32_t f16_of(uint32_t bf16) {
+  return ptx::f16x2(low_bf16(bf16), high_bf16(bf16));
+}
 
 // The weights of 16 keys.
 template <typename P, int kPairs>
