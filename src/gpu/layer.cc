@@ -1,5 +1,8 @@
 #include "gpu/layer.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/bf16.h"
 #include "ops/cuda/attention.h"
 #include "ops/cuda/gelu_product.h"
@@ -15,6 +18,14 @@ using ops::cuda::Stream;
 float scalar_of(const core::TensorView& tensor) {
   return tensor.dtype == core::DType::kF32 ? *tensor.ptr<float>()
                                            : core::to_float(*tensor.ptr<core::BFloat16>());
+}
+
+// The largest magnitude of a BF16 vector.
+float largest_of(const core::TensorView& tensor) {
+  float largest = 0.0F;
+  for (int64_t i = 0; i < tensor.shape[0]; ++i)
+    largest = std::max(largest, std::fabs(core::to_float(tensor.ptr<core::BFloat16>()[i])));
+  return largest;
 }
 
 ops::cuda::NextNorm next_norm(const NextInput& next, float eps, int num_rows,
@@ -69,6 +80,7 @@ ops::cuda::Attention attention_of(const LayerWeights& layer, const LayerPass& pa
   job.head_dim = head_dim;
   job.window = layer.window;
   job.q = workspace.q.as<uint16_t>();
+  job.query_scale = layer.query_scale;
   job.kv = pass.kv;
   job.has_fresh_keys = layer.writes_kv;
   job.places = pass.places;
@@ -167,6 +179,9 @@ base::Result<LayerWeights> load_layer(WeightUploader& uploader, const io::Checkp
     return uploader.vector(checkpoint.tensor(prefix + name + ".weight"));
   };
   layer.q_norm = norm("self_attn.q_norm");
+  layer.query_scale = ops::cuda::attention_query_scale(
+      static_cast<int>(layer.config.head_dim),
+      largest_of(checkpoint.tensor(prefix + "self_attn.q_norm.weight")));
   layer.input_norm = norm("input_layernorm");
   layer.post_attention_norm = norm("post_attention_layernorm");
   layer.pre_feedforward_norm = norm("pre_feedforward_layernorm");

@@ -18,6 +18,7 @@ struct LayerWeights {
   int window = 0;         // 0: full attention
   bool writes_kv = true;  // targets; an assistant reads its target's
   float layer_scalar = 1.0F;
+  float query_scale = 1.0F;  // ops::cuda::Attention::query_scale
   Projection qkv, o, gate_up, down;
   ops::cuda::DeviceBuffer q_norm, k_norm;                   // [head_dim] BF16
   ops::cuda::DeviceBuffer input_norm, post_attention_norm;  // [hidden] BF16

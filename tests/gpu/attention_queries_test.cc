@@ -1,5 +1,7 @@
 // Attention of rows with a tile each, and with queries that attention() makes from what their
 // product left, against head_prep() and attention() of rows with padding, bit for bit.
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -43,7 +45,8 @@ struct Layer {
         num_rows(padded ? batch.num_rows() : static_cast<int>(specs.size())),
         host_sums(8, columns_of(heads), c.set_blocks, c.num_shares),
         inv_freq(tests::to_device(rope_inv_freq(heads.head_dim, 10000.0, 1.0))),
-        norm(tests::to_device(tests::random_bf16(static_cast<size_t>(heads.head_dim), 31, 0.3F))),
+        host_norm(tests::random_bf16(static_cast<size_t>(heads.head_dim), 31, 0.3F)),
+        norm(tests::to_device(host_norm)),
         k(tests::to_device(cache.device_bytes(cache.k()))),
         v(tests::to_device(cache.device_bytes(cache.v()))),
         kv(cache.device_layer(k.data(), v.data())),
@@ -93,6 +96,12 @@ struct Layer {
   cuda::QuerySums query_sums() const {
     return {sums, kScale, kEps, norm.as<uint16_t>(), inv_freq.as<float>()};
   }
+  float query_scale() const {
+    float largest = 0.0F;
+    for (const core::BFloat16 weight : host_norm)
+      largest = std::max(largest, std::fabs(core::to_float(weight)));
+    return cuda::attention_query_scale(heads.head_dim, largest);
+  }
   cuda::Attention attention() const {
     cuda::Attention job;
     job.has_fresh_keys = false;
@@ -100,6 +109,7 @@ struct Layer {
     job.num_kv_heads = heads.num_kv_heads;
     job.head_dim = heads.head_dim;
     job.window = layout.window;
+    job.query_scale = query_scale();
     job.kv = kv;
     job.places = {table.as<int32_t>(), max_blocks, layout.block_size, layout.ring_len};
     job.workspace = workspace.as<float>();
@@ -117,7 +127,9 @@ struct Layer {
   int num_rows;
   tests::HostSums host_sums;
   cuda::Partials sums;
-  cuda::DeviceBuffer inv_freq, norm, k, v;
+  cuda::DeviceBuffer inv_freq;
+  std::vector<core::BFloat16> host_norm;
+  cuda::DeviceBuffer norm, k, v;
   cuda::KvLayer kv;
   cuda::DeviceBuffer table, sequences, last_keys, first_rows, tile_rows;
   cuda::DeviceBuffer positions;

@@ -25,6 +25,7 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
   all.by_block = Divisor(job.places.block_size);
   all.by_segments = Divisor(job.max_segments);
   all.totals = totals;
+  all.score_scale = job.kv.k_scale / job.query_scale;
   if (job.kv.is_fp8)
     segment::launch_e4m3(stream, all);
   else

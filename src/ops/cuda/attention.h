@@ -2,6 +2,8 @@
 // whole device: ops/attention.h, for keys and values of BF16 or E4M3.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -45,6 +47,15 @@ constexpr bool attention_makes_queries(int head_dim, int group) {
   return head_dim <= 256 && group <= 8;
 }
 
+// Attention::query_scale for queries of heads with a norm whose largest weight is `norm_weight`: no
+// such query saturates. The squares of a normed head come to head_dim, its weights aside, and the
+// rotation turns two columns into one at most; a little is left for rounding.
+inline float attention_query_scale(int head_dim, float norm_weight) {
+  const float largest = std::sqrt(static_cast<float>(head_dim)) * norm_weight * 1.02F;
+  if (!std::isfinite(largest) || largest <= 0) return 1.0F;
+  return std::ldexp(1.0F, std::clamp(std::ilogb(448.0F / largest), -100, 100));
+}
+
 struct Attention {
   int num_heads = 0;
   int num_kv_heads = 0;         // num_heads / num_kv_heads at most 16
@@ -52,7 +63,10 @@ struct Attention {
   int window = 0;               // 0: every key up to the row's last
   const uint16_t* q = nullptr;  // [num_rows, num_heads, head_dim] BF16
   QuerySums query_sums = {};    // instead of q, if sums.data
-  KvLayer kv;                   // holds the keys of these rows already
+  // Over E4M3 a power of two: queries times it are sums of two E4M3 values, which have all bits of
+  // a BF16 from 2^-6 to 448. Larger ones saturate.
+  float query_scale = 1.0F;
+  KvLayer kv;  // holds the keys of these rows already
   KvTable places;
   // [num_rows][num_heads][max_segments] of head_dim sums, then as many maxima and totals.
   float* workspace = nullptr;

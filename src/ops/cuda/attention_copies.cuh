@@ -2,6 +2,7 @@
 // ring.
 #pragma once
 
+#include "ops/cuda/attention_codes.cuh"
 #include "ops/cuda/attention_ptx.cuh"
 #include "ops/cuda/attention_ring.cuh"
 #include "ops/cuda/wide_ptx.cuh"
@@ -261,13 +262,17 @@ struct FreshKeys {
 
 // Eight columns of a query.
 template <typename P>
-__device__ inline void store_query(uint32_t queries, int pairs, int pair, int column,
-                                   const uint4& values) {
+__device__ inline void store_query(const Job& job, uint32_t queries, int pairs, int pair,
+                                   int column, const uint4& values) {
   const uint32_t target = queries + query_at<P>(pairs, pair, column);
   if constexpr (P::kE4m3) {
-    ptx::store_shared(target, uint2{f16_of(values.x), f16_of(values.z)});
-    ptx::store_shared(queries + query_at<P>(pairs, pair, column + 2),
-                      uint2{f16_of(values.y), f16_of(values.w)});
+    const float scale = job.attention.query_scale;
+    const ptx::TwoCodes codes[4] = {query_codes(values.x, scale), query_codes(values.y, scale),
+                                    query_codes(values.z, scale), query_codes(values.w, scale)};
+    ptx::store_shared(
+        target, uint2{codes[0].high | codes[1].high << 16, codes[2].high | codes[3].high << 16});
+    ptx::store_shared(target + kLowAt,
+                      uint2{codes[0].low | codes[1].low << 16, codes[2].low | codes[3].low << 16});
   } else {
     ptx::store_shared(target, values);
   }
@@ -277,7 +282,7 @@ __device__ inline void store_query(uint32_t queries, int pairs, int pair, int co
 template <typename P>
 __device__ void copy_queries(const Job& job, const Entry& entry, int group, uint32_t target) {
   const Attention& attention = job.attention;
-  constexpr int kChunks = P::kColumns * 8;
+  constexpr int kChunks = P::kPieces * P::kPieceColumns / 8;
   const int num_pairs = entry.num_rows * job.group;
   const int pairs = num_pairs <= 16 ? min(P::kMostPairs, 16) : P::kMostPairs;
   const int thread = static_cast<int>(threadIdx.x - kComputing);

@@ -26,11 +26,12 @@ struct AttentionJob {
   QueryTiles tiles;
   int group = 1;  // query heads that a thread block takes together: of a KV head, or half of them
   int num_groups = 1;
-  int group_shift = 0;  // group i belongs to KV head i >> group_shift
-  int most_rows = 1;    // of a tile that a thread block takes together, at most
-  int least_rows = 1;   // splitting rows further saves no work
-  int ring_size = 0;    // places in shared memory for what is copied
-  bool draws = false;   // thread blocks draw the last items of a long list
+  int group_shift = 0;       // group i belongs to KV head i >> group_shift
+  int most_rows = 1;         // of a tile that a thread block takes together, at most
+  int least_rows = 1;        // splitting rows further saves no work
+  int ring_size = 0;         // places in shared memory for what is copied
+  bool draws = false;        // thread blocks draw the last items of a long list
+  float score_scale = 1.0F;  // of scores over E4M3
   Divisor by_group = {};
   Divisor by_ring = {};
   Divisor by_block = {};

@@ -15,93 +15,114 @@ namespace tandem::ops::cuda::ptx {
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define TANDEM_D12(d) TANDEM_D8(d, 0), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11])
-#define TANDEM_D24(d) TANDEM_D8(d, 0), TANDEM_D8(d, 8), TANDEM_D8(d, 16)
+#define TANDEM_D16(d) TANDEM_D8(d, 0), TANDEM_D8(d, 8)
+#define TANDEM_D24(d) TANDEM_D16(d), TANDEM_D8(d, 16)
+#define TANDEM_D48(d) TANDEM_D24(d), TANDEM_D8(d, 24), TANDEM_D8(d, 32), TANDEM_D8(d, 40)
 #define TANDEM_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define TANDEM_NAMES12 TANDEM_NAMES8 ", %8, %9, %10, %11"
-#define TANDEM_NAMES24 TANDEM_NAMES12 ", %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
+#define TANDEM_NAMES16 TANDEM_NAMES12 ", %12, %13, %14, %15"
+#define TANDEM_NAMES24 TANDEM_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define TANDEM_NAMES48                                                           \
+  TANDEM_NAMES24                                                                 \
+  ", %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38," \
+  " %39, %40, %41, %42, %43, %44, %45, %46, %47"
 
-#define TANDEM_WGMMA_ONES(type, ones, n, names, at0, at1, at2, ...)                      \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                   \
-               ", 0;\n"                                                                  \
-               "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" names \
-               "}, {" at2 ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"        \
-               : __VA_ARGS__                                                             \
-               : "l"(b), "r"(add), "r"(ones)                                             \
-               : "memory");
-// d = a b, or d += a b with `add`: 64 x 16 by 16 x (2 * registers). b has the summed dimension
-// contiguous. BF16, a with kRows the other one; or FP16, a in registers.
-#define TANDEM_WGMMA_PAIRS(count, n, names, outputs, at0, at1, at2, at3, at4, at5)                \
-  template <int kRows>                                                                            \
-  __device__ inline void wgmma_pairs(float(&d)[count], uint64_t a, uint64_t b, int add) {         \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at2                                          \
-                 ", 0;\n"                                                                         \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, " at0      \
-                 ", " at1 ", p, 1, 1, " at3 ", 0;\n}"                                             \
-                 : outputs                                                                        \
-                 : "l"(a), "l"(b), "r"(add), "n"(kRows)                                           \
-                 : "memory");                                                                     \
-  }                                                                                               \
-  /* Every row of d: the sums of b's columns, or added to them. */                                \
-  template <bool kFp16>                                                                           \
-  __device__ inline void wgmma_ones(float(&d)[count], uint64_t b, int add) {                      \
-    if constexpr (kFp16)                                                                          \
-      TANDEM_WGMMA_ONES("f16", 0x3c003c00, n, names, at0, at1, at2, outputs)                      \
-    else                                                                                          \
-      TANDEM_WGMMA_ONES("bf16", 0x3f803f80, n, names, at0, at1, at2, outputs)                     \
-  }                                                                                               \
-  __device__ inline void wgmma_pairs_f16(float(&d)[count], const uint4& a, uint64_t b, int add) { \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at5                                          \
-                 ", 0;\n"                                                                         \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" names "}, {" at0       \
-                 ", " at1 ", " at2 ", " at3 "}, " at4 ", p, 1, 1, 0;\n}"                          \
-                 : outputs                                                                        \
-                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)                       \
-                 : "memory");                                                                     \
+// d = a b, or d += a b with `add`: 64 x 16 by 16 x (2 * registers), BF16. b has the summed
+// dimension contiguous, a with kRows the other one.
+#define TANDEM_WGMMA_PAIRS(count, n, names, outputs, at0, at1, at2, at3)                      \
+  template <int kRows>                                                                        \
+  __device__ inline void wgmma_pairs(float(&d)[count], uint64_t a, uint64_t b, int add) {     \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at2                                      \
+                 ", 0;\n"                                                                     \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, " at0  \
+                 ", " at1 ", p, 1, 1, " at3 ", 0;\n}"                                         \
+                 : outputs                                                                    \
+                 : "l"(a), "l"(b), "r"(add), "n"(kRows)                                       \
+                 : "memory");                                                                 \
+  }                                                                                           \
+  /* Every row of d: the sums of b's columns, or added to them. */                            \
+  __device__ inline void wgmma_ones(float(&d)[count], uint64_t b, int add) {                  \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at1                                      \
+                 ", 0;\n"                                                                     \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, {" at2 \
+                 ", " at2 ", " at2 ", " at2 "}, " at0 ", p, 1, 1, 0;\n}"                      \
+                 : outputs                                                                    \
+                 : "l"(b), "r"(add), "r"(0x3f803f80)                                          \
+                 : "memory");                                                                 \
   }
-TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7", "%8", "%9")
-TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11", "%12", "%13")
-TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_D12(d), "%12", "%13", "%14", "%15", "%16",
-                   "%17")
-TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27", "%28",
-                   "%29")
+TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7")
+TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11")
+TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_D12(d), "%12", "%13", "%14", "%15")
+TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27")
 
+// The same of E4M3, 64 x 32 by 32 x (2 * registers); a as a matrix or in registers.
+#define TANDEM_WGMMA_CODES(count, n, names, outputs, at0, at1, at2, at3, at4, at5)            \
+  __device__ inline void wgmma_codes(float(&d)[count], uint64_t a, uint64_t b, int add) {     \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at2                                      \
+                 ", 0;\n"                                                                     \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k32.f32.e4m3.e4m3 {" names "}, " at0  \
+                 ", " at1 ", p, 1, 1;\n}"                                                     \
+                 : outputs                                                                    \
+                 : "l"(a), "l"(b), "r"(add)                                                   \
+                 : "memory");                                                                 \
+  }                                                                                           \
+  __device__ inline void wgmma_codes(float(&d)[count], const uint4& a, uint64_t b, int add) { \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at5                                      \
+                 ", 0;\n"                                                                     \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k32.f32.e4m3.e4m3 {" names "}, {" at0 \
+                 ", " at1 ", " at2 ", " at3 "}, " at4 ", p, 1, 1;\n}"                         \
+                 : outputs                                                                    \
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)                   \
+                 : "memory");                                                                 \
+  }
+TANDEM_WGMMA_CODES(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11", "%12", "%13")
+TANDEM_WGMMA_CODES(16, "32", TANDEM_NAMES16, TANDEM_D16(d), "%16", "%17", "%18", "%19", "%20",
+                   "%21")
+TANDEM_WGMMA_CODES(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27", "%28",
+                   "%29")
+TANDEM_WGMMA_CODES(48, "96", TANDEM_NAMES48, TANDEM_D48(d), "%48", "%49", "%50", "%51", "%52",
+                   "%53")
+
+#undef TANDEM_WGMMA_CODES
 #undef TANDEM_WGMMA_PAIRS
-#undef TANDEM_WGMMA_ONES
+#undef TANDEM_NAMES48
 #undef TANDEM_NAMES24
+#undef TANDEM_NAMES16
 #undef TANDEM_NAMES12
 #undef TANDEM_NAMES8
+#undef TANDEM_D48
 #undef TANDEM_D24
+#undef TANDEM_D16
 #undef TANDEM_D12
 #undef TANDEM_D8
 #undef TANDEM_NAMES4
 #undef TANDEM_D4
 #endif
 
-// Four E4M3 values as FP16, which holds each of them: bytes 0 and 1, and 2 and 3.
-__device__ inline uint2 widen_neighbours(uint32_t codes) {
-  uint2 wide;
+// Two values as sums of two E4M3 each: high + low / 16. Of eight bits of mantissa nothing is lost
+// from 2^-6 to 448, below that 2^-14 at most; larger ones saturate.
+struct TwoCodes {
+  uint32_t high;  // of the first value in bits 0 .. 7, of the second in bits 8 .. 15
+  uint32_t low;
+};
+inline constexpr float kLowCode = 1.0F / 16.0F;
+__device__ inline TwoCodes two_codes(float first, float second) {
+  TwoCodes codes;
   asm("{\n"
-      ".reg .b16 low, high;\n"
-      "mov.b32 {low, high}, %2;\n"
-      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
-      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
+      ".reg .b16 high, low;\n"
+      ".reg .b32 all, rest;\n"
+      "cvt.rn.f16x2.f32 all, %3, %2;\n"
+      "cvt.rn.satfinite.e4m3x2.f16x2 high, all;\n"
+      "cvt.rn.f16x2.e4m3x2 rest, high;\n"
+      "sub.rn.f16x2 rest, all, rest;\n"
+      "mul.rn.f16x2 rest, rest, %4;\n"
+      "cvt.rn.satfinite.e4m3x2.f16x2 low, rest;\n"
+      "cvt.u32.u16 %0, high;\n"
+      "cvt.u32.u16 %1, low;\n"
       "}"
-      : "=r"(wide.x), "=r"(wide.y)
-      : "r"(codes));
-  return wide;
-}
-// Bytes 0 and 2, and 1 and 3.
-__device__ inline uint2 widen_alternate(uint32_t codes) {
-  return widen_neighbours(__byte_perm(codes, 0, 0x3120));
-}
-// Two values in FP16, saturated.
-__device__ inline uint32_t f16x2(float low, float high) {
-  constexpr float kMost = 65504.0F;
-  uint32_t two;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;"
-      : "=r"(two)
-      : "f"(fmaxf(fminf(high, kMost), -kMost)), "f"(fmaxf(fminf(low, kMost), -kMost)));
-  return two;
+      : "=r"(codes.high), "=r"(codes.low)
+      : "f"(first), "f"(second), "r"(0x4c004c00));  // 16 in FP16, twice
+  return codes;
 }
 
 // threadIdx.x, as a value that the compiler knows nothing of.

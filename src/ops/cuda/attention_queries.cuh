@@ -2,6 +2,7 @@
 // the product of q left: head_prep() without a kernel and a link of its own.
 #pragma once
 
+#include "ops/cuda/attention_codes.cuh"
 #include "ops/cuda/attention_ring.cuh"
 #include "ops/cuda/head_norm.cuh"
 #include "ops/cuda/product_ptx.cuh"
@@ -9,22 +10,25 @@
 namespace tandem::ops::cuda::segment {
 
 // No thread needs the queries before any more; those of pairs that are not there stay zero.
-template <typename P, int kDim>
+template <typename P>
 __device__ void clear_queries(uint32_t shared) {
-  for (int at = static_cast<int>(threadIdx.x); at < P::kMostPairs * kDim / 8; at += kComputing)
+  for (int at = static_cast<int>(threadIdx.x); at < P::kQueryBytes / 16; at += kComputing)
     ptx::store_shared(shared + P::kQueryAt + static_cast<uint32_t>(at * 16), uint4{});
 }
 
 // Four columns of a query.
 template <typename P>
-__device__ void store_query(uint32_t shared, int pair, int column, const float (&values)[4]) {
-  const uint32_t queries = shared + P::kQueryAt;
+__device__ void store_query(const Job& job, uint32_t shared, int pair, int column,
+                            const float (&values)[4]) {
+  const uint32_t target = shared + P::kQueryAt + query_at<P>(P::kMostPairs, pair, column);
   const uint2 packed = head_norm::pack_bf16x4(values);
   if constexpr (P::kE4m3) {
-    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), f16_of(packed.x));
-    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column + 2), f16_of(packed.y));
+    const ptx::TwoCodes first = query_codes(packed.x, job.attention.query_scale);
+    const ptx::TwoCodes last = query_codes(packed.y, job.attention.query_scale);
+    ptx::store_shared(target, first.high | last.high << 16);
+    ptx::store_shared(target + kLowAt, first.low | last.low << 16);
   } else {
-    ptx::store_shared(queries + query_at<P>(P::kMostPairs, pair, column), packed);
+    ptx::store_shared(target, packed);
   }
 }
 
@@ -57,8 +61,8 @@ __device__ void make_queries(const Job& job, const typename P::Control& control,
       head_norm::inverse_rms(head_norm::warp_squares(raw), attention.head_dim, source.eps);
   const head_norm::Head head = head_norm::norm_and_rotate(raw, inverse, rotation, constants);
   if (!lane.exists) return;
-  store_query<P>(shared, pair, column, head.values[0]);
-  store_query<P>(shared, pair, column + half, head.values[1]);
+  store_query<P>(job, shared, pair, column, head.values[0]);
+  store_query<P>(job, shared, pair, column + half, head.values[1]);
 }
 
 }  // namespace tandem::ops::cuda::segment

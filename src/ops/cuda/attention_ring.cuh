@@ -79,9 +79,14 @@ struct Lane {
   int t = static_cast<int>(threadIdx.x) % 4;            // columns 2t, 2t + 1 of every 8
 };
 
-// Weights are stored for 16 pairs at a time, or for 8.
-constexpr int pairs_with_weights(int pairs) {
-  return pairs <= 8 ? pairs : (pairs + 15) / 16 * 16;
+// Columns of a product. Beside E4M3 queries and weights are two codes each (two_codes()): the high
+// ones of eight pairs, then their low ones.
+constexpr int product_columns(int pairs, bool e4m3) {
+  return e4m3 ? pairs * 2 : pairs;
+}
+// Weights of BF16 are stored for 16 pairs at a time, or for 8.
+constexpr int pairs_with_weights(int pairs, bool e4m3) {
+  return e4m3 || pairs <= 8 ? pairs : (pairs + 15) / 16 * 16;
 }
 
 // How a multiprocessor's registers are spread over a thread block. Few pairs leave some for others.
@@ -97,7 +102,7 @@ struct PlanRegisters {
   static constexpr int kMostThreads =
       kWide || kBlocks == 2 || (kIsE4m3 && (kMedium || kIsLong)) ? kThreads : 512;
   static constexpr int kEach = kBlocks == 2 ? 80 : kMostThreads == 512 ? 128 : 168;
-  // Threads that copy hand on what they do not need. Those that compute widen E4M3 in registers.
+  // Threads that copy hand on what they do not need.
   static constexpr bool kMove = kIsE4m3 || kMedium || kWide;
   // They have the keys of two pieces at hand.
   static constexpr bool kTwoPieces = kDim == 512 && kMostThreads == kThreads;
@@ -126,16 +131,17 @@ struct Plan {
   static constexpr int kKeys = attention_segment_keys(kDim);  // of a segment
   static constexpr int kHalves = kKeys / 128;  // pieces of a segment with the same columns, and
                                                // 64-key tiles of a warpgroup
-  static constexpr int kColumns = kDim / 64;   // column blocks of K, and of V
   static constexpr int kPieceColumns = 128 / static_cast<int>(sizeof(Element));
   static constexpr int kPieces = (kDim + kPieceColumns - 1) / kPieceColumns;  // of 128 keys' K
+  // Products of 32 bytes of a key that a piece takes.
+  static constexpr int kPieceSteps = kDim < kPieceColumns ? kDim / (kPieceColumns / 4) : 4;
   static constexpr int kMaxColumnParts = kDim == 512 ? 4 : 1;
 
   // Shared memory, in bytes from its start.
   static constexpr int kQueryAt = (static_cast<int>(sizeof(Control)) + 1023) / 1024 * 1024;
-  static constexpr int kWeightAt =
-      kQueryAt + kMostPairs * kDim * 2;  // [keys / 64][pairs_with_weights][64]
-  static constexpr int kRingAt = kWeightAt + pairs_with_weights(kMostPairs) * kKeys * 2;
+  static constexpr int kQueryBytes = kPieces * product_columns(kMostPairs, kE4m3) * 128;
+  static constexpr int kWeightAt = kQueryAt + kQueryBytes;
+  static constexpr int kRingAt = kWeightAt + pairs_with_weights(kMostPairs, kE4m3) * kKeys * 2;
   static constexpr int kLeastRing = kHalves == 1 && kPieces > 3 ? kPieces : 3;
   static constexpr int ring_in(int shared_bytes) {
     const int places = (shared_bytes - kRingAt) / kPieceBytes;
@@ -152,9 +158,9 @@ struct Plan {
   __host__ __device__ static uint32_t queries_at(int place, int ring) {
     return static_cast<uint32_t>(place == 0 ? kQueryAt : kRingAt + ring * kPieceBytes);
   }
-  static_assert(!kCopiesQueries || kLongRing <= (3 * kColumns + 1) * kHalves);
+  static_assert(!kCopiesQueries || kLongRing <= (3 * kPieces + 1) * kHalves);
   static constexpr int bytes(int ring) {
-    return kRingAt + ring * kPieceBytes + (kCopiesQueries ? kMostPairs * kDim * 2 : 0);
+    return kRingAt + ring * kPieceBytes + (kCopiesQueries ? kQueryBytes : 0);
   }
   static_assert(kRing >= kLeastRing);
 };
@@ -208,28 +214,23 @@ struct Ring {
   }
 };
 
-// Where two columns of a query lie among [64 columns][pairs][128 bytes]. Beside E4M3 queries are
-// FP16, and the columns of 16 in the order in which a lane has those of a key: 0, 1, 4, 5, 8, 9,
-// 12, 13, then the others.
+// Where columns of a query begin among [pieces][product_columns][128 bytes], chunks of 16 bytes
+// exchanged; of E4M3 the high codes: the low ones are kLowAt bytes behind.
+inline constexpr int kLowAt = 8 * 128;
 template <typename P>
 __device__ inline uint32_t query_at(int pairs, int pair, int column) {
-  int two = column / 2 % 8;
-  if (P::kE4m3) two = two % 2 * 4 + two / 2;
-  const int chunk = column % 64 / 16 * 2 + two / 4;
-  return static_cast<uint32_t>((column / 64 * pairs + pair) * 128 + (chunk ^ pair % 8) * 16 +
-                               two % 4 * 4);
-}
-// Two columns of a query beside E4M3.
-__device__ inline uint32_t f16_of(uint32_t bf16) {
-  return ptx::f16x2(low_bf16(bf16), high_bf16(bf16));
+  const int byte = column % P::kPieceColumns * static_cast<int>(sizeof(typename P::Element));
+  const int row = P::kE4m3 ? pair / 8 * 16 + pair % 8 : pair;
+  const int rows = column / P::kPieceColumns * product_columns(pairs, P::kE4m3) + row;
+  return static_cast<uint32_t>(rows * 128 + (byte / 16 ^ pair % 8) * 16 + byte % 16);
 }
 
-// The weights of 16 keys.
+// The weights of 32 bytes, 16 keys or 32, among [64 or 128 keys][product_columns][128 bytes].
 template <typename P, int kPairs>
 __device__ inline uint64_t weights_of_step(uint32_t shared, int step) {
+  constexpr int kColumns = product_columns(pairs_with_weights(kPairs, P::kE4m3), P::kE4m3);
   return ptx::matrix_of(
-      shared + P::kWeightAt +
-          static_cast<uint32_t>(step / 4 * pairs_with_weights(kPairs) * 128 + step % 4 * 32),
+      shared + P::kWeightAt + static_cast<uint32_t>(step / 4 * kColumns * 128 + step % 4 * 32),
       1024);
 }
 

@@ -12,7 +12,7 @@
 // Four warps bring what the products take, through a ring of pieces: 128 keys, 64 columns of BF16
 // or 128 of E4M3, first all of a segment's K and then of its V, one segment after the other. A
 // piece is [128 keys][128 bytes], chunks of 16 bytes exchanged by key, as the cache has them
-// (attention_copies.cuh). E4M3 is widened on its way from there to the products
+// (attention_copies.cuh). E4M3 is multiplied as it is, and queries and weights are two codes each
 // (attention_codes.cuh).
 #pragma once
 
@@ -95,7 +95,7 @@ __device__ void load_queries(const Job& job, const typename P::Control& control,
       const int at = (begin + i) * kComputing + thread;
       const int pair = at / kChunks;
       const int chunk = at % kChunks;
-      if (at < kAll) store_query<P>(queries, kPairs, pair, chunk * 8, values[i]);
+      if (at < kAll) store_query<P>(job, queries, kPairs, pair, chunk * 8, values[i]);
     }
   }
 }
@@ -111,12 +111,10 @@ __device__ void attend_segment(const Job& job, const Item& item, const Targets<P
   const uint32_t queries = P::kCopiesQueries ? control.queries : shared + P::kQueryAt;
   {
     float scores[P::kHalves][kPairs / 2] = {};
-    if constexpr (P::kE4m3)
-      score_codes<P, kPairs>(queries, lane, job.attention.kv.k_scale, ring, scores);
-    else if constexpr (P::kHalves == 1)
-      score_at_once<P, kPairs, kRolled>(queries, lane, ring, scores);
+    if constexpr (P::kHalves == 1)
+      score_at_once<P, kPairs, kRolled>(job, queries, lane, ring, scores);
     else
-      score_by_columns<P, kPairs>(queries, lane, ring, scores);
+      score_by_columns<P, kPairs>(job, queries, lane, ring, scores);
     const int first_key = item.segment * P::kKeys + lane.warpgroup * P::kHalves * 64;
     if (first_key < control.all_see_from || first_key + P::kHalves * 64 - 1 > control.all_see_to)
       hide<P::kHalves, kPairs>(control.pairs, lane, first_key, scores);
@@ -124,7 +122,10 @@ __device__ void attend_segment(const Job& job, const Item& item, const Targets<P
     __syncwarp();
     ptx::named_barrier(1, kComputing);
     if (thread < P::kMostPairs) control.maxima[parity ^ 1][thread] = ordered_bits(-INFINITY);
-    weigh<P, kPairs>(lane, scores, maxima, shared);
+    if constexpr (P::kE4m3)
+      weigh_codes<P, kPairs>(lane, scores, maxima, shared);
+    else
+      weigh<P, kPairs>(lane, scores, maxima, shared);
   }
   __syncwarp();
   ptx::named_barrier(1, kComputing);
@@ -170,7 +171,7 @@ __device__ void attend_sums(const Job& job, const Item& item, bool is_new, bool 
   const Lane lane;
   if (is_new) {
     ptx::named_barrier(1, kComputing);  // nobody needs the pairs before any more, nor the queries
-    clear_queries<P, kDim>(shared);
+    clear_queries<P>(shared);
     set_pairs<P, kPairs>(job, control.list.entries[item.entry], item.group, control);
   }
   const Targets<P, kPairs> targets(job, control, lane, item.segment);

@@ -29,7 +29,7 @@ template <typename P, int kPairs>
 __device__ void multiply_ones(uint32_t shared, float (&sums)[kPairs / 2]) {
 #pragma unroll
   for (int step = 0; step < P::kKeys / 16; ++step)
-    ptx::wgmma_ones<P::kE4m3>(sums, weights_of_step<P, kPairs>(shared, step), step);
+    ptx::wgmma_ones(sums, weights_of_step<P, kPairs>(shared, step), step);
 }
 
 // All of a warpgroup's columns, 32 keys after 32.
@@ -88,9 +88,8 @@ __device__ void store_values(const Job& job, const Targets<P, kPairs>& targets, 
     float* const own = target + static_cast<int64_t>(targets.slots[i]) * attention.head_dim;
     const float low = sums[i / 2 * 4 + i % 2];
     const float high = sums[i / 2 * 4 + i % 2 + 2];
-    if constexpr (P::kE4m3) {  // neighbours (load_columns()); of values as they are stored
-      const float scale = attention.kv.v_scale;
-      *reinterpret_cast<float2*>(own) = make_float2(low * scale, high * scale);
+    if constexpr (P::kE4m3) {  // neighbours (CodeProducts)
+      *reinterpret_cast<float2*>(own) = make_float2(low, high);
     } else {
       own[0] = low;
       own[8] = high;
@@ -119,7 +118,7 @@ __device__ void store_totals(const Job& job, const Targets<P, kPairs>& targets, 
 template <typename P, int kPairs>
 __device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, const Lane& lane,
                             const int* maxima, uint32_t shared, Ring& ring) {
-  constexpr int kOwnColumns = (P::kColumns + 1) / 2;
+  constexpr int kOwnColumns = (P::kPieces + 1) / 2;
   float sums[kOwnColumns][2][kPairs / 2] = {};
   float totals[kPairs / 2] = {};
   ptx::pin(totals);
@@ -128,11 +127,11 @@ __device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, c
 #pragma unroll
     for (auto& sum : own) ptx::pin(sum);
   Ring own_ring = ring;  // begins with the warpgroup's first columns
-  if (P::kColumns > 1 && lane.warpgroup == 1) own_ring.advance();
+  if (P::kPieces > 1 && lane.warpgroup == 1) own_ring.advance();
 #pragma unroll
-  for (int c = 0; c < P::kColumns; ++c, ring.advance()) {
+  for (int c = 0; c < P::kPieces; ++c, ring.advance()) {
     ring.wait_full();
-    if (P::kColumns > 1 && c % 2 != lane.warpgroup) ring.give_back();
+    if (P::kPieces > 1 && c % 2 != lane.warpgroup) ring.give_back();
   }
   __syncwarp();
   ptx::fence_async_shared();
@@ -170,7 +169,7 @@ __device__ void add_at_once(const Job& job, const Targets<P, kPairs>& targets, c
 #pragma unroll
   for (int own = 0; own < kOwnColumns; ++own) {
     const int c = own * 2 + lane.warpgroup;
-    if (c >= P::kColumns) continue;
+    if (c >= P::kPieces) continue;
     float sum[kPairs / 2];
 #pragma unroll
     for (int i = 0; i < kPairs / 2; ++i) sum[i] = sums[own][0][i] + sums[own][1][i];
@@ -191,16 +190,25 @@ struct Ready {
 
   __device__ void set_totals(uint32_t shared) {
     column = -1;
-    ptx::pin(sums);
+    float totals[product_columns(kPairs, P::kE4m3) / 2] = {};
+    ptx::pin(totals);
     ptx::warpgroup_fence();
-    multiply_ones<P, kPairs>(shared, sums);
+    if constexpr (P::kE4m3)
+      multiply_code_ones<P, kPairs>(shared, totals);
+    else
+      multiply_ones<P, kPairs>(shared, totals);
     ptx::warpgroup_commit();
     ptx::warpgroup_wait<0>();
-    ptx::pin(sums);
+    ptx::pin(totals);
+    set_joined<P>(totals, 1.0F / kWeightScale, sums);
   }
   __device__ void set(const float (&chains)[2][kPairs / 2], int first_column) {
 #pragma unroll
     for (int i = 0; i < kPairs / 2; ++i) sums[i] = chains[0][i] + chains[1][i];
+    column = first_column;
+  }
+  __device__ void set(const float (&codes)[kPairs], int first_column) {
+    set_joined<P>(codes, job.attention.kv.v_scale / kWeightScale, sums);
     column = first_column;
   }
   __device__ void store() const {
@@ -216,7 +224,7 @@ template <typename P, int kPairs>
 __device__ void add_by_columns(const Job& job, const typename P::Control& control,
                                const Targets<P, kPairs>& targets, const Lane& lane,
                                const Item& item, const int* maxima, uint32_t shared, Ring& ring) {
-  const int value_columns = P::kColumns / control.list.column_parts;
+  const int value_columns = P::kPieces / control.list.column_parts;
   const int first_column = item.column_part * value_columns * 64;
   Ready<P, kPairs> ready{job, targets, lane, maxima};
   if (lane.warpgroup == 1 && item.column_part == 0) ready.set_totals(shared);
@@ -252,7 +260,7 @@ __device__ void add_by_columns(const Job& job, const typename P::Control& contro
   ready.store();
 }
 
-// The same for E4M3: a piece has columns of both warpgroups.
+// The same for E4M3 and any number of keys: a piece has columns of both warpgroups.
 template <typename P, int kPairs>
 __device__ void add_codes(const Job& job, const typename P::Control& control,
                           const Targets<P, kPairs>& targets, const Lane& lane, const Item& item,
@@ -263,19 +271,17 @@ __device__ void add_codes(const Job& job, const typename P::Control& control,
   if (lane.warpgroup == 1 && item.column_part == 0) ready.set_totals(shared);
 #pragma unroll 1
   for (int c = 0; c < value_pieces; ++c) {
-    float sums[2][kPairs / 2] = {};
-#pragma unroll
-    for (auto& sum : sums) ptx::pin(sum);
+    float sums[kPairs] = {};
+    ptx::pin(sums);
 #pragma unroll
     for (int half = 0; half < P::kHalves; ++half, ring.advance()) {
       ring.wait_full();
-      add_piece<P, kPairs>(sums, half * 8, lane, ring, shared);
+      add_piece<P, kPairs>(sums, half * 4, lane, ring, shared);
       ring.give_back();
     }
     ready.store();
     ptx::warpgroup_wait<0>();
-#pragma unroll
-    for (auto& sum : sums) ptx::pin(sum);
+    ptx::pin(sums);
     ready.set(sums, first_column + c * P::kPieceColumns + lane.warpgroup * 64);
   }
   ready.store();

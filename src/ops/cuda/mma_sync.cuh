@@ -36,12 +36,6 @@ __device__ inline void multiply_e4m3(float* d, const uint4& a, uint32_t b0, uint
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
-__device__ inline void multiply_f16(float* d, const uint4& a, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-}
 __device__ inline void multiply_bf16(float* d, const uint4& a, uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -131,24 +125,23 @@ __device__ inline void wgmma_pairs(float (&d)[kRegisters], uint64_t a, uint64_t 
   });
 }
 template <int kRegisters>
-__device__ inline void wgmma_pairs_f16(float (&d)[kRegisters], const uint4& a, uint64_t b,
-                                       int add) {
+__device__ inline void wgmma_ones(float (&d)[kRegisters], uint64_t b, int add) {
+  constexpr uint32_t kOnes = 0x3f803f80;
   mma::clear_unless(add, d);
   mma::for_tiles(d, mma::ExchangedRows(b), [&](float* tile, uint32_t b0, uint32_t b1) {
-    mma::multiply_f16(tile, a, b0, b1);
+    mma::multiply_bf16(tile, uint4{kOnes, kOnes, kOnes, kOnes}, b0, b1);
   });
 }
-template <bool kFp16, int kRegisters>
-__device__ inline void wgmma_ones(float (&d)[kRegisters], uint64_t b, int add) {
-  constexpr uint32_t kOnes = kFp16 ? 0x3c003c00 : 0x3f803f80;
+template <int kRegisters>
+__device__ inline void wgmma_codes(float (&d)[kRegisters], const uint4& a, uint64_t b, int add) {
   mma::clear_unless(add, d);
   mma::for_tiles(d, mma::ExchangedRows(b), [&](float* tile, uint32_t b0, uint32_t b1) {
-    const uint4 ones{kOnes, kOnes, kOnes, kOnes};
-    if constexpr (kFp16)
-      mma::multiply_f16(tile, ones, b0, b1);
-    else
-      mma::multiply_bf16(tile, ones, b0, b1);
+    mma::multiply_e4m3(tile, a, b0, b1);
   });
+}
+template <int kRegisters>
+__device__ inline void wgmma_codes(float (&d)[kRegisters], uint64_t a, uint64_t b, int add) {
+  wgmma_codes(d, mma::load_left<0>(a), b, add);
 }
 
 // Of kernels for prompts, which such cards do not run (device.h).
