@@ -43,6 +43,13 @@ __device__ inline void copy_async(uint32_t target, const void* source) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(target), "l"(source)
                : "memory");
 }
+// The same of what nobody reads soon again.
+__device__ inline void copy_async_once(uint32_t target, const void* source, uint64_t policy) {
+  asm volatile(
+      "cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2;" ::"r"(target),
+      "l"(source), "l"(policy)
+      : "memory");
+}
 // Nothing at all unless `condition`: not a branch.
 __device__ inline void copy_async_if(bool condition, uint32_t target, const void* source,
                                      bool valid) {
@@ -53,6 +60,17 @@ __device__ inline void copy_async_if(bool condition, uint32_t target, const void
       "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n"
       "}" ::"r"(target),
       "l"(source), "r"(valid ? 16 : 0), "r"(static_cast<int>(condition))
+      : "memory");
+}
+__device__ inline void copy_async_once_if(bool condition, uint32_t target, const void* source,
+                                          bool valid, uint64_t policy) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.s32 p, %3, 0;\n"
+      "@p cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %4;\n"
+      "}" ::"r"(target),
+      "l"(source), "r"(valid ? 16 : 0), "r"(static_cast<int>(condition)), "l"(policy)
       : "memory");
 }
 __device__ inline void copy_commit() {

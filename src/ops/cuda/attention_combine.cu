@@ -18,7 +18,6 @@ struct Plan {
   static constexpr int kSlabs = kHeadDim / kSlab;
   static constexpr int kOwnChains = kChains / kWarps;  // chains of a warp
   static constexpr int kThreads = kSlabs * kWarps * 32;
-  static constexpr int kManyBlocks = 1024 / kThreads;  // of a multiprocessor, if many
   static_assert(kBatch % kOwnChains == 0);
 };
 
@@ -152,11 +151,9 @@ __device__ void combine_head(const Job& job, int row, int head, int last_key, bo
   }
 }
 
-// grid (head, row). kMany: more than there is room for at once, unless each takes little.
-template <int kHeadDim, int kWarps, bool kMany>
-__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads,
-                                  kMany ? Plan<kHeadDim, kWarps>::kManyBlocks : 0)
-    combine_kernel(const Job job) {
+// grid (head, row)
+template <int kHeadDim, int kWarps>
+__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kernel(const Job job) {
   using P = Plan<kHeadDim, kWarps>;
   allow_next();
   const bool early = job.rows.early_plan;
@@ -172,8 +169,8 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads,
     return;
   }
 #pragma unroll 1
-  for (int turn = kMany ? 1 : first_turn(early); turn < 2; ++turn) {
-    const bool live = kMany || turn == 1;
+  for (int turn = first_turn(early); turn < 2; ++turn) {
+    const bool live = turn == 1;
     if (live && early) wait_for_previous();
     if (live) reset_items(job);
     combine_head<kHeadDim, kWarps>(job, row, head, last_key, live);
@@ -181,19 +178,124 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads,
   }
 }
 
-template <int kHeadDim, int kWarps, bool kMany = false>
+// The same of many rows, where what is on its way counts, not what one takes: a warp for each slab,
+// whose chains it goes through one after the other.
+namespace many {
+
+constexpr int kWarps = 4;
+constexpr int kBatch = 4;  // segments behind the first ones whose sums a lane fetches together
+
+// Segments from `begin` on in four columns, as chains that are not weighted yet.
+template <int kHeadDim, int kCount>
+__device__ void fetch(const RowSegments& segments, int begin, const float2* totals,
+                      const float* sums, Chain (&chains)[kCount], float (&maxima)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const bool exists = begin + i < segments.count;
+    const int slot = exists ? segments.slot(begin + i) : 0;
+    const float2 own = load2_if(exists, &totals[slot], {-INFINITY, 0.0F});
+    chains[i].sum = load4_if(exists, sums + static_cast<int64_t>(slot) * kHeadDim);
+    chains[i].total = own.y;
+    maxima[i] = own.x;
+  }
+}
+
+// The first ones, one in each chain, are fetched all at once; few rows have more.
+template <int kHeadDim>
+__device__ void combine_slab(const Job& job, int row, int head, int slab, int last_key) {
+  const Attention& attention = job.attention;
+  constexpr int kKeys = attention_segment_keys(kHeadDim);
+  const int first = first_key_of(attention.window, last_key) / kKeys;
+  const RowSegments segments{first % attention.max_segments, last_key / kKeys - first + 1,
+                             attention.max_segments};
+  const int64_t base =
+      (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int column = slab * kSlabColumns + lane * 4;
+  const float2* const totals = job.totals + base;
+  const float* const sums = attention.workspace + base * kHeadDim + column;
+  Chain chains[kChains];
+  float maxima[kChains];
+  fetch<kHeadDim>(segments, 0, totals, sums, chains, maxima);
+  float largest = segments.count > kChains ? largest_of(true, segments, totals, lane) : -INFINITY;
+#pragma unroll
+  for (const float maximum : maxima) largest = fmaxf(largest, maximum);
+#pragma unroll
+  for (int i = 0; i < kChains; ++i) {
+    Chain weighted;
+    weighted.add(chains[i].sum, {maxima[i], chains[i].total}, largest);
+    chains[i] = weighted;
+  }
+  for (int begin = kChains; begin < segments.count; begin += kChains)
+#pragma unroll
+    for (int part = 0; part < kChains; part += kBatch) {
+      if (begin + part >= segments.count) break;
+      Chain next[kBatch];
+      float next_maxima[kBatch];
+      fetch<kHeadDim>(segments, begin + part, totals, sums, next, next_maxima);
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        if (begin + part + i < segments.count)
+          chains[part + i].add(next[i].sum, {next_maxima[i], next[i].total}, largest);
+    }
+  Chain all;
+#pragma unroll
+  for (int i = 0; i < kChains; ++i) {
+    all.sum.x += chains[i].sum.x;
+    all.sum.y += chains[i].sum.y;
+    all.sum.z += chains[i].sum.z;
+    all.sum.w += chains[i].sum.w;
+    all.total += chains[i].total;
+  }
+  const int at = head * kHeadDim + column;
+  store_operand(attention.out, row, at, round_bf16(__fdiv_rn(all.sum.x, all.total)),
+                round_bf16(__fdiv_rn(all.sum.y, all.total)));
+  store_operand(attention.out, row, at + 2, round_bf16(__fdiv_rn(all.sum.z, all.total)),
+                round_bf16(__fdiv_rn(all.sum.w, all.total)));
+}
+
+// grid (slabs of heads / kWarps, row)
+template <int kHeadDim>
+__global__ void __launch_bounds__(kWarps * 32, 6) combine_kernel(const Job job) {
+  constexpr int kSlabs = kHeadDim / kSlabColumns;
+  allow_next();
+  if (!job.rows.early_plan) wait_for_previous();
+  const int warp = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  const int row = static_cast<int>(blockIdx.y);
+  const int head = warp / kSlabs;
+  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
+  if (job.rows.early_plan) wait_for_previous();
+  reset_items(job);
+  if (head >= job.attention.num_heads) return;
+  if (last_key >= 0) return combine_slab<kHeadDim>(job, row, head, warp % kSlabs, last_key);
+  const int column = warp * kSlabColumns + static_cast<int>(threadIdx.x) % 32 * 4;
+  store_operand(job.attention.out, row, column, 0.0F, 0.0F);
+  store_operand(job.attention.out, row, column + 2, 0.0F, 0.0F);
+}
+
+}  // namespace many
+
+template <int kHeadDim, int kWarps>
 void launch_combine(const Stream& stream, const Job& job) {
-  launch(stream, combine_kernel<kHeadDim, kWarps, kMany>,
+  launch(stream, combine_kernel<kHeadDim, kWarps>,
          dim3(static_cast<unsigned>(job.attention.num_heads),
               static_cast<unsigned>(job.rows.num_rows)),
          dim3(Plan<kHeadDim, kWarps>::kThreads), 0, job);
 }
+template <int kHeadDim>
+void launch_many(const Stream& stream, const Job& job) {
+  const int warps = job.attention.num_heads * (kHeadDim / kSlabColumns);
+  launch(stream, many::combine_kernel<kHeadDim>,
+         dim3(static_cast<unsigned>((warps + many::kWarps - 1) / many::kWarps),
+              static_cast<unsigned>(job.rows.num_rows)),
+         dim3(many::kWarps * 32), 0, job);
+}
 
 }  // namespace
 
-void combine_attention(const Stream& stream, const Job& job) {
-  // Where a multiprocessor has five blocks or more, room for all of them counts most.
-  const bool many = job.attention.num_heads * job.rows.num_rows > 4 * num_multiprocessors();
+void combine_attention(const Stream& stream, const AttentionJob& job) {
+  // Where a multiprocessor has three blocks or more.
+  const bool many = job.attention.num_heads * job.rows.num_rows > 2 * num_multiprocessors();
   switch (job.attention.head_dim) {
     case 32:
       return launch_combine<32, 8>(stream, job);
@@ -202,9 +304,10 @@ void combine_attention(const Stream& stream, const Job& job) {
     case 128:
       return launch_combine<128, 8>(stream, job);
     case 256:
-      if (many) return launch_combine<256, 2, true>(stream, job);
+      if (many) return launch_many<256>(stream, job);
       return launch_combine<256, 4>(stream, job);
     default:
+      if (many) return launch_many<512>(stream, job);
       // As many threads as find room beside the first kernel, unless there is much to read.
       if (job.attention.max_segments <= 20) return launch_combine<512, 2>(stream, job);
       return launch_combine<512, 8>(stream, job);

@@ -85,18 +85,24 @@ __device__ inline uint32_t target_of(uint32_t lane_target, int i) {
 
 // `columns`: those of the piece, of the cache's first key. kPlain: every row sees every key and no
 // column is missing; otherwise only `taken`, one bit for each key, zeros where nothing is seen.
-template <bool kPlain, typename Element>
+// kOnce: many sequences' keys pass through L2 once, and would drive out what segments leave there.
+template <bool kPlain, bool kOnce, typename Element>
 __device__ void copy_piece(const LaneKeys<Element>& keys, uint32_t taken, const Element* columns,
-                           bool has_column, uint32_t lane_target) {
+                           bool has_column, uint32_t lane_target, uint64_t once) {
 #pragma unroll
   for (int i = 0; i < kLaneKeys; ++i) {
     const uint32_t target = target_of(lane_target, i);
     const Element* const source = chunk_at(columns, keys.chunks[i]);
-    if constexpr (kPlain)
+    const bool is_taken = (taken >> i & 1) != 0;
+    const bool is_valid = (keys.seen >> i & 1) != 0 && has_column;
+    if constexpr (kPlain && kOnce)
+      ptx::copy_async_once(target, source, once);
+    else if constexpr (kPlain)
       ptx::copy_async(target, source);
+    else if constexpr (kOnce)
+      ptx::copy_async_once_if(is_taken, target, source, is_valid, once);
     else
-      ptx::copy_async_if((taken >> i & 1) != 0, target, source,
-                         (keys.seen >> i & 1) != 0 && has_column);
+      ptx::copy_async_if(is_taken, target, source, is_valid);
   }
 }
 
@@ -145,14 +151,16 @@ __device__ void copy_pieces(const ItemPieces<P>& pieces,
                             const LaneKeys<typename P::Element> (&keys)[P::kHalves], int begin,
                             int end, bool old_only, Ring& ring) {
   const uint32_t lane_at = lane_offset();
+  const uint64_t once = P::kLong ? ptx::evict_first_policy() : 0;
 #pragma unroll 1
   for (int p = begin; p < end; p += P::kHalves)
 #pragma unroll
     for (int half = 0; half < P::kHalves; ++half) {
       if (half > 0 && p + half >= end) break;
       if (kWaits) ring.wait_empty();
-      copy_piece<kPlain>(keys[half], old_only ? ~keys[half].later : ~0U, pieces.columns(p),
-                         pieces.has_column(p), ring.address() + lane_at);
+      copy_piece<kPlain, P::kLong>(keys[half], old_only ? ~keys[half].later : ~0U,
+                                   pieces.columns(p), pieces.has_column(p),
+                                   ring.address() + lane_at, once);
       ptx::copy_arrive(ring.full());
       ring.advance();
     }

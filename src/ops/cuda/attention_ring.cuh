@@ -97,7 +97,7 @@ struct PlanRegisters {
   static constexpr int kThreads = kComputing + 128;
   // Thread blocks of a multiprocessor: what E4M3 takes between the copies and the products of one
   // is hidden by the other. BF16 gains nothing, it waits for memory.
-  static constexpr int kBlocks = kIsE4m3 && kIsLong && kDim == 256 && kMostPairs <= 16 ? 2 : 1;
+  static constexpr int kBlocks = kIsE4m3 && kIsLong && kDim >= 256 && kMostPairs <= 16 ? 2 : 1;
   // What the compiler is told: a thread block begins with 168, 128 or 80 registers for each thread.
   static constexpr int kMostThreads =
       kWide || kBlocks == 2 || (kIsE4m3 && (kMedium || kIsLong)) ? kThreads : 512;
@@ -106,7 +106,7 @@ struct PlanRegisters {
   static constexpr bool kMove = kIsE4m3 || kMedium || kWide;
   // They have the keys of two pieces at hand.
   static constexpr bool kTwoPieces = kDim == 512 && kMostThreads == kThreads;
-  static constexpr int kCopy = kBlocks == 2 ? 48
+  static constexpr int kCopy = kBlocks == 2 ? (kDim == 512 ? 64 : 48)
                                : kMedium    ? 80
                                : kTwoPieces ? 104
                                : kWide      ? 88
@@ -165,8 +165,8 @@ struct Plan {
   static_assert(kRing >= kLeastRing);
 };
 
-// Whether work begins before the kernels before have ended. It takes registers, and lists for two
-// thread blocks of a multiprocessor are long.
+// Whether work behind the list begins before the kernels before have ended. It takes registers, and
+// lists for two thread blocks of a multiprocessor are long.
 template <typename P>
 __device__ inline bool begins_early(const Job& job) {
   return P::Registers::kBlocks == 1 && job.rows.early_plan;

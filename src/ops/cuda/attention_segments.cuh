@@ -242,9 +242,10 @@ __global__ void __launch_bounds__(PlanRegisters<kDim, kMostPairs, kIsLong, kIsE4
   const uint32_t shared = ptx::shared_address(memory);
   const int thread = static_cast<int>(threadIdx.x);
   prepare<P>(job, control, shared);
-  if (!begins_early<P>(job)) wait_for_previous();
+  if (!job.rows.early_plan) wait_for_previous();
   if (thread < 32) list_work<P::kKeys>(job, P::kMaxColumnParts, control.list);
   __syncthreads();
+  if (job.rows.early_plan && !begins_early<P>(job)) wait_for_previous();
   if (thread >= kComputing) {
     if constexpr (P::Registers::kMove) ptx::lower_registers<P::Registers::kCopy>();
     return copy_all<P>(job, control, shared);
@@ -315,11 +316,16 @@ inline bool use_narrow(const Job& job) {
   return job.tiles.num_tiles * job.attention.num_kv_heads * job.attention.max_segments <= 16;
 }
 
-// Whether no thread block has more than kFewPairs: every row has a tile of its own. One row of a
-// target is better off the other way (measured).
+// Whether no thread block takes more than kFewPairs: every row has a tile of its own, or there is
+// much to do and most tiles have no more. One row of a target is better off the other way
+// (measured).
 inline bool has_few_pairs(const Job& job) {
-  return job.group <= kFewPairs && job.tiles.num_tiles >= job.rows.num_rows &&
-         (job.tiles.num_tiles > 1 || !job.attention.has_fresh_keys);
+  if (job.group > kFewPairs) return false;
+  if (job.tiles.num_tiles >= job.rows.num_rows)
+    return job.tiles.num_tiles > 1 || !job.attention.has_fresh_keys;
+  return job.rows.num_rows * job.group <= job.tiles.num_tiles * kFewPairs &&
+         int64_t{job.attention.max_segments} * job.num_groups * job.tiles.num_tiles >
+             2 * num_multiprocessors();
 }
 
 // Whether a KV head has too many query heads for that, and there are so few rows that it can have
