@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -23,6 +24,10 @@ constexpr const char* kHeldConfig = "config.json.partial";
 constexpr const char* kMarker = "INCOMPLETE";
 constexpr std::string_view kMarkerText =
     "tandem quantize was interrupted while it wrote this folder. It is safe to delete.\n";
+// In an old folder that was put aside; one of that name without it belongs to somebody else.
+constexpr const char* kReplacedMarker = "REPLACED";
+constexpr std::string_view kReplacedText =
+    "tandem quantize --force put this folder aside. It is safe to delete once the new one works.\n";
 
 tl::unexpected<base::Error> failed(const fs::path& path, const char* action, int error) {
   const bool full = error == ENOSPC || error == EDQUOT;
@@ -44,6 +49,26 @@ bool is_leftover(const fs::path& dir) {
 bool is_empty_folder(const fs::path& dir) {
   std::error_code error;
   return fs::is_directory(fs::symlink_status(dir, error)) && fs::is_empty(dir, error);
+}
+
+// Where the old folder goes until the new one is complete.
+fs::path aside(const fs::path& path) {
+  fs::path old = path;
+  old += ".replaced";
+  return old;
+}
+
+bool is_ours_aside(const fs::path& old) {
+  return is_there(old / kReplacedMarker);
+}
+
+base::Status check_aside(const fs::path& path) {
+  const fs::path old = aside(path);
+  if (!is_there(path) || !is_there(old) || is_ours_aside(old)) return {};
+  return base::invalid(
+      "{}: expected nothing of that name, as {} goes there until the new folder is complete, got a "
+      "folder of somebody else's; move it",
+      old.string(), path.filename().string());
 }
 
 base::Status check_target(const fs::path& path, bool force) {
@@ -96,6 +121,7 @@ base::Result<OutputFolder> OutputFolder::create(const fs::path& path, bool force
   if (!folder.path_.has_filename()) folder.path_ = folder.path_.parent_path();
   folder.force_ = force;
   TANDEM_RETURN_IF_ERROR(check_target(folder.path_, force));
+  TANDEM_RETURN_IF_ERROR(check_aside(folder.path_));
   fs::path dir = folder.path_;
   dir += ".partial";
   if (::mkdir(dir.c_str(), 0755) != 0) {
@@ -137,12 +163,15 @@ base::Status OutputFolder::hold_config(std::string_view json) {
 // What is in the way of the new folder; only --force lets a real model be there.
 base::Status OutputFolder::replace_old() {
   TANDEM_RETURN_IF_ERROR(check_target(path_, force_));
+  TANDEM_RETURN_IF_ERROR(check_aside(path_));
   if (!is_there(path_)) return {};
-  fs::path old = path_;
-  old += ".replaced";
+  const fs::path old = aside(path_);
   std::error_code error;
   fs::remove_all(old, error);
-  return rename_path(path_, old);
+  TANDEM_RETURN_IF_ERROR(rename_path(path_, old));
+  // Without it nothing is lost: the next run then asks its user.
+  std::ignore = io::write_file_atomically(old / kReplacedMarker, kReplacedText);
+  return {};
 }
 
 base::Status OutputFolder::publish() {
@@ -150,15 +179,14 @@ base::Status OutputFolder::publish() {
   std::error_code error;
   fs::remove(dir_ / kMarker, error);
   TANDEM_RETURN_IF_ERROR(io::sync_folder(dir_));
+  const bool had_old = is_there(path_);
   TANDEM_RETURN_IF_ERROR(replace_old());
   TANDEM_RETURN_IF_ERROR(rename_path(dir_, path_));
   dir_.clear();
   TANDEM_RETURN_IF_ERROR(io::sync_folder(path_.parent_path()));
   TANDEM_RETURN_IF_ERROR(rename_path(path_ / kHeldConfig, path_ / kConfig));
   TANDEM_RETURN_IF_ERROR(io::sync_folder(path_));
-  fs::path old = path_;
-  old += ".replaced";
-  fs::remove_all(old, error);
+  if (had_old || is_ours_aside(aside(path_))) fs::remove_all(aside(path_), error);
   return {};
 }
 

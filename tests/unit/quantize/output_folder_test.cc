@@ -111,6 +111,26 @@ TEST(OutputFolder, AFolderOfOthersIsNeverTaken) {
   EXPECT_FALSE(OutputFolder::create(temp / "nowhere/model", false));
 }
 
+TEST(OutputFolder, WhatIsCalledReplacedIsNotRemovedUnlessItIsOurs) {
+  const TempFolder temp;
+  fs::create_directory(temp / "model.replaced");
+  write_bytes(temp / "model.replaced/thesis.txt", "dear");
+  ASSERT_TRUE(write_model(temp / "model", false, "old"));
+  EXPECT_EQ(read_bytes(temp / "model.replaced/thesis.txt"), "dear");
+  const auto refused = OutputFolder::create(temp / "model", true);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("model.replaced: expected nothing"), std::string::npos)
+      << refused.error().message;
+  EXPECT_EQ(read_bytes(temp / "model/weights"), "old");
+  EXPECT_EQ(read_bytes(temp / "model.replaced/thesis.txt"), "dear");
+
+  // Killed before it removed what it had put aside.
+  write_bytes(temp / "model.replaced/REPLACED", "");
+  ASSERT_TRUE(write_model(temp / "model", true, "new"));
+  EXPECT_EQ(read_bytes(temp / "model/weights"), "new");
+  EXPECT_EQ(num_entries(temp.path()), size_t{1});
+}
+
 TEST(OutputFolder, TwoRunsDoNotShareAFolder) {
   const TempFolder temp;
   auto first = OutputFolder::create(temp / "model", false);
