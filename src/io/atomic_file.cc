@@ -18,12 +18,28 @@ tl::unexpected<base::Error> write_error(const std::filesystem::path& path, const
       fmt::format("{}: expected to {}, got: {}", path.string(), action, std::strerror(error)));
 }
 
+// The file that a rename may replace: a link's target, and never a device or a pipe, of which root
+// would make a file for everyone (/dev/null, /dev/stdout).
+base::Result<std::filesystem::path> replaceable(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) return path;
+  if (!std::filesystem::is_regular_file(status))
+    return base::invalid("{}: expected a file or nothing of that name, got {}; name a file",
+                         path.string(),
+                         std::filesystem::is_directory(status) ? "a folder" : "a device or a pipe");
+  if (!std::filesystem::is_symlink(std::filesystem::symlink_status(path, error))) return path;
+  const std::filesystem::path target = std::filesystem::canonical(path, error);
+  if (error) return write_error(path, "follow the link", error.value());
+  return target;
+}
+
 }  // namespace
 
 base::Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
   AtomicFile file;
-  file.path_ = path;
-  std::filesystem::path temporary = path;
+  TANDEM_ASSIGN_OR_RETURN(file.path_, replaceable(path));
+  std::filesystem::path temporary = file.path_;
   temporary += ".partial";
   file.descriptor_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file.descriptor_ < 0) return write_error(temporary, "create the file", errno);

@@ -12,7 +12,8 @@ namespace tandem::io {
 
 class AtomicFile {
  public:
-  // Writes to PATH.partial; one that an earlier run left behind is overwritten.
+  // Writes to PATH.partial; one that an earlier run left behind is overwritten. Behind a link its
+  // target is written; a device, a pipe or a folder is refused.
   static base::Result<AtomicFile> create(const std::filesystem::path& path);
 
   AtomicFile(AtomicFile&& other) noexcept;

@@ -1,0 +1,55 @@
+#include "io/atomic_file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "tests/support/temp_folder.h"
+
+namespace tandem::io {
+namespace {
+
+namespace fs = std::filesystem;
+using test_support::read_bytes;
+using test_support::TempFolder;
+using test_support::write_bytes;
+
+TEST(AtomicFileTest, AppearsUnderItsName) {
+  const TempFolder folder;
+  ASSERT_TRUE(write_file_atomically(folder / "a", "one"));
+  ASSERT_TRUE(write_file_atomically(folder / "a", "two"));
+  EXPECT_EQ(read_bytes(folder / "a"), "two");
+  EXPECT_FALSE(fs::exists(folder / "a.partial"));
+}
+
+// As root, `--out-json /dev/null` would otherwise leave a machine without /dev/null.
+TEST(AtomicFileTest, NeverReplacesWhatIsNoFile) {
+  const TempFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  fs::create_symlink("pipe", folder / "link");
+  fs::create_directory(folder / "folder");
+  for (const char* name : {"pipe", "link", "folder"}) {
+    const base::Status status = write_file_atomically(folder / name, "x");
+    ASSERT_FALSE(status) << name;
+    EXPECT_NE(status.error().message.find("expected a file or nothing of that name, got a "),
+              std::string::npos)
+        << status.error().message;
+  }
+  EXPECT_TRUE(fs::is_fifo(folder / "pipe"));
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_FALSE(write_file_atomically("/dev/null", "x"));
+}
+
+TEST(AtomicFileTest, WritesBehindALink) {
+  const TempFolder folder;
+  write_bytes(folder / "file", "old");
+  fs::create_symlink("file", folder / "link");
+  fs::create_symlink("nothing", folder / "dangling");
+  ASSERT_TRUE(write_file_atomically(folder / "link", "new"));
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(read_bytes(folder / "file"), "new");
+  ASSERT_TRUE(write_file_atomically(folder / "dangling", "x"));
+  EXPECT_EQ(read_bytes(folder / "dangling"), "x");
+}
+
+}  // namespace
+}  // namespace tandem::io
