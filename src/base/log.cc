@@ -67,6 +67,19 @@ std::string json_string(std::string_view text) {
   return out + "\"";
 }
 
+// A line stays one line, and none speaks to the terminal: messages repeat names from files.
+std::string one_line(std::string_view message) {
+  std::string out;
+  for (const char c : message) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f)
+      out += fmt::format("\\x{:02x}", byte);
+    else
+      out += c;
+  }
+  return out;
+}
+
 std::string utc_now() {
   const auto now = std::chrono::system_clock::now();
   const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
@@ -97,7 +110,7 @@ void log_line(LogLevel level, std::string_view message) {
   const std::string line = json ? fmt::format(R"({{"time":"{}","level":"{}","message":{}}})"
                                               "\n",
                                               utc_now(), name, json_string(message))
-                                : fmt::format("tandem: {}: {}\n", name, message);
+                                : fmt::format("tandem: {}: {}\n", name, one_line(message));
   // One write per line, so that lines of several threads never mix; nothing to do if stderr is
   // gone.
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());

@@ -1,12 +1,14 @@
 #include "cli/bench_flags.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
 #include "bench/history.h"
 #include "bench/machine.h"
+#include "cli/terminal.h"
 #include "io/atomic_file.h"
 
 namespace tandem::cli {
@@ -69,20 +71,20 @@ base::Status publish(const BenchOutput& output, const ordered_json& report,
                      const std::string& text) {
   const std::string json =
       report.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-  std::fputs(output.output_json == "-" ? json.c_str() : text.c_str(), stdout);
-  std::fflush(stdout);
+  Output out(STDOUT_FILENO);
+  out.write(output.output_json == "-" ? json : text);
   if (!output.output_json.empty() && output.output_json != "-") {
     const std::filesystem::path path = output.output_json;
     std::error_code error;
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), error);
     TANDEM_RETURN_IF_ERROR(io::write_file_atomically(path, json));
   }
-  if (output.history == "none") return {};
+  if (output.history == "none") return out.status();
   TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(output.history));
   TANDEM_ASSIGN_OR_RETURN(bench::History history, bench::History::open(path));
   TANDEM_ASSIGN_OR_RETURN(const int64_t id, history.add(report));
   base::log_info("kept as run {} of {}", id, path);
-  return {};
+  return out.status();
 }
 
 }  // namespace tandem::cli

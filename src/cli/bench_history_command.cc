@@ -1,11 +1,13 @@
 // tandem bench history: what earlier runs measured.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 
 #include "bench/history.h"
 #include "cli/bench_flags.h"
 #include "cli/command.h"
+#include "cli/terminal.h"
 
 namespace tandem::cli {
 namespace {
@@ -40,8 +42,9 @@ base::Status run(const Flags& flags) {
     TANDEM_ASSIGN_OR_RETURN(const auto entries, history.list(flags.filter));
     text = bench::history_table(entries);
   }
-  std::fputs(text.c_str(), stdout);
-  return {};
+  Output output(STDOUT_FILENO);
+  output.write(text);
+  return output.status();
 }
 
 }  // namespace

@@ -152,7 +152,8 @@ base::Result<int> run(const EvalFlags& flags) {
   std::optional<quantize::GateResult> gate;
   if (!flags.reference.empty()) gate = quantize::judge(result, options.bounds);
   const quantize::GateResult* verdict = flags.gate ? &*gate : nullptr;
-  Output(1).write(quantize::eval_summary(result, verdict));
+  Output output(1);
+  output.write(quantize::eval_summary(result, verdict));
   const quantize::GateResult* judged = gate ? &*gate : nullptr;
   if (!flags.out_json.empty())
     TANDEM_RETURN_IF_ERROR(
@@ -160,6 +161,7 @@ base::Result<int> run(const EvalFlags& flags) {
   if (!flags.out_html.empty())
     TANDEM_RETURN_IF_ERROR(
         io::write_file_atomically(flags.out_html, quantize::eval_html(result, judged)));
+  TANDEM_RETURN_IF_ERROR(output.status());
   return verdict != nullptr && !verdict->passed ? kGateFailed : 0;
 }
 

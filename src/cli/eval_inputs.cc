@@ -79,7 +79,7 @@ base::Result<std::vector<quantize::EvalText>> read_eval_text(const std::filesyst
   if (ids.empty()) return base::invalid("{}: expected text, got none", path.string());
   std::vector<quantize::EvalText> texts;
   const std::optional<int32_t> bos = tokenizer.bos_id();
-  const auto piece = static_cast<size_t>(max_tokens) - (bos ? 1 : 0);
+  const auto piece = static_cast<size_t>(std::max<int64_t>(1, max_tokens - (bos ? 1 : 0)));
   for (size_t begin = 0; begin < ids.size(); begin += piece) {
     const size_t end = std::min(ids.size(), begin + piece);
     quantize::EvalText part;

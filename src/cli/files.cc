@@ -5,6 +5,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "io/json.h"
+
 namespace tandem::cli {
 namespace {
 
@@ -33,10 +35,13 @@ base::Result<std::string> read_text_file(const std::filesystem::path& path, size
 base::Result<std::vector<int32_t>> read_token_ids(const std::filesystem::path& path,
                                                   int64_t vocab_size, int64_t max_tokens) {
   TANDEM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kMaxTokenFileBytes));
-  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  io::JsonLimits limits;
+  limits.max_bytes = kMaxTokenFileBytes;
+  limits.max_values = kMaxTokenFileBytes;
+  TANDEM_ASSIGN_OR_RETURN(const nlohmann::json json, io::parse_json(text, path.string(), limits));
   if (!json.is_array() || json.empty())
     return base::invalid("{}: expected a JSON list of token ids such as [2, 105], got {}",
-                         path.string(), json.is_discarded() ? "broken JSON" : json.type_name());
+                         path.string(), io::describe_json(json));
   if (json.size() > static_cast<size_t>(max_tokens))
     return base::invalid("{}: expected at most {} token ids (max_position_embeddings), got {}",
                          path.string(), max_tokens, json.size());
@@ -45,7 +50,7 @@ base::Result<std::vector<int32_t>> read_token_ids(const std::filesystem::path& p
     const int64_t id = entry.is_number_integer() ? entry.get<int64_t>() : -1;
     if (id < 0 || id >= vocab_size)
       return base::invalid("{}: entry {}: expected a token id in [0, {}), got {}", path.string(),
-                           ids.size(), vocab_size, entry.dump().substr(0, 40));
+                           ids.size(), vocab_size, io::describe_json(entry));
     ids.push_back(static_cast<int32_t>(id));
   }
   return ids;

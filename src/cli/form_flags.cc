@@ -15,19 +15,19 @@ namespace {
 constexpr size_t kMaxFileBytes = size_t{256} << 10;
 
 base::Result<text::GrammarText> form_of(const FormFlags& flags) {
-  if (!flags.regex.empty()) return text::regex_grammar(flags.regex, "--regex");
+  if (flags.regex) return text::regex_grammar(*flags.regex, "--regex");
   if (!flags.choices.empty()) return text::choice_grammar(flags.choices, "--choice");
-  if (!flags.grammar.empty()) {
+  if (flags.grammar) {
     TANDEM_ASSIGN_OR_RETURN(const std::string grammar,
-                            read_text_file(flags.grammar, kMaxFileBytes));
-    return text::user_grammar(grammar, flags.grammar);
+                            read_text_file(*flags.grammar, kMaxFileBytes));
+    return text::user_grammar(grammar, *flags.grammar);
   }
   TANDEM_ASSIGN_OR_RETURN(const std::string schema,
-                          read_text_file(flags.json_schema, kMaxFileBytes));
+                          read_text_file(*flags.json_schema, kMaxFileBytes));
   const auto checked =
-      io::parse_json(schema, flags.json_schema, {.max_bytes = kMaxFileBytes, .max_depth = 64});
+      io::parse_json(schema, *flags.json_schema, {.max_bytes = kMaxFileBytes, .max_depth = 64});
   if (!checked) return tl::unexpected<base::Error>(checked.error());
-  return text::json_schema_grammar(nlohmann::ordered_json::parse(schema), flags.json_schema);
+  return text::json_schema_grammar(nlohmann::ordered_json::parse(schema), *flags.json_schema);
 }
 
 bool thinks(const PromptFlags& prompts) {
@@ -48,8 +48,8 @@ base::Status apply_form(const FormFlags& flags, const PromptFlags& prompts,
                         const text::Tokenizer* tokenizer, const engine::Runtime& runtime,
                         std::vector<GenerationRequest>& requests) {
   if (!flags.any()) return {};
-  const int num_forms = int{!flags.json_schema.empty()} + int{!flags.regex.empty()} +
-                        int{!flags.choices.empty()} + int{!flags.grammar.empty()};
+  const int num_forms = int{flags.json_schema.has_value()} + int{flags.regex.has_value()} +
+                        int{!flags.choices.empty()} + int{flags.grammar.has_value()};
   if (num_forms != 1)
     return base::invalid(
         "generate: expected one of --json-schema, --regex, --choice, --grammar, got several");

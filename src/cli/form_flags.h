@@ -1,6 +1,7 @@
 // Flags for the form of answers: --json-schema, --regex, --choice, --grammar.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,14 +12,12 @@
 namespace tandem::cli {
 
 struct FormFlags {
-  std::string json_schema;  // file
-  std::string regex;
+  std::optional<std::string> json_schema;  // file
+  std::optional<std::string> regex;
   std::vector<std::string> choices;
-  std::string grammar;  // file
+  std::optional<std::string> grammar;  // file
 
-  bool any() const {
-    return !json_schema.empty() || !regex.empty() || !choices.empty() || !grammar.empty();
-  }
+  bool any() const { return json_schema || regex || !choices.empty() || grammar; }
 };
 
 void add_form_flags(CLI::App& command, FormFlags& flags);

@@ -22,6 +22,13 @@ base::Result<text::ChatTemplate> load_template(const std::filesystem::path& mode
   return text::ChatTemplate::parse(source, file);
 }
 
+// Nothing of a prompts file has been checked yet.
+bool begins_with_system(const ordered_json& messages) {
+  if (messages.empty() || !messages[0].is_object()) return false;
+  const auto role = messages[0].find("role");
+  return role != messages[0].end() && *role == "system";
+}
+
 }  // namespace
 
 void add_prompt_flags(CLI::App& command, PromptFlags& flags, bool with_raw) {
@@ -87,9 +94,7 @@ base::Result<EncodedPrompt> PromptEncoder::encode_chat(const ordered_json& messa
                                                        const ordered_json* tools,
                                                        const ordered_json* kwargs) const {
   ordered_json with_system = messages;
-  const bool has_system = messages.is_array() && !messages.empty() && messages[0].is_object() &&
-                          messages[0].value("role", "") == "system";
-  if (!flags_.system.empty() && messages.is_array() && !has_system) {
+  if (!flags_.system.empty() && messages.is_array() && !begins_with_system(messages)) {
     const ordered_json system = {{"role", "system"}, {"content", flags_.system}};
     with_system.insert(with_system.begin(), system);
   }

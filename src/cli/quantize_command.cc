@@ -1,5 +1,6 @@
 // tandem quantize: FP8 checkpoints of a pair, calibrated by running it.
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <memory>
@@ -26,8 +27,8 @@ struct QuantizeFlags {
   std::string scale = "max";
   std::string quotient = "float32";
   std::string kv_cache_dtype = "auto";
-  double temperature = -1;  // below 0: as generation_config.json says
-  double auto_exclude = -1;
+  std::optional<double> temperature;  // none: as generation_config.json says
+  std::optional<double> auto_exclude;
   int64_t num_prompts = 0;
   int threads = 0;
   bool dry_run = false;
@@ -63,9 +64,13 @@ base::Result<quantize::QuantizeOptions> make_options(const QuantizeFlags& flags,
   if (flags.kv_cache_dtype != "auto" && flags.kv_cache_dtype != "fp8")
     return base::invalid("--kv-cache-dtype: expected auto or fp8, got {}", flags.kv_cache_dtype);
   options.scales.kv_fp8 = flags.kv_cache_dtype == "fp8";
-  if (flags.auto_exclude >= 0) options.auto_exclude = flags.auto_exclude;
+  // A range lets NaN pass.
+  for (const auto& [name, value] : {std::pair("--temperature", flags.temperature),
+                                    std::pair("--auto-exclude", flags.auto_exclude)})
+    if (value && std::isnan(*value)) return base::invalid("{}: expected a number, got nan", name);
+  options.auto_exclude = flags.auto_exclude;
   options.calibration.sampling = quantize::default_sampling(target);
-  if (flags.temperature >= 0) options.calibration.sampling.temperature = flags.temperature;
+  if (flags.temperature) options.calibration.sampling.temperature = *flags.temperature;
   options.version = TANDEM_VERSION;
   return options;
 }
@@ -104,7 +109,8 @@ base::Result<std::vector<std::vector<int32_t>>> encode_prompts(const QuantizeFla
   return prompts;
 }
 
-void print_model(const char* name, const quantize::ModelResult& model, bool dry_run) {
+void print_model(const char* name, const quantize::ModelResult& model, bool dry_run,
+                 Output& output) {
   std::string line = fmt::format("{}: {} modules in FP8, {} kept in BF16 on request, {} {} {}\n",
                                  name, model.plan.quantized.size(), model.plan.excluded.size(),
                                  describe_bytes(static_cast<double>(model.bytes)),
@@ -115,17 +121,19 @@ void print_model(const char* name, const quantize::ModelResult& model, bool dry_
                     model.auto_exclusion->measured_after, model.auto_exclusion->measured_before);
   for (const std::string& entry : model.exclusions)
     line += fmt::format("{}: not quantized: {}\n", name, entry);
-  Output(1).write(line);
+  output.write(line);
 }
 
-void print_result(const quantize::QuantizeResult& result, bool dry_run) {
+base::Status print_result(const quantize::QuantizeResult& result, bool dry_run) {
+  Output output(1);
   if (!dry_run)
-    Output(1).write(
+    output.write(
         fmt::format("calibration: {} prompts, {} tokens generated, mean acceptance length {:.2f}\n",
                     result.calibration.texts.size(), result.calibration.num_generated,
                     result.calibration.stats.mean_acceptance_length()));
-  if (result.target) print_model("target", *result.target, dry_run);
-  if (result.assistant) print_model("assistant", *result.assistant, dry_run);
+  if (result.target) print_model("target", *result.target, dry_run, output);
+  if (result.assistant) print_model("assistant", *result.assistant, dry_run, output);
+  return output.status();
 }
 
 base::Status run(const QuantizeFlags& flags) {
@@ -147,8 +155,7 @@ base::Status run(const QuantizeFlags& flags) {
   if (flags.dry_run) {
     TANDEM_ASSIGN_OR_RETURN(const quantize::QuantizeResult result,
                             quantize::dry_run(pair, options));
-    print_result(result, true);
-    return {};
+    return print_result(result, true);
   }
   core::ThreadPool pool(flags.threads);
   const ops::Context context{ops::Backend::kCpu, &pool};
@@ -158,8 +165,7 @@ base::Status run(const QuantizeFlags& flags) {
                                 return bars.update(phase, done, total);
                               });
   if (!result) return tl::unexpected<base::Error>(result.error());
-  print_result(*result, false);
-  return {};
+  return print_result(*result, false);
 }
 
 void add_calibration_flags(CLI::App& command, QuantizeFlags& flags) {

@@ -1,0 +1,83 @@
+"""Files and outputs that are not what they seem: each is refused by name, and none is lost or replaced."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+from harness import DEMO_ASSISTANT, DEMO_TARGET, TANDEM, Checks, tandem
+
+
+def prompts_of_the_wrong_kind(checks, folder):
+    lines = folder / "roles.jsonl"
+    for role in ("5", "null", "[]"):
+        lines.write_text('{"messages": [{"role": %s, "content": "Hi"}]}\n' % role)
+        checks.refused(f"a role that is {role}", tandem("generate", DEMO_TARGET, "--prompts-file", lines),
+                       "roles.jsonl: line 1", "messages[0].role", "expected a string")
+    deep = folder / "deep.json"
+    deep.write_text("[" * 100000 + "]" * 100000)
+    for command in ("generate", "trace"):
+        more = ["--out", folder / "trace"] if command == "trace" else []
+        checks.refused(f"{command}: ids 100,000 lists deep", tandem(command, DEMO_TARGET, "--token-ids", deep, *more),
+                       "deep.json", "nested levels")
+    for flag in ("--json-schema", "--grammar"):
+        checks.refused(f"{flag} without a name", tandem("generate", DEMO_TARGET, "--prompt", "Hi", flag, ""), "expected a file")
+
+
+def a_model_of_one_position(checks, folder):
+    """Its pieces of text have no room beside <bos>: there must still be an end to them."""
+    target = folder / "target"
+    shutil.copytree(DEMO_TARGET, target)
+    config = json.loads((target / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 1
+    (target / "config.json").write_text(json.dumps(config))
+    text = folder / "text.txt"
+    text.write_text("a b c")
+    checks.refused("eval of one position", tandem("eval", target, "--text", text, timeout=60), "max_position_embeddings")
+
+
+def outputs(checks, folder):
+    prompt = folder / "prompt.txt"
+    prompt.write_text("Hi\n")
+    evaluate = ["eval", DEMO_TARGET, "--prompts", prompt, "--max-new-tokens", 2]
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    status, _, err = tandem(*evaluate, "--out-json", pipe)
+    checks.check("a pipe is no file to write", status == 2 and f"{pipe}: expected a file" in err, (status, err))
+    checks.check("and stays a pipe", pipe.is_fifo())
+    if not os.path.exists("/dev/full"):
+        return
+    quantize = ["quantize", "--target", DEMO_TARGET, "--assistant", DEMO_ASSISTANT, "--dry-run", "--out-target", folder / "out"]
+    ops = ["bench", "ops", DEMO_TARGET, "--rows", 1, "--min-calls", 1, "--min-seconds", 0, "--history", "none",
+           "--output-json", "-"]
+    for command in (evaluate, quantize, ops):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([TANDEM, *map(str, command)], stdout=full, stderr=subprocess.PIPE)
+        checks.check(f"{command[0]}: a full disk is reported", done.returncode == 1 and b"No space left" in done.stderr, done)
+
+
+def names(checks, folder):
+    """A name in a file neither begins a line of its own nor speaks to the terminal."""
+    config = json.loads((DEMO_TARGET / "config.json").read_text())
+    config["model_type"] = "x\n\x1b[31mtandem: info: all is well"
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(config))
+    checks.refused("control characters", tandem("inspect", model), r"got x\x0a\x1b[31mtandem: info: all is well")
+
+
+def main():
+    checks = Checks()
+    for part in (prompts_of_the_wrong_kind, a_model_of_one_position, outputs, names):
+        with tempfile.TemporaryDirectory() as folder:
+            part(checks, pathlib.Path(folder))
+    for flag in ("--temperature", "--auto-exclude"):
+        checks.refused(f"quantize {flag} nan", tandem("quantize", "--target", DEMO_TARGET, "--out-target", "/nowhere/x", flag,
+                                                      "nan"), f"{flag}: expected a number, got nan")
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
