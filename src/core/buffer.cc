@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 
 namespace tandem::core {
 namespace {
@@ -31,8 +32,12 @@ Buffer::Buffer(DType dtype, Shape shape) : dtype_(dtype), shape_(shape) {
   const size_t alignment = huge ? kHugePage : kAlignment;
   const size_t padded = (size_bytes_ / kAlignment + 1) * kAlignment;
   void* data = nullptr;
-  TANDEM_CHECK_MSG(::posix_memalign(&data, alignment, padded) == 0, "out of memory for {} bytes",
-                   padded);
+  // Nothing of ours: flags and configs say how much it is.
+  if (::posix_memalign(&data, alignment, padded) != 0)
+    throw std::runtime_error(fmt::format(
+        "memory: expected {} bytes in one piece, got none; use a smaller KV cache, fewer "
+        "sequences or rows of a step, or a smaller model",
+        padded));
   data_.reset(data);
   if (huge) ask_for_huge_pages(data, padded);
 }

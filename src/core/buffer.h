@@ -11,8 +11,8 @@ namespace tandem::core {
 class Buffer {
  public:
   Buffer() = default;
-  // Uninitialised; large sizes are mapped lazily by the system. Aborts only when the system has no
-  // address space left: callers that size by user input check the budget first.
+  // Uninitialised; large sizes are mapped lazily by the system. Throws what says so when the system
+  // does not give as much.
   Buffer(DType dtype, Shape shape);
 
   TensorView view() const { return TensorView(data_.get(), dtype_, shape_); }

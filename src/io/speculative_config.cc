@@ -99,6 +99,9 @@ base::Status read_synthetic(const JsonObject& object, SpeculativeConfig& config)
         "{}: expected rejection_sample_method \"synthetic\" together with "
         "synthetic_acceptance_length or synthetic_acceptance_rates, got only one of them",
         kWhere);
+  if (object.has("synthetic_acceptance_length") && object.has("synthetic_acceptance_rates"))
+    return base::invalid(
+        "{}: expected synthetic_acceptance_length or synthetic_acceptance_rates, got both", kWhere);
   if (object.has("synthetic_acceptance_length")) {
     TANDEM_ASSIGN_OR_RETURN(const double length,
                             object.number_or("synthetic_acceptance_length", 1.0, 1.0,
@@ -106,7 +109,7 @@ base::Status read_synthetic(const JsonObject& object, SpeculativeConfig& config)
     config.synthetic_acceptance_length = length;
   }
   if (const nlohmann::json* rates = object.find("synthetic_acceptance_rates")) {
-    if (!rates->is_array() || rates->size() > 64)
+    if (!rates->is_array() || rates->empty() || rates->size() > 64)
       return object.mismatch("synthetic_acceptance_rates", "a list of rates");
     for (const auto& rate : *rates) {
       if (!rate.is_number()) return object.mismatch("synthetic_acceptance_rates", "numbers");

@@ -38,6 +38,12 @@ def a_model_of_one_position(checks, folder):
     checks.refused("eval of one position", tandem("eval", target, "--text", text, timeout=60), "max_position_embeddings")
 
 
+def more_memory_than_there_is(checks, folder):
+    sizes = json.dumps({"hidden_size": 1 << 24, "intermediate_size": 1 << 24})
+    status, _, err = tandem("generate", DEMO_TARGET, "--prompt", "Hi", "--load-format", "dummy", "--hf-overrides", sizes)
+    checks.check("a model of 2^48 numbers", status == 1 and err.startswith("tandem: error: memory: expected "), (status, err))
+
+
 def outputs(checks, folder):
     prompt = folder / "prompt.txt"
     prompt.write_text("Hi\n")
@@ -70,7 +76,8 @@ def names(checks, folder):
 
 def main():
     checks = Checks()
-    for part in (prompts_of_the_wrong_kind, a_model_of_one_position, outputs, names):
+    for part in (prompts_of_the_wrong_kind, a_model_of_one_position, more_memory_than_there_is,
+                 outputs, names):
         with tempfile.TemporaryDirectory() as folder:
             part(checks, pathlib.Path(folder))
     for flag in ("--temperature", "--auto-exclude"):

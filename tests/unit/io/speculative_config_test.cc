@@ -106,6 +106,11 @@ TEST(SpeculativeConfig, RefusesByName) {
       {R"({"model": "D", "rejection_sample_method": "synthetic",
            "synthetic_acceptance_rates": ["a"]})",
        "synthetic_acceptance_rates"},
+      {R"({"model": "m", "rejection_sample_method": "synthetic", "synthetic_acceptance_rates": []})",
+       "synthetic_acceptance_rates: expected a list of rates, got an array of 0"},
+      {R"({"model": "m", "rejection_sample_method": "synthetic", "synthetic_acceptance_length": 2,
+           "synthetic_acceptance_rates": [1]})",
+       "got both"},
   };
   for (const Refusal& refusal : refusals) {
     const auto config = parse_speculative_config(refusal.json, 8);
