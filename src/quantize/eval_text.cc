@@ -64,6 +64,8 @@ struct Sums {
   int64_t num_same = 0;
   std::vector<double> kl;  // per token
   int64_t num_tokens = 0;
+  bool finite = true;
+  bool reference_finite = true;
 
   void add(const RowScore& row, bool with_reference) {
     nll += row.nll;
@@ -71,6 +73,8 @@ struct Sums {
     num_same += row.same_choice ? 1 : 0;
     ++num_tokens;
     if (with_reference) kl.push_back(row.kl);
+    finite = finite && row.finite;
+    reference_finite = reference_finite && row.reference_finite;
   }
 };
 
@@ -114,9 +118,11 @@ RowScore score_row(std::span<const float> logits, std::span<const float> referen
   RowScore score;
   const double sum = log_sum(logits);
   score.nll = sum - static_cast<double>(logits[index]);
+  score.finite = std::isfinite(score.nll);
   if (reference_logits.empty()) return score;
   const double reference_sum = log_sum(reference_logits);
   score.reference_nll = reference_sum - static_cast<double>(reference_logits[index]);
+  score.reference_finite = std::isfinite(score.reference_nll);
   double kl = 0;
   for (size_t v = 0; v < logits.size(); ++v) {
     const double log_p = static_cast<double>(reference_logits[v]) - reference_sum;
@@ -147,6 +153,11 @@ base::Result<TextScore> score_texts(const ops::Context& context, const EvalPair&
     TANDEM_RETURN_IF_ERROR(report_progress(progress, kPhase, static_cast<int64_t>(i), total));
     if (static_cast<int64_t>(texts[i].ids.size()) <= texts[i].first_scored) continue;
     score_text(context, candidate, reference, texts[i], sums);
+    // Neither a mean nor a gate may pass over them.
+    if (!sums.finite || !sums.reference_finite)
+      return base::invalid(
+          "{}: text {}: expected finite logits, got NaN or infinity",
+          (sums.finite ? reference : candidate).pair->target_checkpoint->dir().string(), i + 1);
     ++score.num_texts;
   }
   TANDEM_RETURN_IF_ERROR(report_progress(progress, kPhase, total, total));

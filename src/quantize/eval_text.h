@@ -21,6 +21,8 @@ struct RowScore {
   double reference_nll = 0;  // 0 without a reference
   double kl = 0;             // KL(reference || candidate), never below 0
   bool same_choice = true;
+  bool finite = true;            // false: NaN or infinity among the candidate's logits,
+  bool reference_finite = true;  // or the reference's; nothing above means anything then
 };
 RowScore score_row(std::span<const float> logits, std::span<const float> reference_logits,
                    int32_t next);

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import tempfile
 
@@ -36,6 +37,27 @@ def a_model_of_one_position(checks, folder):
     text = folder / "text.txt"
     text.write_text("a b c")
     checks.refused("eval of one position", tandem("eval", target, "--text", text, timeout=60), "max_position_embeddings")
+
+
+def a_token_that_overflows(checks, folder):
+    """Its embedding is finite, what follows from it in a scored text is not: no figure may be made of that."""
+    target = folder / "target"
+    shutil.copytree(DEMO_TARGET, target)
+    token = json.loads(tandem("tokenize", DEMO_TARGET, "--text", " q")[1])["ids"][-1]
+    with open(target / "model.safetensors", "r+b") as weights:
+        size = struct.unpack("<Q", weights.read(8))[0]
+        header = json.loads(weights.read(size))
+        embedding = next(value for name, value in header.items() if name.endswith("embed_tokens.weight"))
+        weights.seek(8 + size + embedding["data_offsets"][0] + 2 * token * embedding["shape"][1])
+        weights.write(b"\x7f\x7f")
+    generation = json.loads((target / "generation_config.json").read_text())
+    generation["suppress_tokens"].append(token)
+    (target / "generation_config.json").write_text(json.dumps(generation))
+    prompt, text = folder / "prompt.txt", folder / "text.txt"
+    prompt.write_text("What is a lighthouse?\n")
+    text.write_text("The lighthouse is a tower. A q walks.")
+    checks.refused("eval of a text with NaN", tandem("eval", target, "--reference", DEMO_TARGET, "--prompts", prompt, "--text",
+                                                     text, "--max-new-tokens", 8, "--gate"), f"{target}: text 1", "finite logits")
 
 
 def more_memory_than_there_is(checks, folder):
@@ -76,8 +98,8 @@ def names(checks, folder):
 
 def main():
     checks = Checks()
-    for part in (prompts_of_the_wrong_kind, a_model_of_one_position, more_memory_than_there_is,
-                 outputs, names):
+    for part in (prompts_of_the_wrong_kind, a_model_of_one_position, a_token_that_overflows,
+                 more_memory_than_there_is, outputs, names):
         with tempfile.TemporaryDirectory() as folder:
             part(checks, pathlib.Path(folder))
     for flag in ("--temperature", "--auto-exclude"):

@@ -32,6 +32,20 @@ TEST(EvalText, LargeLogitsDoNotOverflow) {
   EXPECT_NEAR(score_row(logits, {}, 1).nll, 1000, 1e-9);
 }
 
+// A KL of NaN would otherwise count as 0, the best there is.
+TEST(EvalText, WhatIsNotFiniteIsSaid) {
+  const std::vector<float> good = {1.0F, 2.0F, 3.0F};
+  for (const float bad : {NAN, INFINITY}) {
+    const std::vector<float> broken = {1.0F, bad, 3.0F};
+    EXPECT_TRUE(score_row(good, good, 0).finite);
+    EXPECT_TRUE(score_row(good, good, 0).reference_finite);
+    EXPECT_FALSE(score_row(broken, good, 0).finite);
+    EXPECT_TRUE(score_row(broken, good, 0).reference_finite);
+    EXPECT_FALSE(score_row(good, broken, 0).reference_finite);
+    EXPECT_FALSE(score_row(broken, {}, 0).finite);
+  }
+}
+
 TEST(EvalText, Quantiles) {
   EXPECT_EQ(quantile({}, 0.99), 0);
   EXPECT_EQ(quantile({3, 1, 2}, 1.0), 3);
