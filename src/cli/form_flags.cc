@@ -30,9 +30,12 @@ base::Result<text::GrammarText> form_of(const FormFlags& flags) {
   return text::json_schema_grammar(nlohmann::ordered_json::parse(schema), *flags.json_schema);
 }
 
-bool thinks(const PromptFlags& prompts) {
+// An entry's own word counts before the flag's, as it does for the template.
+bool thinks(const PromptFlags& prompts, const PromptEntry& entry) {
+  constexpr const char* kKey = "enable_thinking";
+  if (entry.kwargs != nullptr && entry.kwargs->contains(kKey)) return (*entry.kwargs)[kKey] == true;
   const auto kwargs = nlohmann::json::parse(prompts.chat_template_kwargs, nullptr, false);
-  return kwargs.is_object() && kwargs.value("enable_thinking", nlohmann::json()) == true;
+  return kwargs.is_object() && kwargs.value(kKey, nlohmann::json()) == true;
 }
 
 }  // namespace
@@ -40,13 +43,15 @@ bool thinks(const PromptFlags& prompts) {
 void add_form_flags(CLI::App& command, FormFlags& flags) {
   command.add_option("--json-schema", flags.json_schema, "answers are JSON that satisfies FILE");
   command.add_option("--regex", flags.regex, "answers match this");
-  command.add_option("--choice", flags.choices, "answers are one of these; several times");
+  // One text each: where more may follow, the parser takes "[a,b]" for a list.
+  command.add_option("--choice", flags.choices, "answers are one of these; several times")
+      ->allow_extra_args(false);
   command.add_option("--grammar", flags.grammar, "answers follow the GBNF grammar in FILE");
 }
 
 base::Status apply_form(const FormFlags& flags, const PromptFlags& prompts,
-                        const text::Tokenizer* tokenizer, const engine::Runtime& runtime,
-                        std::vector<GenerationRequest>& requests) {
+                        std::span<const PromptEntry> entries, const text::Tokenizer* tokenizer,
+                        const engine::Runtime& runtime, std::vector<GenerationRequest>& requests) {
   if (!flags.any()) return {};
   const int num_forms = int{flags.json_schema.has_value()} + int{flags.regex.has_value()} +
                         int{!flags.choices.empty()} + int{flags.grammar.has_value()};
@@ -58,12 +63,15 @@ base::Status apply_form(const FormFlags& flags, const PromptFlags& prompts,
   text::GrammarCompiler compiler(*tokenizer, engine::eos_token_ids(target),
                                  target.config().vocab_size);
   TANDEM_ASSIGN_OR_RETURN(const text::GrammarText form, form_of(flags));
-  for (GenerationRequest& request : requests) {
+  TANDEM_CHECK_EQ(entries.size(), requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    GenerationRequest& request = requests[i];
     if (request.sampling.ignore_eos || request.sampling.min_tokens > 0)
       return base::invalid("generate: expected no --ignore-eos and no --min-tokens with a form");
     const text::Thought thought =
-        prompts.raw ? text::Thought::kNone
-                    : server::thought_after(request.prompt_ids, thinks(prompts), *tokenizer);
+        prompts.raw
+            ? text::Thought::kNone
+            : server::thought_after(request.prompt_ids, thinks(prompts, entries[i]), *tokenizer);
     const text::GrammarText whole =
         text::after_thought(form, thought, *tokenizer, compiler.end_ids());
     TANDEM_ASSIGN_OR_RETURN(request.grammar, compiler.compile(whole.ebnf, whole.root, "generate"));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,10 +23,10 @@ struct FormFlags {
 
 void add_form_flags(CLI::App& command, FormFlags& flags);
 
-// Gives the requests the grammar of the flags, if there is one. At most one flag may be given;
-// `tokenizer` may be null without flags.
+// Gives the requests, one for each entry, the grammar of the flags, if there is one. At most one
+// flag may be given; `tokenizer` may be null without flags.
 base::Status apply_form(const FormFlags& flags, const PromptFlags& prompts,
-                        const text::Tokenizer* tokenizer, const engine::Runtime& runtime,
-                        std::vector<GenerationRequest>& requests);
+                        std::span<const PromptEntry> entries, const text::Tokenizer* tokenizer,
+                        const engine::Runtime& runtime, std::vector<GenerationRequest>& requests);
 
 }  // namespace tandem::cli

@@ -107,8 +107,8 @@ base::Status run(const GenerateFlags& flags) {
   TANDEM_ASSIGN_OR_RETURN(Prepared prepared, prepare(flags, config, entries, encoder, sampling));
   fit_cache(prepared, options);
   TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
-  TANDEM_RETURN_IF_ERROR(apply_form(flags.form, flags.prompt_options, encoder.tokenizer(), *runtime,
-                                    prepared.requests));
+  TANDEM_RETURN_IF_ERROR(apply_form(flags.form, flags.prompt_options, entries, encoder.tokenizer(),
+                                    *runtime, prepared.requests));
   GenerateOutput output(std::move(prepared.items), {.json = flags.json,
                                                     .show_accepted = flags.show_accepted,
                                                     .num_draft_tokens = options.num_draft_tokens,

@@ -188,6 +188,21 @@ def prompts(checks, folder):
     checks.equal("raw, no bos", json.loads(out)["prompt"], "Hello")
 
 
+def forms(checks, folder):
+    def texts(*arguments):
+        status, out, err = tandem(*demo(*arguments, "--json", "--temperature", 0, "--max-tokens", 80))
+        return [answer["text"] for answer in json_lines(out)] if status == 0 else err
+
+    choices = ["--choice", "[red, green]", "--choice", "blue"]
+    checks.check("a choice in brackets is one text", texts(*choices, "--prompt", "Hi")[0] in choices, texts(*choices, "--prompt", "Hi"))
+    checks.equal("a regular expression for nothing", texts("--regex", "", "--prompt", "Hi"), [""])
+    lines = folder / "thinking.jsonl"
+    lines.write_text('{"prompt": "What is 2 + 3?", "enable_thinking": true}\n{"prompt": "What is 2 + 3?"}\n')
+    thinks, plain = texts("--prompts-file", lines, "--regex", "[0-9]{1,2}")
+    checks.check("an entry that thinks has a form behind its thought", thinks.startswith("thought\n") and "\n" in thinks[8:], thinks)
+    checks.check("the other one has no thought", plain.isdigit(), plain)
+
+
 def refusals(checks, folder):
     bad = folder / "bad.jsonl"
     bad.write_text('{"prompt": "a"}\n{"messages": 5}\n')
@@ -264,6 +279,7 @@ def main():
         plain_output(checks)
         stops(checks)
         prompts(checks, folder)
+        forms(checks, folder)
         refusals(checks, folder)
         synthetic(checks)
         terminal(checks, folder)
