@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/log.h"
@@ -107,6 +108,18 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
     best = candidate;
   }
   return best;
+}
+
+void refuse_nan(CLI::App& command) {
+  for (CLI::Option* option : command.get_options())
+    if (option->get_type_name().starts_with("FLOAT"))
+      option->check([](const std::string& text) {
+        double value = 0;
+        const bool is_nan = CLI::detail::lexical_cast(text, value) && std::isnan(value);
+        return is_nan ? fmt::format("Value {} not in range a number", text) : std::string();
+      });
+  for (CLI::App* inner : command.get_subcommands([](const CLI::App*) { return true; }))
+    refuse_nan(*inner);
 }
 
 std::vector<std::string> split_arguments(int argc, const char* const* argv) {

@@ -17,6 +17,10 @@ namespace tandem::cli {
 int report_usage(const CLI::App& program, const CLI::ParseError& error,
                  const std::vector<std::string>& arguments);
 
+// NaN is no value of a number's flag, here and in all commands inside: a range lets it pass, as
+// every comparison with it is false, and then it means nothing, or that a wait never ends.
+void refuse_nan(CLI::App& command);
+
 // argv without the program, `--flag=` split in two so that an empty value is a value.
 std::vector<std::string> split_arguments(int argc, const char* const* argv);
 

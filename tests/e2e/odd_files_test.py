@@ -102,9 +102,11 @@ def main():
                  more_memory_than_there_is, outputs, names):
         with tempfile.TemporaryDirectory() as folder:
             part(checks, pathlib.Path(folder))
-    for flag in ("--temperature", "--auto-exclude"):
-        checks.refused(f"quantize {flag} nan", tandem("quantize", "--target", DEMO_TARGET, "--out-target", "/nowhere/x", flag,
-                                                      "nan"), f"{flag}: expected a number, got nan")
+    for command in (["quantize", "--target", DEMO_TARGET, "--out-target", "/nowhere/x", "--auto-exclude"],
+                    ["eval", DEMO_TARGET, "--max-kl"], ["generate", DEMO_TARGET, "--prompt", "Hi", "--kv-cache-gib"],
+                    ["bench", "serve", "--port", 9, "--ready-check-timeout-sec"]):
+        for nan in ("nan", "-NaN"):
+            checks.refused(f"{command} {nan}", tandem(*command, nan, timeout=60), f"{command[-1]}: expected a number, got {nan}")
     checks.finish()
 
 
