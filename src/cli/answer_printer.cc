@@ -8,11 +8,12 @@ constexpr std::string_view kChannelName = "thought\n";
 }  // namespace
 
 std::string AnswerPrinter::without_channel_name(std::string text) {
+  const size_t held_back = name_matched_;  // of earlier texts
   size_t skipped = 0;
   while (name_matched_ < kChannelName.size() && skipped < text.size()) {
     if (text[skipped] != kChannelName[name_matched_]) {
       name_matched_ = kChannelName.size();
-      break;
+      return std::string(kChannelName.substr(0, held_back)) + text;  // another word
     }
     ++skipped;
     ++name_matched_;

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import tempfile
@@ -122,6 +123,13 @@ def terminal(checks, folder):
     checks.check("streaming: text before the end", first and running.poll() is None, first)
     running.send_signal(signal.SIGINT)
     checks.equal("streaming: Ctrl-C", running.wait(timeout=60), 130)
+    open_thought = ["--raw", "--allow-special", "--prompt", "<|turn>user\nHi<turn|>\n<|turn>model\n<|channel>"]
+    for pattern in ("that[a-z]{3}", "thoughts"):
+        running = subprocess.run([TANDEM, *map(str, demo(*open_thought, "--regex", pattern, "--temperature", 0))], stdout=slave,
+                                 stderr=subprocess.DEVNULL)
+        shown = re.sub(r"\x1b\[[0-9]*m", "", os.read(master, 4096).decode())
+        checks.check(f"a thought without a channel's name is shown whole: {pattern}",
+                     re.fullmatch(pattern, shown.strip()) is not None, shown)
     arguments = demo("--prompts-file", PROMPTS, "--json", "--temperature", 0, "--max-tokens", 64)
     running = subprocess.Popen([TANDEM, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=slave)
     os.close(slave)
