@@ -89,8 +89,10 @@ base::Status read_sampling_overrides(const std::string& text, SamplingFlags& fla
   if (object.has("top_k")) {
     TANDEM_ASSIGN_OR_RETURN(flags.top_k, object.integer("top_k", -1, INT32_MAX));
   }
-  TANDEM_ASSIGN_OR_RETURN(flags.repetition_penalty,
-                          object.number_or("repetition_penalty", 1.0, 0, kMost, true));
+  if (object.has("repetition_penalty")) {
+    TANDEM_ASSIGN_OR_RETURN(flags.repetition_penalty,
+                            object.number_or("repetition_penalty", 1.0, 0, kMost, true));
+  }
   return {};
 }
 
@@ -108,6 +110,7 @@ base::Result<sampling::SamplingParams> sampling_params(const SamplingFlags& flag
     params.top_k = defaults.top_k;
     params.top_p = defaults.top_p;
     params.min_p = defaults.min_p;
+    params.repetition_penalty = defaults.repetition_penalty;
   }
   params.temperature = flags.temperature.value_or(params.temperature);
   params.top_k = flags.top_k.value_or(params.top_k);
@@ -115,7 +118,7 @@ base::Result<sampling::SamplingParams> sampling_params(const SamplingFlags& flag
   params.min_p = flags.min_p.value_or(params.min_p);
   params.presence_penalty = flags.presence_penalty;
   params.frequency_penalty = flags.frequency_penalty;
-  params.repetition_penalty = flags.repetition_penalty;
+  params.repetition_penalty = flags.repetition_penalty.value_or(params.repetition_penalty);
   if (flags.seed) params.seed = static_cast<uint64_t>(*flags.seed);
   params.min_tokens = flags.min_tokens;
   params.stop_token_ids = flags.stop_token_ids;

@@ -23,7 +23,7 @@ struct SamplingFlags {
   std::optional<double> min_p;
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
-  double repetition_penalty = 1.0;
+  std::optional<double> repetition_penalty;
   std::string logit_bias;  // JSON: {"TOKEN_ID": BIAS}
   std::optional<int64_t> seed;
   int64_t max_tokens = 512;

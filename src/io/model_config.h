@@ -89,6 +89,7 @@ struct GenerationConfig {
   int64_t top_k = 0;  // 0: off
   double top_p = 1.0;
   double min_p = 0.0;
+  double repetition_penalty = 1.0;
 };
 
 // A missing file is allowed (present = false). Ids are checked against vocab_size.

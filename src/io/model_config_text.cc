@@ -1,4 +1,5 @@
 #include <array>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "io/model_config_reader.h"
@@ -65,6 +66,16 @@ base::Status check_assistant_shares_kv(const JsonObject& object, int64_t num_lay
   return {};
 }
 
+// What the models compute with in FP32 must not round to 0 there.
+base::Result<double> positive_float_or(const JsonObject& object, const char* key, double fallback,
+                                       double max) {
+  constexpr double kLeast = std::numeric_limits<float>::min();
+  TANDEM_ASSIGN_OR_RETURN(const double number, object.number_or(key, fallback, 0, max, true));
+  if (object.has(key) && number < kLeast)
+    return object.mismatch(key, fmt::format("a number from {:.3g} (FP32) to {}", kLeast, max));
+  return number;
+}
+
 }  // namespace
 
 base::Result<TextConfig> read_text_config(const JsonObject& object, ModelKind kind) {
@@ -78,9 +89,9 @@ base::Result<TextConfig> read_text_config(const JsonObject& object, ModelKind ki
   TANDEM_ASSIGN_OR_RETURN(text.sliding_window, object.integer("sliding_window", 1, kMaxPositions));
   TANDEM_ASSIGN_OR_RETURN(text.max_position_embeddings,
                           object.integer("max_position_embeddings", 1, kMaxPositions));
-  TANDEM_ASSIGN_OR_RETURN(text.rms_norm_eps, object.number_or("rms_norm_eps", 1e-6, 0, 1, true));
+  TANDEM_ASSIGN_OR_RETURN(text.rms_norm_eps, positive_float_or(object, "rms_norm_eps", 1e-6, 1));
   TANDEM_ASSIGN_OR_RETURN(text.final_logit_softcapping,
-                          object.number_or("final_logit_softcapping", 0, 0, 1e6, true));
+                          positive_float_or(object, "final_logit_softcapping", 0, 1e6));
   TANDEM_ASSIGN_OR_RETURN(text.tie_word_embeddings, object.boolean_or("tie_word_embeddings", true));
   TANDEM_ASSIGN_OR_RETURN(text.layers, read_layers(object, text.num_attention_heads));
   if (kind == ModelKind::kAssistant)

@@ -196,6 +196,23 @@ def prompts(checks, folder):
     checks.equal("raw, no bos", json.loads(out)["prompt"], "Hello")
 
 
+def defaults_of_the_file(checks, folder):
+    """What generation_config.json says about repetition holds like its temperature, and flags go before it."""
+    target = folder / "penalty"
+    target.mkdir()
+    for file in DEMO_TARGET.iterdir():
+        (target / file.name).symlink_to(file)
+    config = json.loads((DEMO_TARGET / "generation_config.json").read_text())
+    (target / "generation_config.json").unlink()
+    (target / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.5}))
+    common = ["--prompt", QUESTION, "--seed", 3]
+    with_flag = ids_of(DEMO_TARGET, *common, "--repetition-penalty", 1.5)
+    plain = ids_of(DEMO_TARGET, *common)
+    checks.check("repetition_penalty matters here", with_flag != plain, plain)
+    checks.equal("repetition_penalty of the file", ids_of(target, *common), with_flag)
+    checks.equal("a flag goes before it", ids_of(target, *common, "--repetition-penalty", 1), plain)
+
+
 def forms(checks, folder):
     def texts(*arguments):
         status, out, err = tandem(*demo(*arguments, "--json", "--temperature", 0, "--max-tokens", 80))
@@ -287,6 +304,7 @@ def main():
         plain_output(checks)
         stops(checks)
         prompts(checks, folder)
+        defaults_of_the_file(checks, folder)
         forms(checks, folder)
         refusals(checks, folder)
         synthetic(checks)

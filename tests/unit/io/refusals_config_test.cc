@@ -155,6 +155,8 @@ TEST(RefusalsTest, Sizes) {
                 "a number above 0 and at most 1, got \"1e-6\""),
       with_text("softcap zero", "final_logit_softcapping", 0, "a number above 0"),
       with_text("softcap negative", "final_logit_softcapping", -30.0, "a number above 0"),
+      with_text("softcap 0 in FP32", "final_logit_softcapping", 1e-50, "a number from 1.18e-38"),
+      with_text("eps 0 in FP32", "rms_norm_eps", 1e-300, "a number from 1.18e-38"),
   });
 }
 
