@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/terminal.h"
 #include "io/atomic_file.h"
+#include "model/kv_format.h"
 #include "quantize/eval_html.h"
 #include "quantize/eval_json.h"
 #include "quantize/eval_refusal.h"
@@ -135,6 +136,10 @@ base::Result<int> run(const EvalFlags& flags) {
   TANDEM_ASSIGN_OR_RETURN(const quantize::EvalOptions options, make_options(flags, paths));
   base::Result<model::Pair> candidate = load(paths);
   if (!candidate) return refuse(flags, paths, candidate.error());
+  // As where it is served: no figures of scales that nobody has measured.
+  if (flags.kv_cache_dtype == "fp8")
+    TANDEM_RETURN_IF_ERROR(model::kv_scales(*candidate->target_checkpoint, core::DType::kF8E4M3,
+                                            model::KvCacheDtype::kFp8));
   TANDEM_ASSIGN_OR_RETURN(const PromptEncoder encoder,
                           PromptEncoder::open(flags.target, candidate->target_checkpoint->config(),
                                               flags.prompt, true));

@@ -107,6 +107,7 @@ def case_refusals(bench):
         (("--gate",), "--reference DIR"),
         (("--reference-assistant", DEMO / "assistant"), "--reference DIR"),
         (("--kv-cache-dtype", "int4"), "--kv-cache-dtype"),
+        (("--kv-cache-dtype", "fp8"), "k_scale and v_scale"),
         (("--reference", ROOT / "tests" / "golden" / "unified" / "target"), "vocab_size"),
         (("--prompts", bench.scratch / "none.jsonl"), "none.jsonl"),
     ):
