@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "gpu/device_step.h"
+#include "io/quantization_config.h"
 #include "io/speculative_config.h"
 #include "speculation/acceptance.h"
 
@@ -34,9 +35,19 @@ base::Result<std::optional<speculation::SyntheticAcceptance>> synthetic_acceptan
   return synthetic;
 }
 
+// What the configs alone tell, before anything is loaded.
+base::Status check_assistant(const io::SpeculativeConfig& config) {
+  if (!config.quantization) return {};
+  TANDEM_ASSIGN_OR_RETURN(const io::QuantizationConfig found,
+                          io::read_quantization_config(config.model));
+  return check_quantization("--speculative-config: quantization", *config.quantization, found.info,
+                            config.model);
+}
+
 base::Status apply_speculative_config(const std::string& json, engine::RuntimeOptions& options) {
   TANDEM_ASSIGN_OR_RETURN(const io::SpeculativeConfig config,
                           io::parse_speculative_config(json, speculation::kMaxDraftTokens));
+  TANDEM_RETURN_IF_ERROR(check_assistant(config));
   for (const std::string& note : config.notes) base::log_info("{}", note);
   options.auto_drafts = config.automatic;
   options.drafts_from = config.drafts_from;
@@ -122,6 +133,16 @@ base::Result<bool> wants_gpu(const ModelFlags& flags) {
 }
 
 }  // namespace
+
+base::Status check_quantization(std::string_view where, std::string_view said,
+                                const io::QuantizationInfo& info,
+                                const std::filesystem::path& dir) {
+  const std::string_view found = !info.quantized                          ? "none"
+                                 : info.algorithm == "compressed-tensors" ? "compressed-tensors"
+                                                                          : "modelopt";
+  if (said.empty() || said == found) return {};
+  return base::invalid("{}: expected {} (what {} has), got {}", where, found, dir.string(), said);
+}
 
 void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("target", flags.target, "folder of the target")->required();

@@ -40,7 +40,12 @@ struct ModelFlags {
 // Adds the target and the flags of ModelFlags to a command.
 void add_model_flags(CLI::App& command, ModelFlags& flags);
 
-// Reads no file yet but refuses what no file could make right.
+// `said`: what a flag says the weights in `dir` are (none, modelopt, compressed-tensors); empty:
+// nothing.
+base::Status check_quantization(std::string_view where, std::string_view said,
+                                const io::QuantizationInfo& info, const std::filesystem::path& dir);
+
+// Reads no weights yet but refuses what no weights could make right.
 base::Result<engine::RuntimeOptions> runtime_options(const ModelFlags& flags);
 
 // Opens the pair with a progress bar while weights are read.

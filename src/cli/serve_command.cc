@@ -12,7 +12,6 @@
 #include "cli/sampling_flags.h"
 #include "cli/serve_flags.h"
 #include "gpu/device_step.h"
-#include "io/speculative_config.h"
 #include "ops/cpu/isa.h"
 #include "server/server.h"
 
@@ -27,29 +26,6 @@ base::Result<text::ChatTemplate> load_template(const ServeFlags& flags) {
   TANDEM_ASSIGN_OR_RETURN(const std::string source,
                           read_text_file(flags.chat_template, kMaxTemplateBytes));
   return text::ChatTemplate::parse(source, flags.chat_template);
-}
-
-// `said`: what the flags say the weights are; empty: nothing.
-base::Status check_quantization(const char* flag, const std::string& said,
-                                const io::Checkpoint& checkpoint) {
-  const io::QuantizationInfo& info = checkpoint.quantization();
-  const std::string found = !info.quantized                          ? "none"
-                            : info.algorithm == "compressed-tensors" ? "compressed-tensors"
-                                                                     : "modelopt";
-  if (said.empty() || said == found) return {};
-  return base::invalid("serve: {}: expected {} (what {} has), got {}", flag, found,
-                       checkpoint.dir().string(), said);
-}
-
-base::Status check_quantization(const ServeFlags& flags, const model::Pair& pair) {
-  TANDEM_RETURN_IF_ERROR(
-      check_quantization("--quantization", flags.quantization, *pair.target_checkpoint));
-  if (pair.assistant_checkpoint == nullptr) return {};
-  TANDEM_ASSIGN_OR_RETURN(
-      const io::SpeculativeConfig config,
-      io::parse_speculative_config(flags.model.speculative_config, speculation::kMaxDraftTokens));
-  return check_quantization("--speculative-config: quantization", config.quantization.value_or(""),
-                            *pair.assistant_checkpoint);
 }
 
 std::string describe_weights(const io::Checkpoint& checkpoint) {
@@ -169,7 +145,9 @@ base::Status run(ServeFlags flags) {
         "--gpu-memory-utilization {}: changes nothing: on a CPU the memory of the KV cache is "
         "--kv-cache-gib",
         flags.model.gpu_memory_utilization);
-  TANDEM_RETURN_IF_ERROR(check_quantization(flags, runtime->pair()));
+  const io::Checkpoint& target = *runtime->pair().target_checkpoint;
+  TANDEM_RETURN_IF_ERROR(check_quantization("serve: --quantization", flags.quantization,
+                                            target.quantization(), target.dir()));
   TANDEM_ASSIGN_OR_RETURN(const server::ServedModel model, served_model(flags, *runtime));
   log_setup(*runtime, options, model, flags.block_size);
   server::ServeOptions serve;

@@ -245,6 +245,8 @@ def refusals(checks, folder):
         ("assistant as target", [DEMO_ASSISTANT, "--prompt", "a"], ["no standalone text model"]),
         ("target as assistant", [DEMO_TARGET, "--prompt", "a", *speculative(DEMO_TARGET, 4)], ["expected an assistant"]),
         ("K too large", [DEMO_TARGET, "--prompt", "a", *speculative(DEMO_ASSISTANT, 1000)], ["num_speculative_tokens", "1000"]),
+        ("assistant said to be FP8", [DEMO_TARGET, "--prompt", "a", *speculative(DEMO_ASSISTANT, 4, quantization="modelopt")],
+         ["--speculative-config: quantization: expected none", "got modelopt"]),
         ("wrong pair", [GOLDEN / "unified/target", "--token-ids", GOLDEN / "unified/long.ids.json",
                         *speculative(DEMO_ASSISTANT, 4)], ["backbone_hidden_size", "72"]),
         ("broken config", [DEMO_TARGET, "--prompt", "a", "--speculative-config", "{"], ["--speculative-config", "JSON"]),
