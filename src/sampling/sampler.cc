@@ -98,6 +98,7 @@ Sampler::Sampler(SamplingParams params, int64_t vocab_size, std::span<const int3
   allowed_ids_ = params_.allowed_token_ids;
   std::ranges::sort(never_ids_);
   std::ranges::sort(allowed_ids_);
+  std::ranges::sort(stop_ids_);
   // Biases of one token are added in the order in which they came.
   std::ranges::stable_sort(params_.logit_bias, {}, &std::pair<int32_t, float>::first);
   for (const int32_t id : stop_ids_) TANDEM_CHECK(id >= 0 && id < vocab_size_);
@@ -134,7 +135,7 @@ bool Sampler::is_plain() const {
 float Sampler::adjusted(int32_t id, float logit, std::span<const int32_t> ended) const {
   const auto holds = [id](const auto& sorted) { return std::ranges::binary_search(sorted, id); };
   const auto names = [id](const auto& ids) { return std::ranges::find(ids, id) != ids.end(); };
-  if (holds(never_ids_) || names(ended) || (stops_banned() && names(stop_ids_)) ||
+  if (holds(never_ids_) || names(ended) || (stops_banned() && holds(stop_ids_)) ||
       (!allowed_ids_.empty() && !holds(allowed_ids_)))
     return kNegativeInfinity;
   const auto biases =

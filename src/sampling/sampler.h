@@ -130,7 +130,7 @@ class Sampler {
   std::vector<int32_t> suppress_tokens_;
   std::vector<int32_t> never_ids_;    // suppressed or banned, sorted
   std::vector<int32_t> allowed_ids_;  // params_.allowed_token_ids, sorted
-  std::vector<int32_t> stop_ids_;     // eos and stop ids: what min_tokens holds back
+  std::vector<int32_t> stop_ids_;     // eos and stop ids, sorted: what min_tokens holds back
   uint64_t seed_;
   int64_t num_output_tokens_ = 0;
   // Only kept when a penalty needs them. Prompt tokens stand with count 0.

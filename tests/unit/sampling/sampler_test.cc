@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "base/clock.h"
 #include "core/tensor_view.h"
 #include "tests/unit/sampling/distribution.h"
 
@@ -286,6 +287,23 @@ TEST(Logprobs, OfNamedTokens) {
   EXPECT_NEAR(choice.top[0].logprob, -1 - std::log(sum), 1e-6);
   EXPECT_EQ(choice.top[1].token, 0);
   EXPECT_NEAR(choice.top[1].logprob, 1 - std::log(sum), 1e-6);
+}
+
+// A client may name all tokens in every rule: a step must stay short for the others.
+TEST(Rules, LongListsOfTokensAreQuick) {
+  constexpr int32_t kVocab = 60'000;
+  SamplingParams params = greedy();
+  params.min_tokens = 5;
+  for (int32_t id = 0; id < kVocab; ++id) {
+    params.stop_token_ids.push_back(kVocab - 1 - id);
+    params.allowed_token_ids.push_back(id);
+    params.logit_bias.emplace_back(id, 1.0F);
+  }
+  params.stop_token_ids.pop_back();
+  const Sampler sampler = make(params, kVocab);
+  const base::Stopwatch watch;
+  EXPECT_EQ(sampler.choose(std::vector<float>(kVocab), 0).token, 0);  // all others are stops
+  EXPECT_LT(watch.seconds(), 1);
 }
 
 }  // namespace
