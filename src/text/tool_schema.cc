@@ -72,12 +72,17 @@ SchemaNode SchemaNode::items() const {
 
 std::vector<std::string> SchemaNode::types() const {
   std::vector<std::string> types;
-  if (node_ != nullptr) add_types(*node_, 0, types);
+  Seen seen;
+  if (node_ != nullptr) add_types(*node_, 0, seen, types);
   return types;
 }
 
-void SchemaNode::add_types(const json& node, int depth, std::vector<std::string>& types) const {
+void SchemaNode::add_types(const json& node, int depth, Seen& seen,
+                           std::vector<std::string>& types) const {
   if (depth > kMaxUnionDepth) return;
+  const auto [known, is_new] = seen.try_emplace(&node, depth);
+  if (!is_new && known->second <= depth) return;
+  known->second = depth;
   if (const json* type = member(&node, "type")) {
     if (type->is_string()) add_type(lower_case(type->get<std::string>()), types);
     if (type->is_array()) {
@@ -97,7 +102,7 @@ void SchemaNode::add_types(const json& node, int depth, std::vector<std::string>
     const json* choices = member(&node, key);
     if (choices == nullptr || !choices->is_array()) continue;
     for (const json& choice : *choices) {
-      if (const json* resolved = resolve(&choice)) add_types(*resolved, depth + 1, types);
+      if (const json* resolved = resolve(&choice)) add_types(*resolved, depth + 1, seen, types);
     }
   }
 }

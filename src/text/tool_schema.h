@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace tandem::text {
@@ -22,7 +23,11 @@ class SchemaNode {
   std::vector<std::string> types() const;
 
  private:
-  void add_types(const nlohmann::json& node, int depth, std::vector<std::string>& types) const;
+  // The least depth at which a node has been met: schemas may lead back to themselves many times.
+  using Seen = std::unordered_map<const nlohmann::json*, int>;
+
+  void add_types(const nlohmann::json& node, int depth, Seen& seen,
+                 std::vector<std::string>& types) const;
   const nlohmann::json* resolve(const nlohmann::json* node) const;
 
   const nlohmann::json* root_ = nullptr;  // where $ref starts

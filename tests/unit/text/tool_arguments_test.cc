@@ -99,6 +99,16 @@ TEST(ToolArguments, MalformedSchemasCountAsNone) {
             std::vector<std::string>());
 }
 
+TEST(ToolArguments, SchemasThatLeadBackToThemselvesAreReadOnce) {
+  json schema = {{"properties", {{"a", {{"anyOf", {{{"type", "integer"}}}}}}}}};
+  for (int i = 0; i < 1000; ++i)
+    schema["properties"]["a"]["anyOf"].push_back({{"$ref", "#/properties/a"}});
+  schema["properties"]["a"]["anyOf"].push_back({{"type", "null"}});
+  EXPECT_EQ(convert("a:~5~}", schema), R"({"a": 5})");
+  EXPECT_EQ(SchemaNode(&schema, &schema).property("a").types(),
+            (std::vector<std::string>{"integer", "null"}));
+}
+
 TEST(ToolArguments, StepsDoNotMatterAndNothingWrittenIsTakenBack) {
   const std::string_view text = "a:12,b:~long string~,c:[true,{d:1.25,e:~x~}],f:tru}tail";
   const std::string whole = convert(text);
