@@ -33,6 +33,8 @@ TEST(SamplingParams, RefusesByName) {
       {"frequency_penalty", [](SamplingParams& p) { p.frequency_penalty = kNan; }},
       {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 0; }},
       {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = kInf; }},
+      {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 1e-300; }},
+      {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 1e300; }},
       {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{100, 1.0F}}; }},
       {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{-1, 1.0F}}; }},
       {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{1, 101.0F}}; }},
