@@ -86,9 +86,8 @@ void Answer::add_content(std::string_view text) {
 }
 
 void Answer::flush_content() {
-  std::string rest = matcher_->finish();
+  std::string rest = matcher_->finish();  // and begins again
   if (!rest.empty()) pieces_.push_back({{Kind::kContent, std::move(rest), -1, "", ""}, drafted_});
-  matcher_.emplace(options_.stop, options_.include_stop);
 }
 
 void Answer::emit(text::OutputEvent event) {

@@ -138,7 +138,9 @@ GenerationParams read_params(Fields& fields, const ServedModel& model) {
   params.n = fields.integer("n", 1, kMaxChoices).value_or(1);
   params.stop = fields.strings("stop", kMaxStopStrings);
   for (const std::string& stop : params.stop)
-    if (stop.empty()) fields.fail("stop", "expected some text, got an empty string");
+    if (stop.empty() || stop.size() > kMaxStopBytes)
+      fields.fail("stop", fmt::format("expected texts of 1 to {} bytes, got one of {}",
+                                      kMaxStopBytes, stop.size()));
   params.include_stop = fields.boolean("include_stop_str_in_output").value_or(false);
   params.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);
   params.return_token_ids = fields.boolean("return_token_ids").value_or(false);

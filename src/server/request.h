@@ -25,6 +25,7 @@ inline constexpr size_t kMaxJsonDepth = 100;
 inline constexpr int64_t kMaxChoices = 128;
 inline constexpr size_t kMaxPrompts = 1024;
 inline constexpr size_t kMaxStopStrings = 16;
+inline constexpr size_t kMaxStopBytes = 1024;  // of each: its automaton takes a hundredfold
 
 // What chat and completions have in common.
 struct GenerationParams {

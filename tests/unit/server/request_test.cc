@@ -58,7 +58,7 @@ const std::vector<FieldCase>& shared_fields() {
       {"stop",
        {"x", json::array({"a", "b"})},
        {"", json::array({""}), json::array({1}), json::array({json::array()}),
-        json(std::vector<std::string>(17, "a"))},
+        json(std::vector<std::string>(17, "a")), std::string(1025, 'a')},
        {Type::string, Type::array}},
       {"stop_token_ids",
        {json::array(), json::array({5})},
