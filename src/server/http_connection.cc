@@ -43,13 +43,6 @@ class BusyGuard {
   std::atomic<int64_t>& counter_;
 };
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return result;
-}
-
 std::string_view view(beast::string_view text) {
   return {text.data(), text.size()};
 }
@@ -103,8 +96,10 @@ HttpConnection::Awaitable<void> HttpConnection::run() {
 }
 
 HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& request) {
+  is_head_ = false;
   const bool has_head = co_await read_head();
   if (!has_head) co_return false;
+  is_head_ = parser_->get().method() == http::verb::head;
   int status = 400;
   const std::string fault = head_fault(status);
   if (!fault.empty()) {
@@ -121,7 +116,7 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
                      request.path[root.size()] == '/';
   if (below) request.path.erase(0, root.size());
   for (const auto& field : message)
-    request.headers.emplace_back(lower(view(field.name_string())), view(field.value()));
+    request.headers.emplace_back(lower_case(view(field.name_string())), view(field.value()));
   if (!parser_->is_done()) {
     const bool accepted = co_await accept_body(request);
     if (!accepted) co_return false;
@@ -174,7 +169,7 @@ std::string HttpConnection::head_fault(int& status) const {
   if (encoding != message.end()) {
     if (count(http::field::content_length) > 0)
       return "Content-Length: expected none with Transfer-Encoding";
-    if (lower(view(encoding->value())) != "chunked")
+    if (lower_case(view(encoding->value())) != "chunked")
       return "Transfer-Encoding: expected \"chunked\"";
     if (message.version() == 10) return "Transfer-Encoding: expected none in HTTP/1.0";
   }
@@ -195,7 +190,7 @@ HttpConnection::Awaitable<bool> HttpConnection::accept_body(const HttpRequest& r
   }
   const auto expect = parser_->get().find(http::field::expect);
   if (expect != parser_->get().end()) {
-    if (lower(view(expect->value())) != "100-continue") {
+    if (lower_case(view(expect->value())) != "100-continue") {
       const std::string message = "Expect: expected \"100-continue\"";
       co_await refuse(417, message);
       co_return false;
@@ -336,7 +331,9 @@ HttpConnection::Awaitable<bool> HttpConnection::send_part(const ReplyPart& part,
     text = head_text(*part.head, framing, part.data.size(),
                      keep_alive && framing != BodyFraming::kUntilClose);
   }
-  if (streaming_ && chunked) {
+  if (is_head_) {
+    // A body would be taken for the next reply.
+  } else if (streaming_ && chunked) {
     if (!part.data.empty()) text += chunk_text(part.data);
     if (part.done) text += kLastChunk;
   } else {

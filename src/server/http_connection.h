@@ -79,6 +79,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool watching_ = false;   // a wait for readability is under way
   bool may_watch_ = false;  // once per reply: bytes of a next request would wake it for good
   bool http_1_0_ = false;
+  bool is_head_ = false;    // the reply is a head alone
   bool streaming_ = false;  // the head of a reply without a length has been sent
   int status_ = 0;
   size_t held_body_bytes_ = 0;

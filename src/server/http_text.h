@@ -11,6 +11,9 @@ namespace tandem::server {
 enum class BodyFraming { kLength, kChunked, kUntilClose };
 
 std::string_view reason_phrase(int status);
+std::string lower_case(std::string_view text);  // of ASCII letters
+// %2F and its like as the bytes they stand for; what is no such thing stays.
+std::string percent_decoded(std::string_view text);
 // Status line and headers, the empty line included.
 std::string head_text(const ReplyHead& head, BodyFraming framing, size_t length, bool keep_alive);
 std::string chunk_text(std::string_view data);  // data is not empty

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
+#include "server/http_text.h"
 #include "server/json_text.h"
 #include "server/service.h"
 
@@ -50,9 +51,10 @@ Reply Service::load(const HttpRequest&) {
 Reply Service::models(const HttpRequest& request) {
   const std::string_view wanted =
       std::string_view(request.path).substr(std::string_view("/v1/models").size());
+  const std::string decoded = percent_decoded(wanted);  // clients write / as %2F
   ordered_json list = ordered_json::array();
   for (const std::string& name : parts_.model.names) {
-    if (wanted.size() > 1 && wanted.substr(1) == name)
+    if (wanted.size() > 1 && (wanted.substr(1) == name || decoded.substr(1) == name))
       return json_reply(model_json(parts_.model, name));
     list.push_back(model_json(parts_.model, name));
   }

@@ -102,6 +102,17 @@ TEST_F(HttpLimits, AClientThatIsQuickIsServed) {
   EXPECT_TRUE(client.read_all().starts_with("HTTP/1.1 200 "));
 }
 
+// A body behind it would be read as the next reply.
+TEST_F(HttpLimits, TheReplyToHeadIsAHead) {
+  Client client(server_->port());
+  client.send(
+      "HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const std::string replies = client.read_all();
+  const size_t second = replies.find("\r\n\r\n") + 4;
+  EXPECT_TRUE(replies.substr(second).starts_with("HTTP/1.1 200 ")) << replies;
+  EXPECT_TRUE(replies.ends_with("\r\n\r\nok")) << replies;
+}
+
 TEST_F(HttpLimits, IdleConnection) {
   Client client(server_->port());
   const base::Stopwatch clock;
