@@ -5,8 +5,10 @@
 namespace tandem::cli {
 
 Answer::Answer(const text::Tokenizer* tokenizer, std::vector<std::string> stop, bool include_stop,
-               std::span<const int32_t> prompt_ids)
-    : tokenizer_(tokenizer), matcher_(std::move(stop), include_stop) {
+               int64_t min_tokens, std::span<const int32_t> prompt_ids)
+    : tokenizer_(tokenizer),
+      matcher_(std::move(stop), include_stop),
+      min_tokens_(static_cast<size_t>(min_tokens)) {
   if (tokenizer_ == nullptr) return;
   detokenizer_.emplace(*tokenizer_, /*skip_special_tokens=*/true);
   thought_begin_ = tokenizer_->token_to_id("<|channel>");
@@ -31,7 +33,7 @@ void Answer::push_token(int32_t token, bool accepted, std::vector<AnswerText>& o
   const std::string piece = detokenizer_->push(token);
   if (!piece.empty()) held_.push_back({piece.size(), accepted, thinking_});
   if (token == thought_end_) thinking_ = false;
-  release(matcher_.push(piece).text, out);
+  show(piece, out);
 }
 
 std::vector<AnswerText> Answer::finish() {
@@ -39,9 +41,13 @@ std::vector<AnswerText> Answer::finish() {
   if (!detokenizer_ || stopped()) return out;
   const std::string rest = detokenizer_->finish();
   if (!rest.empty()) held_.push_back({rest.size(), false, thinking_});
-  release(matcher_.push(rest).text, out);
+  show(rest, out);
   release(matcher_.finish(), out);
   return out;
+}
+
+void Answer::show(std::string_view text, std::vector<AnswerText>& out) {
+  release(matcher_.push(text, token_ids_.size() > min_tokens_).text, out);
 }
 
 void Answer::release(const std::string& text, std::vector<AnswerText>& out) {

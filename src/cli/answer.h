@@ -25,8 +25,9 @@ struct AnswerText {
 class Answer {
  public:
   // tokenizer null: ids only. prompt_ids tell whether the answer begins inside a thought.
+  // min_tokens: stop strings that are complete within so many are text.
   Answer(const text::Tokenizer* tokenizer, std::vector<std::string> stop, bool include_stop,
-         std::span<const int32_t> prompt_ids);
+         int64_t min_tokens, std::span<const int32_t> prompt_ids);
 
   // Takes what a step gave. Tokens after the one that completes a stop string are dropped, so the
   // answer does not depend on how many came at once.
@@ -42,6 +43,8 @@ class Answer {
 
  private:
   void push_token(int32_t token, bool accepted, std::vector<AnswerText>& out);
+  // Through the matcher.
+  void show(std::string_view text, std::vector<AnswerText>& out);
   // Text that the matcher let go, with the origins of its bytes.
   void release(const std::string& text, std::vector<AnswerText>& out);
 
@@ -53,6 +56,7 @@ class Answer {
   const text::Tokenizer* tokenizer_;
   std::optional<text::Detokenizer> detokenizer_;
   text::StopStringMatcher matcher_;
+  size_t min_tokens_;
   std::optional<int32_t> thought_begin_, thought_end_;  // <|channel>, <channel|>
   bool thinking_ = false;
   std::deque<Held> held_;

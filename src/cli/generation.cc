@@ -12,8 +12,9 @@ class Generation {
       : engine_(runtime.engine()), tokenizer_(tokenizer), callbacks_(callbacks) {}
 
   base::Status add(GenerationRequest request) {
-    states_.push_back({.answer = Answer(tokenizer_, std::move(request.stop),
-                                        request.include_stop_str_in_output, request.prompt_ids)});
+    states_.push_back(
+        {.answer = Answer(tokenizer_, std::move(request.stop), request.include_stop_str_in_output,
+                          request.sampling.min_tokens, request.prompt_ids)});
     engine::EngineRequest asked{.id = states_.size() - 1,
                                 .prompt_ids = std::move(request.prompt_ids),
                                 .sampling = std::move(request.sampling),

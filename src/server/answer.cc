@@ -79,7 +79,7 @@ std::vector<AnswerPiece> Answer::finish() {
 
 void Answer::add_content(std::string_view text) {
   if (text.empty()) return;
-  text::StopStringMatcher::Output output = matcher_->push(text);
+  text::StopStringMatcher::Output output = matcher_->push(text, num_tokens_ > options_.min_tokens);
   if (output.stopped) stop_text_ = std::move(output.stop_text);
   if (!output.text.empty())
     pieces_.push_back({{Kind::kContent, std::move(output.text), -1, "", ""}, drafted_});

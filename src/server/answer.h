@@ -19,6 +19,7 @@ namespace tandem::server {
 struct AnswerOptions {
   std::vector<std::string> stop;
   bool include_stop = false;
+  int64_t min_tokens = 0;  // stop strings that are complete within so many are text
   bool skip_special_tokens = true;
   bool chat = false;  // split into reasoning, content and tool calls
   bool ignore_eos = false;

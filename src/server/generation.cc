@@ -17,6 +17,7 @@ AnswerOptions answer_options(const GenerationJob& job, size_t index) {
   const GenerationParams& params = job.params;
   return {.stop = params.stop,
           .include_stop = params.include_stop,
+          .min_tokens = params.sampling.min_tokens,
           .skip_special_tokens = params.skip_special_tokens,
           .chat = job.chat,
           .ignore_eos = params.sampling.ignore_eos,

@@ -69,7 +69,7 @@ StopStringMatcher::StopStringMatcher(std::vector<std::string> stop_strings,
     : set_(std::make_shared<const StopStringSet>(std::move(stop_strings))),
       include_stop_(include_stop_str_in_output) {}
 
-StopStringMatcher::Output StopStringMatcher::push(std::string_view delta) {
+StopStringMatcher::Output StopStringMatcher::push(std::string_view delta, bool may_stop) {
   Output output;
   output.stopped = stopped_;
   if (stopped_) return output;
@@ -78,7 +78,7 @@ StopStringMatcher::Output StopStringMatcher::push(std::string_view delta) {
   int32_t stop = -1;
   while (used < delta.size() && stop < 0) {
     node_ = set_->step(node_, static_cast<uint8_t>(delta[used++]));
-    stop = set_->stop_index(node_);
+    if (may_stop) stop = set_->stop_index(node_);
   }
   size_t kept_back = set_->held(node_).size();
   if (stop >= 0) {

@@ -54,7 +54,8 @@ class StopStringMatcher {
     bool stopped = false;   // a stop string is complete; text that follows is dropped
     std::string stop_text;  // the stop string, if stopped
   };
-  Output push(std::string_view delta);
+  // may_stop false: a stop string that becomes complete is text as any other.
+  Output push(std::string_view delta, bool may_stop = true);
   // The end of the text without a stop: what was held back.
   std::string finish();
 

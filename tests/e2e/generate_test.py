@@ -155,6 +155,9 @@ def stops(checks):
     _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop", word,
                              "--include-stop-str-in-output"))
     checks.equal("stop string kept", json.loads(out)["text"], whole[: whole.index(word) + len(word)])
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop", word, "--min-tokens",
+                             len(cut["token_ids"])))
+    checks.check("stop string: not within --min-tokens", len(json.loads(out)["token_ids"]) > len(cut["token_ids"]))
     _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--max-tokens", 5))
     cut = json.loads(out)
     checks.equal("max-tokens", (len(cut["token_ids"]), cut["finish_reason"]), (5, "length"))

@@ -100,6 +100,19 @@ TEST(Answer, StopStringsWatchTheContent) {
   EXPECT_EQ(thought.content, "and ");
 }
 
+TEST(Answer, StopStringsWaitForMinTokens) {
+  const std::vector<int32_t> ids = ids_of("one STOP two STOP three");
+  for (const size_t group : {1U, 2U, 100U}) {
+    AnswerOptions options = chat_options({"STOP"}, false);
+    options.min_tokens = static_cast<int64_t>(ids_of("one STOP").size());
+    const Outcome outcome = run(options, ids, [&] { return group; });
+    EXPECT_EQ(outcome.content, "one STOP two ") << group;
+    EXPECT_EQ(outcome.num_tokens, static_cast<int64_t>(ids_of("one STOP two STOP").size()));
+    --options.min_tokens;
+    EXPECT_EQ(run(options, ids, [&] { return group; }).content, "one ") << group;
+  }
+}
+
 TEST(Format, StreamsAddUpToTheWhole) {
   const ReplyNames names{"chatcmpl-1", 5, "demo"};
   const auto format = make_chat_format(demo_model().tokenizer, names, {});

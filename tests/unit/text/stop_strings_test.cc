@@ -35,6 +35,16 @@ TEST(StopStrings, IncludedWhenAskedFor) {
   EXPECT_TRUE(matcher.stopped());
 }
 
+TEST(StopStrings, OnesThatMayNotStopAreText) {
+  StopStringMatcher matcher({"ab", "bc"}, false);
+  EXPECT_EQ(matcher.push("xaby", false).text, "xaby");
+  EXPECT_EQ(matcher.push("ab", false).text, "");  // the b may begin the other one
+  EXPECT_EQ(matcher.push("x").text, "abx");
+  EXPECT_EQ(matcher.push("b", false).text, "");
+  EXPECT_EQ(matcher.push("c").stop_text, "bc");
+  EXPECT_TRUE(matcher.stopped());
+}
+
 TEST(StopStrings, FinishGivesWhatWasHeld) {
   StopStringMatcher matcher({"abcd"}, false);
   EXPECT_EQ(matcher.push("xabc").text, "x");
