@@ -26,6 +26,13 @@ AnswerOptions answer_options(const GenerationJob& job, size_t index) {
           .tools = job.tools};
 }
 
+// Whether what the request asks for can leave nothing to choose from.
+bool may_leave_nothing(const GenerationParams& params) {
+  const sampling::SamplingParams& sampling = params.sampling;
+  return !sampling.allowed_token_ids.empty() || params.grammar || params.thinking_budget ||
+         (sampling.min_tokens > 0 && !sampling.stop_token_ids.empty());
+}
+
 const char* reason_of(const engine::TokenEvent& event) {
   switch (event.finish->reason) {
     case engine::FinishReason::kStop:
@@ -82,8 +89,10 @@ void Generation::submit(size_t index, Admission admission) {
   // The first choice is the one that a request for a single one would get.
   if (request.sampling.seed && index % n > 0)
     request.sampling.seed = sampling::derive_seed(*request.sampling.seed, index % n);
+  auto place = std::make_shared<Admission>(std::move(admission));
+  choices_[index].place = place;
   choices_[index].engine_id = parts_.engine.submit(
-      std::move(request), std::make_shared<Admission>(std::move(admission)),
+      std::move(request), std::move(place),
       [inbox = inbox_, index, max_tokens = choices_[index].max_tokens, &metrics = parts_.metrics,
        began = Clock::now(), is_first = true](base::Result<engine::TokenEvent> event) mutable {
         const std::lock_guard lock(inbox->mutex);
@@ -181,9 +190,7 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
   delta.pieces = choice.answer.push(event);
   const bool stopped = choice.answer.stopped();
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kError) {
-    // Only what the request asks for can leave nothing to choose from.
-    const bool restricted = !job_.params.sampling.allowed_token_ids.empty() || job_.params.grammar;
-    const int status = restricted ? 400 : 500;
+    const int status = may_leave_nothing(job_.params) ? 400 : 500;
     return fail({.status = status, .message = event.finish->error}, part);
   }
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kCancelled) {
@@ -238,6 +245,8 @@ void Generation::end_choice(Choice& choice, ChoicePart& delta,
     inbox_->stopped[static_cast<size_t>(end.index)] = 1;
   }
   parts_.engine.cancel(choice.engine_id);
+  // The client may ask again at once, before the engine's next step.
+  if (const auto place = choice.place.lock()) *place = Admission();
 }
 
 void Generation::fail(const ApiError& error, ReplyPart& part) {

@@ -65,8 +65,9 @@ class Generation : public ReplySource {
     int64_t max_tokens = 0;
     int64_t num_cached_tokens = 0;  // of the prompt
     uint64_t engine_id = 0;
-    bool ended = false;     // nothing more of it is shown
-    bool released = false;  // the engine has ended it
+    std::weak_ptr<Admission> place = {};  // the engine's
+    bool ended = false;                   // nothing more of it is shown
+    bool released = false;                // the engine has ended it
     Clock::time_point last_event = {};
     ChoicePart unsent = {};   // not streamed: all of it
     bool has_chunks = false;  // streamed: some of it has been sent

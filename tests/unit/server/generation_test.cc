@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -25,8 +26,7 @@ speculation::SpecResult run_step(const speculation::SpecBatch& batch) {
   return result;
 }
 
-// All that a stream of `n` choices sends when nobody looks before it is over.
-ReplyPart late_reader(int64_t n, int64_t interval = 1) {
+engine::EngineOptions engine_options(int64_t n) {
   engine::EngineOptions options;
   options.limits = {.max_num_seqs = n,
                     .max_num_batched_tokens = n,
@@ -37,16 +37,20 @@ ReplyPart late_reader(int64_t n, int64_t interval = 1) {
   options.num_ring_blocks = 2 * n;
   options.max_model_len = 1024;
   options.vocab_size = test::demo_model().vocab_size;
-  engine::Engine engine(options, run_step);
+  return options;
+}
+
+// All that a reply sends when nobody looks before it is over.
+ReplyPart late_reader(const engine::StepFunction& run_step, GenerationParams params) {
+  const int64_t n = params.n;
+  engine::Engine engine(engine_options(n), run_step);
+  Metrics metrics("demo");  // the thread's last events are counted
   EngineThread thread(engine, {.max_requests = n, .stuck_seconds = 60});
-  Metrics metrics("demo");
   GenerationJob job;
   job.format = make_completion_format(test::demo_model().tokenizer, {"cmpl-1", 5, "demo"}, {}, {});
   job.prompts = {{2}};
-  job.params.stream = true;
-  job.params.n = n;
+  job.params = std::move(params);
   job.params.max_tokens = kTokens;
-  job.params.stream_interval = interval;
   job.params.sampling.temperature = 0;
   std::vector<Admission> admissions;
   for (int64_t i = 0; i < n; ++i) admissions.push_back(*thread.admit(1));
@@ -56,7 +60,17 @@ ReplyPart late_reader(int64_t n, int64_t interval = 1) {
   for (int i = 0; i < 6000 && !thread.idle(); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_TRUE(thread.idle());
+  EXPECT_TRUE(thread.stop(60));  // places are free before the last event is handed out
   return generation.poll();
+}
+
+// The same of a stream of `n` choices.
+ReplyPart late_reader(int64_t n, int64_t interval = 1) {
+  GenerationParams params;
+  params.stream = true;
+  params.n = n;
+  params.stream_interval = interval;
+  return late_reader(run_step, std::move(params));
 }
 
 std::string demo_text(size_t count) {
@@ -99,6 +113,60 @@ TEST(Generation, ChunksHoldAsManyTokensAsAskedFor) {
   for (const std::string& text : one) all += text;
   for (const std::string& text : hundred) parts += text;
   EXPECT_EQ(parts, all);
+}
+
+// The engine is in the middle of a step when the client hears of the end.
+TEST(Generation, AStopStringGivesThePlaceBackAtOnce) {
+  std::atomic<int> num_steps = 0;
+  std::atomic<bool> over = false;
+  const auto second_hangs = [&](const speculation::SpecBatch& batch) {
+    if (++num_steps == 2)
+      while (!over) std::this_thread::yield();
+    return run_step(batch);
+  };
+  engine::Engine engine(engine_options(1), second_hangs);
+  Metrics metrics("demo");
+  EngineThread thread(engine, {.max_requests = 1, .stuck_seconds = 60});
+  GenerationJob job;
+  job.format = make_completion_format(test::demo_model().tokenizer, {"cmpl-1", 5, "demo"}, {}, {});
+  job.prompts = {{2}};
+  job.params.max_tokens = kTokens;
+  job.params.sampling.temperature = 0;
+  job.params.stop = {demo_text(1)};
+  std::vector<Admission> admissions;
+  admissions.push_back(*thread.admit(1));
+  Generation generation({test::demo_model(), thread, metrics}, std::move(job),
+                        std::move(admissions));
+  generation.start([] {});
+  while (num_steps < 2) std::this_thread::yield();
+  EXPECT_FALSE(thread.admit(1).has_value());
+  EXPECT_TRUE(generation.poll().done);
+  EXPECT_TRUE(thread.admit(1).has_value());
+  over = true;
+}
+
+// Where no token may be chosen, the one at fault is who has left none.
+TEST(Generation, NothingToChooseFromIsTheRequestsFaultWhereItMayBe) {
+  const auto no_token = [](const speculation::SpecBatch& batch) {
+    speculation::SpecResult result;
+    result.sequences.resize(batch.sequences.size());
+    for (auto& sequence : result.sequences) sequence.failed = true;
+    return result;
+  };
+  const auto status = [&](const std::function<void(GenerationParams&)>& change) {
+    GenerationParams params;
+    change(params);
+    return late_reader(no_token, std::move(params)).head->status;
+  };
+  EXPECT_EQ(status([](GenerationParams&) {}), 500);
+  EXPECT_EQ(status([](GenerationParams& p) { p.sampling.min_tokens = 2; }), 500);
+  EXPECT_EQ(status([](GenerationParams& p) { p.sampling.allowed_token_ids = {5}; }), 400);
+  EXPECT_EQ(status([](GenerationParams& p) { p.thinking_budget = 1; }), 400);
+  EXPECT_EQ(status([](GenerationParams& p) {
+              p.sampling.min_tokens = 2;
+              p.sampling.stop_token_ids = {5};
+            }),
+            400);
 }
 
 }  // namespace
