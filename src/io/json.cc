@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "io/mapped_file.h"
 
@@ -9,6 +10,7 @@ namespace tandem::io {
 namespace {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 // Builds the value from parser events: unlike the library's own builder it refuses duplicate keys.
 class Builder : public nlohmann::json_sax<json> {
@@ -77,6 +79,62 @@ class Builder : public nlohmann::json_sax<json> {
   size_t error_byte_ = 0;
   bool out_of_range_ = false;
   std::optional<std::string> duplicate_;
+};
+
+// Keeps the order of keys. The library's own builder looks through all keys of an object for each.
+class OrderedBuilder : public nlohmann::json_sax<ordered_json> {
+ public:
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }
+  bool start_object(size_t) override { return open(ordered_json::object()); }
+  bool start_array(size_t) override { return open(ordered_json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    key_ = std::move(name);
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const json::exception&) override { return false; }
+
+  ordered_json take() { return std::move(root_); }
+
+ private:
+  using Object = ordered_json::object_t;
+  struct Open {
+    ordered_json* value;
+    std::unordered_map<std::string, size_t> places = {};  // of an object's keys
+  };
+
+  ordered_json* place(ordered_json value) {
+    if (stack_.empty()) return &(root_ = std::move(value));
+    auto& [parent, places] = stack_.back();
+    if (parent->is_array()) return &parent->emplace_back(std::move(value));
+    auto& members = static_cast<Object::Container&>(parent->get_ref<Object&>());
+    const auto [found, is_new] = places.try_emplace(key_, members.size());
+    if (!is_new) return &(members[found->second].second = std::move(value));
+    return &members.emplace_back(std::move(key_), std::move(value)).second;
+  }
+  bool add(ordered_json value) {
+    place(std::move(value));
+    return true;
+  }
+  bool open(ordered_json value) {
+    stack_.push_back({place(std::move(value))});
+    return true;
+  }
+  bool close() {
+    stack_.pop_back();
+    return true;
+  }
+
+  ordered_json root_;
+  std::vector<Open> stack_;
+  std::string key_;
 };
 
 std::string printable(std::string_view bytes) {
@@ -169,6 +227,12 @@ base::Result<json> parse_json(std::string_view text, const std::string& where,
                          describe_broken_json(text, builder.error_byte()));
   return base::invalid("{}: expected valid JSON, got {}", where,
                        describe_broken_json(text, builder.error_byte()));
+}
+
+std::optional<ordered_json> parse_ordered_json(std::string_view text) {
+  OrderedBuilder builder;
+  if (!ordered_json::sax_parse(text.begin(), text.end(), &builder)) return std::nullopt;
+  return builder.take();
 }
 
 base::Result<json> read_json_file(const std::filesystem::path& path, const JsonLimits& limits) {

@@ -38,6 +38,10 @@ std::string_view without_trailing_space(std::string_view text);
 base::Status check_json_limits(std::string_view text, const std::string& where,
                                const JsonLimits& limits);
 
+// With the keys in their order, in time that grows with the text alone. check_json_limits() goes
+// first. Of a key that comes twice the last value counts. Nothing for broken JSON.
+std::optional<nlohmann::ordered_json> parse_ordered_json(std::string_view text);
+
 // `... got broken JSON at byte N, near "..."`, with the bytes made printable.
 std::string describe_broken_json(std::string_view text, size_t byte);
 

@@ -43,7 +43,7 @@ ApiResult<Content> schema_form(const std::string& text, const std::string& where
                                const std::string& param) {
   if (const auto parsed = io::parse_json(text, where, kFormLimits); !parsed)
     return refused(parsed.error(), param);
-  return content_of(text::json_schema_grammar(ordered_json::parse(text), where), param);
+  return content_of(text::json_schema_grammar(*io::parse_ordered_json(text), where), param);
 }
 
 // {"structures": [{"begin", "schema", "end"}], "triggers": [...]}: values inside free text.
@@ -144,7 +144,7 @@ ApiResult<Content> read_structured_outputs(Fields& fields, const ordered_json& b
     if (!tag->is_string()) return tag_form(body[kParam]["structural_tag"], kWhere, kParam);
     const auto checked = io::parse_json(tag->get<std::string>(), kWhere, kFormLimits);
     if (!checked) return refused(checked.error(), kParam);
-    return tag_form(ordered_json::parse(tag->get<std::string>()), kWhere, kParam);
+    return tag_form(*io::parse_ordered_json(tag->get<std::string>()), kWhere, kParam);
   }
   return schema_form(schema->is_string() ? schema->get<std::string>() : body[kParam]["json"].dump(),
                      "structured_outputs.json", kParam);
@@ -240,7 +240,7 @@ ApiResult<Content> read_content_form(Fields& fields, std::string_view body) {
     fields.refuse(key, "use structured_outputs");
   if (fields.any("response_format") == nullptr && fields.any("structured_outputs") == nullptr)
     return Content();
-  const ordered_json ordered = ordered_json::parse(body);
+  const ordered_json ordered = *io::parse_ordered_json(body);
   auto format = read_response_format(fields, ordered);
   if (!format) return format;
   auto outputs = read_structured_outputs(fields, ordered);

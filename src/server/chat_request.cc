@@ -14,6 +14,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+constexpr size_t kMaxKwargs = 1000;
 
 // A misspelt role would be rendered as it is, and the model would make of it what it likes.
 void check_roles(Fields& fields, const json& messages) {
@@ -32,7 +33,12 @@ ordered_json template_kwargs(Fields& fields, const ordered_json& body, const Ser
   ordered_json kwargs = *model.template_kwargs;
   const auto effort = fields.string("reasoning_effort", 64);
   if (effort) kwargs["enable_thinking"] = *effort != "none";
-  if (fields.object("chat_template_kwargs") != nullptr) kwargs.update(body["chat_template_kwargs"]);
+  const json* given = fields.object("chat_template_kwargs");
+  if (given != nullptr && given->size() > kMaxKwargs)
+    fields.fail("chat_template_kwargs",
+                fmt::format("expected at most {} fields, got {}", kMaxKwargs, given->size()));
+  else if (given != nullptr)
+    kwargs.update(body["chat_template_kwargs"]);
   if (fields.array("documents") != nullptr) kwargs["documents"] = body["documents"];
   return kwargs;
 }
@@ -75,7 +81,7 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
   fields.refuse("functions", "use tools");
   fields.refuse("function_call", "use tool_choice");
   // The order of keys reaches the template: this copy keeps it. The body has been checked.
-  const ordered_json ordered = ordered_json::parse(body);
+  const ordered_json ordered = *io::parse_ordered_json(body);
   const ordered_json kwargs = template_kwargs(fields, ordered, model);
   text::ChatRequest chat;
   chat.continue_final_message = fields.boolean("continue_final_message").value_or(false);

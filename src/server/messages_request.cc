@@ -216,7 +216,7 @@ void read_output_config(Fields& fields, const ordered_json& body, ordered_json& 
 ApiResult<std::string> translate(std::string_view body, bool counts) {
   auto parsed = parse_body(body);
   if (!parsed) return tl::unexpected<ApiError>(std::move(parsed.error()));
-  const ordered_json ordered = ordered_json::parse(body);
+  const ordered_json ordered = *io::parse_ordered_json(body);
   Fields fields(*parsed);
   ordered_json chat = {{"messages", ordered_json::array()}};
   copy_fields(fields, ordered, common_fields(), chat);

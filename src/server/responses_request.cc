@@ -34,7 +34,7 @@ std::shared_ptr<ordered_json> read_input(Fields& fields, const ordered_json& bod
   if (previous && !fields.error()) {
     const auto stored = store.get(*previous);
     if (stored)
-      *items = ordered_json::parse(stored->items);
+      *items = *io::parse_ordered_json(stored->items);
     else
       fields.fail("previous_response_id", "expected a response that this server keeps, got " +
                                               io::describe_json(*previous) +
@@ -208,7 +208,7 @@ ApiResult<ResponsesRequest> parse_responses(std::string_view body, const ServedM
                                             ResponseStore& store) {
   auto parsed = parse_body(body);
   if (!parsed) return tl::unexpected<ApiError>(std::move(parsed.error()));
-  const ordered_json ordered = ordered_json::parse(body);
+  const ordered_json ordered = *io::parse_ordered_json(body);
   Fields fields(*parsed);
   ordered_json chat = {{"messages", ordered_json::array()}};
   ordered_json reply = empty_reply();

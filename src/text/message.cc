@@ -130,12 +130,12 @@ Status normalize_arguments(ordered_json& function, const std::string& where) {
     return base::invalid("{}: expected the text of a JSON object of moderate size and depth",
                          where);
   }
-  ordered_json parsed = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (parsed.is_discarded()) {
+  std::optional<ordered_json> parsed = io::parse_ordered_json(text);
+  if (!parsed) {
     return base::invalid("{}: expected the text of a JSON object, got broken JSON", where);
   }
-  if (!parsed.is_object()) return expected(where, "the text of a JSON object", &parsed);
-  arguments = std::move(parsed);
+  if (!parsed->is_object()) return expected(where, "the text of a JSON object", &*parsed);
+  arguments = std::move(*parsed);
   return {};
 }
 

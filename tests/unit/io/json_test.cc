@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
+
 namespace tandem::io {
 namespace {
 
@@ -51,6 +53,24 @@ TEST(JsonTest, LimitsAreExact) {
 TEST(JsonTest, LimitsDoNotCountInsideStrings) {
   const JsonLimits limits{.max_depth = 1, .max_values = 2};
   EXPECT_TRUE(parse_json(R"(["[[[{{,,,\"[[["])", "x", limits).has_value());
+}
+
+TEST(JsonTest, KeysMayKeepTheirOrder) {
+  const char* text = R"({"b": 1, "a": [{"z": null, "y": {}}, [2.5, "é"]], "c": true})";
+  EXPECT_EQ(parse_ordered_json(text)->dump(), nlohmann::ordered_json::parse(text).dump());
+  EXPECT_EQ(parse_ordered_json(R"({"a": 1, "b": [2], "a": {"c": 3}})")->dump(),
+            R"({"a":{"c":3},"b":[2]})");
+  EXPECT_EQ(*parse_ordered_json("3"), 3);
+  for (const char* broken : {"", "{", "{\"a\":1} x", "[1,]", "{\"a\":1e999}", "\"\xff\""})
+    EXPECT_FALSE(parse_ordered_json(broken).has_value()) << broken;
+}
+
+TEST(JsonTest, ManyKeysTakeNoLonger) {
+  std::string text = "{\"a\":0";
+  for (int i = 0; i < 200'000; ++i) text += fmt::format(",\"{}\":{}", i, i);
+  const base::Stopwatch watch;
+  EXPECT_EQ(parse_ordered_json(text + "}")->size(), 200'001U);
+  EXPECT_LT(watch.seconds(), 5);
 }
 
 TEST(JsonObjectTest, IntegersAreWholeAndInRange) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "tests/unit/server/demo_model.h"
 
 namespace tandem::server {
@@ -145,6 +146,15 @@ TEST(Request, MistakesNameTheField) {
     ASSERT_FALSE(result.has_value()) << name;
     EXPECT_EQ(result.error().param.value_or(""), name);
   }
+}
+
+TEST(Request, ObjectsOfManyKeysAreReadInAMoment) {
+  json many = json::object();
+  for (int i = 0; i < 100'000; ++i) many[std::to_string(i)] = i;
+  const base::Stopwatch watch;
+  EXPECT_TRUE(chat({{"metadata", many}}).has_value());
+  EXPECT_EQ(chat({{"chat_template_kwargs", many}}).error().param, "chat_template_kwargs");
+  EXPECT_LT(watch.seconds(), 5);
 }
 
 TEST(Request, UnknownFieldsAreRefusedByName) {
