@@ -266,8 +266,8 @@ text::Thought thought_after(const std::vector<int32_t>& prompt, bool thinking,
   return thinking && !closed ? text::Thought::kMay : text::Thought::kNone;
 }
 
-ApiResult<FormGrammar> compile_form(Content content, const ToolChoice* tools, text::Thought thought,
-                                    const sampling::SamplingParams& sampling,
+ApiResult<FormGrammar> compile_form(Fields& fields, Content content, const ToolChoice* tools,
+                                    text::Thought thought, const sampling::SamplingParams& sampling,
                                     const ServedModel& model) {
   const bool has_content = content.has_value();
   std::optional<text::ToolCallRules> rules;
@@ -290,7 +290,9 @@ ApiResult<FormGrammar> compile_form(Content content, const ToolChoice* tools, te
   const GrammarText whole =
       free ? std::move(*content)
            : text::after_thought(std::move(*content), thought, model.tokenizer, ends);
-  const std::string param = has_content ? "response_format" : "tools";
+  const char* const content_field =
+      fields.any("structured_outputs") != nullptr ? "structured_outputs" : "response_format";
+  const std::string param = has_content ? content_field : "tools";
   auto grammar = model.grammars->compile(whole.ebnf, whole.root, param);
   if (!grammar) return refused(grammar.error(), param);
   return *grammar;

@@ -40,8 +40,9 @@ text::Thought thought_after(const std::vector<int32_t>& prompt, bool thinking,
                             const text::Tokenizer& tokenizer);
 
 using FormGrammar = std::shared_ptr<const text::CompiledGrammar>;
-// All of it compiled; null when everything is free. `tools` may be null.
-ApiResult<FormGrammar> compile_form(std::optional<text::GrammarText> content,
+// All of it compiled; null when everything is free. `fields` tell where the form of the content
+// stands; `tools` may be null.
+ApiResult<FormGrammar> compile_form(Fields& fields, std::optional<text::GrammarText> content,
                                     const ToolChoice* tools, text::Thought thought,
                                     const sampling::SamplingParams& sampling,
                                     const ServedModel& model);

@@ -148,8 +148,9 @@ ApiResult<ChatRequest> parse_chat(std::string_view body, const ServedModel& mode
     return tl::unexpected<ApiError>(*error);
   }
   // The dearest part comes last.
-  auto grammar = compile_form(std::move(*form), request.tools ? &prompt->tool_choice : nullptr,
-                              prompt->thought, request.params.sampling, model);
+  auto grammar =
+      compile_form(fields, std::move(*form), request.tools ? &prompt->tool_choice : nullptr,
+                   prompt->thought, request.params.sampling, model);
   if (!grammar) return tl::unexpected<ApiError>(std::move(grammar.error()));
   request.params.grammar = std::move(*grammar);
   return request;

@@ -134,8 +134,8 @@ ApiResult<CompletionRequest> parse_completion(std::string_view body, const Serve
   for (const auto& ids : request.prompts)
     if (auto error = check_prompt(ids, model, request.params.max_tokens))
       return tl::unexpected<ApiError>(*error);
-  auto grammar =
-      compile_form(std::move(*form), nullptr, text::Thought::kNone, request.params.sampling, model);
+  auto grammar = compile_form(fields, std::move(*form), nullptr, text::Thought::kNone,
+                              request.params.sampling, model);
   if (!grammar) return tl::unexpected<ApiError>(std::move(grammar.error()));
   request.params.grammar = std::move(*grammar);
   return request;

@@ -173,6 +173,12 @@ TEST(Request, WhatIsNotSupportedIsRefusedByName) {
   }
 }
 
+TEST(Request, BrokenGrammarsAreWhereTheyWereSent) {
+  const json broken = {{"grammar", "root ::= \"a"}};
+  EXPECT_EQ(chat({{"structured_outputs", broken}}).error().param, "structured_outputs");
+  EXPECT_EQ(completion({{"structured_outputs", broken}}).error().param, "structured_outputs");
+}
+
 TEST(Request, HostileBodies) {
   const std::vector<std::string> bodies = {
       "",
