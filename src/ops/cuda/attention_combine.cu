@@ -11,11 +11,14 @@ constexpr int kSlabColumns = 128;  // of a head, that a warp takes
 constexpr int kBatch = 4;          // segments whose sums a warp fetches together
 constexpr int kChains = 8;         // segment i of a row is added to sum i % kChains
 
-// kWarps: that share a slab's segments, 1 to 8; how many changes no sum.
-template <int kHeadDim, int kWarps>
+// kWarps: that share a slab's segments, 1 to 8; how many changes no sum. kBySlab: a thread block
+// takes one slab of a head, not all.
+template <int kHeadDim, int kWarps, bool kBySlab>
 struct Plan {
   static constexpr int kSlab = kHeadDim < kSlabColumns ? kHeadDim : kSlabColumns;
-  static constexpr int kSlabs = kHeadDim / kSlab;
+  static constexpr int kParts = kBySlab ? kHeadDim / kSlab : 1;  // of a head
+  static constexpr int kColumns = kHeadDim / kParts;
+  static constexpr int kSlabs = kColumns / kSlab;
   static constexpr int kOwnChains = kChains / kWarps;  // chains of a warp
   static constexpr int kThreads = kSlabs * kWarps * 32;
   static_assert(kBatch % kOwnChains == 0);
@@ -72,11 +75,10 @@ struct Chain {
 };
 
 // Chains warp, warp + kWarps, ...
-template <int kHeadDim, int kWarps>
+template <typename P, int kHeadDim, int kWarps>
 __device__ void add_segments(bool live, const RowSegments& segments, const float2* totals,
                              const float* sums, int warp, int lane,
-                             Chain (&chains)[Plan<kHeadDim, kWarps>::kOwnChains]) {
-  using P = Plan<kHeadDim, kWarps>;
+                             Chain (&chains)[P::kOwnChains]) {
   float4 values[kBatch];
   float2 scales[kBatch];
   const auto fetch = [&](int begin) {
@@ -107,9 +109,10 @@ __device__ void reset_items(const Job& job) {
 }
 
 // Unless `live` it is a rehearsal (launch.cuh).
-template <int kHeadDim, int kWarps>
-__device__ void combine_head(const Job& job, int row, int head, int last_key, bool live) {
-  using P = Plan<kHeadDim, kWarps>;
+template <int kHeadDim, int kWarps, bool kBySlab>
+__device__ void combine_head(const Job& job, int row, int head, int first_column, int last_key,
+                             bool live) {
+  using P = Plan<kHeadDim, kWarps, kBySlab>;
   __shared__ float4 chain_sums[P::kSlabs][kChains][P::kSlab / 4];
   __shared__ float chain_totals[kChains];
   const Attention& attention = job.attention;
@@ -126,16 +129,17 @@ __device__ void combine_head(const Job& job, int row, int head, int last_key, bo
   Chain chains[P::kOwnChains];
   // Where a slab has fewer columns than a warp, the last lanes take the last ones once more.
   const int own = min(lane, P::kSlab / 4 - 1);
-  add_segments<kHeadDim, kWarps>(live, segments, job.totals + base,
-                                 attention.workspace + base * kHeadDim + slab * P::kSlab + own * 4,
-                                 warp, lane, chains);
+  add_segments<P, kHeadDim, kWarps>(
+      live, segments, job.totals + base,
+      attention.workspace + base * kHeadDim + first_column + slab * P::kSlab + own * 4, warp, lane,
+      chains);
 #pragma unroll
   for (int i = 0; i < P::kOwnChains; ++i) {
     if (lane == own) chain_sums[slab][warp + i * kWarps][lane] = chains[i].sum;
     if (lane == 0 && slab == 0) chain_totals[warp + i * kWarps] = chains[i].total;
   }
   __syncthreads();
-  for (int c = thread * 2; c < kHeadDim; c += P::kThreads * 2) {
+  for (int c = thread * 2; c < P::kColumns; c += P::kThreads * 2) {
     float2 value = {};
     float total = 0.0F;
 #pragma unroll
@@ -146,26 +150,29 @@ __device__ void combine_head(const Job& job, int row, int head, int last_key, bo
       value.y += part.y;
       total += chain_totals[i];
     }
-    store_operand(attention.out, row, head * kHeadDim + c, round_bf16(__fdiv_rn(value.x, total)),
-                  round_bf16(__fdiv_rn(value.y, total)), live);
+    store_operand(attention.out, row, head * kHeadDim + first_column + c,
+                  round_bf16(__fdiv_rn(value.x, total)), round_bf16(__fdiv_rn(value.y, total)),
+                  live);
   }
 }
 
-// grid (head, row)
-template <int kHeadDim, int kWarps>
-__global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kernel(const Job job) {
-  using P = Plan<kHeadDim, kWarps>;
+// grid (part of a head, row)
+template <int kHeadDim, int kWarps, bool kBySlab>
+__global__ void __launch_bounds__(Plan<kHeadDim, kWarps, kBySlab>::kThreads)
+    combine_kernel(const Job job) {
+  using P = Plan<kHeadDim, kWarps, kBySlab>;
   allow_next();
   const bool early = job.rows.early_plan;
   if (!early) wait_for_previous();
-  const int head = static_cast<int>(blockIdx.x);
+  const int head = static_cast<int>(blockIdx.x) / P::kParts;
+  const int first_column = static_cast<int>(blockIdx.x) % P::kParts * P::kColumns;
   const int row = static_cast<int>(blockIdx.y);
   const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
   if (last_key < 0) {
     if (early) wait_for_previous();
     reset_items(job);
-    for (int c = static_cast<int>(threadIdx.x) * 2; c < kHeadDim; c += P::kThreads * 2)
-      store_operand(job.attention.out, row, head * kHeadDim + c, 0.0F, 0.0F);
+    for (int c = static_cast<int>(threadIdx.x) * 2; c < P::kColumns; c += P::kThreads * 2)
+      store_operand(job.attention.out, row, head * kHeadDim + first_column + c, 0.0F, 0.0F);
     return;
   }
 #pragma unroll 1
@@ -173,7 +180,7 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps>::kThreads) combine_kern
     const bool live = turn == 1;
     if (live && early) wait_for_previous();
     if (live) reset_items(job);
-    combine_head<kHeadDim, kWarps>(job, row, head, last_key, live);
+    combine_head<kHeadDim, kWarps, kBySlab>(job, row, head, first_column, last_key, live);
     __syncthreads();
   }
 }
@@ -275,12 +282,13 @@ __global__ void __launch_bounds__(kWarps * 32, 6) combine_kernel(const Job job) 
 
 }  // namespace many
 
-template <int kHeadDim, int kWarps>
+template <int kHeadDim, int kWarps, bool kBySlab = false>
 void launch_combine(const Stream& stream, const Job& job) {
-  launch(stream, combine_kernel<kHeadDim, kWarps>,
-         dim3(static_cast<unsigned>(job.attention.num_heads),
+  using P = Plan<kHeadDim, kWarps, kBySlab>;
+  launch(stream, combine_kernel<kHeadDim, kWarps, kBySlab>,
+         dim3(static_cast<unsigned>(job.attention.num_heads * P::kParts),
               static_cast<unsigned>(job.rows.num_rows)),
-         dim3(Plan<kHeadDim, kWarps>::kThreads), 0, job);
+         dim3(P::kThreads), 0, job);
 }
 template <int kHeadDim>
 void launch_many(const Stream& stream, const Job& job) {
@@ -294,8 +302,10 @@ void launch_many(const Stream& stream, const Job& job) {
 }  // namespace
 
 void combine_attention(const Stream& stream, const AttentionJob& job) {
-  // Where a multiprocessor has three blocks or more.
-  const bool many = job.attention.num_heads * job.rows.num_rows > 2 * num_multiprocessors();
+  // Where a multiprocessor has three blocks or more. A warp alone would take long for many
+  // segments.
+  const bool many = job.attention.num_heads * job.rows.num_rows > 2 * num_multiprocessors() &&
+                    job.attention.max_segments <= 40;
   switch (job.attention.head_dim) {
     case 32:
       return launch_combine<32, 8>(stream, job);
@@ -310,7 +320,7 @@ void combine_attention(const Stream& stream, const AttentionJob& job) {
       if (many) return launch_many<512>(stream, job);
       // As many threads as find room beside the first kernel, unless there is much to read.
       if (job.attention.max_segments <= 20) return launch_combine<512, 2>(stream, job);
-      return launch_combine<512, 8>(stream, job);
+      return launch_combine<512, 8, true>(stream, job);
   }
 }
 
