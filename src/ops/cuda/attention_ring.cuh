@@ -98,6 +98,7 @@ struct PlanRegisters {
   // Thread blocks of a multiprocessor: what E4M3 takes between the copies and the products of one
   // is hidden by the other. BF16 gains nothing, it waits for memory.
   static constexpr int kBlocks = kIsE4m3 && kIsLong && kDim >= 256 && kMostPairs <= 16 ? 2 : 1;
+  static constexpr bool kBeginsEarly = kBlocks == 1 || kDim < 512;
   // What the compiler is told: a thread block begins with 168, 128 or 80 registers for each thread.
   static constexpr int kMostThreads =
       kWide || kBlocks == 2 || (kIsE4m3 && (kMedium || kIsLong)) ? kThreads : 512;
@@ -165,11 +166,10 @@ struct Plan {
   static_assert(kRing >= kLeastRing);
 };
 
-// Whether work behind the list begins before the kernels before have ended. It takes registers, and
-// lists for two thread blocks of a multiprocessor are long.
+// Whether work behind the list begins before the kernels before have ended. It takes registers.
 template <typename P>
 __device__ inline bool begins_early(const Job& job) {
-  return P::Registers::kBlocks == 1 && job.rows.early_plan;
+  return P::Registers::kBeginsEarly && job.rows.early_plan;
 }
 
 // Goes on to item `number` of this thread block, if there is one. `is_new`: whether it is of other
