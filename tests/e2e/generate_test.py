@@ -125,9 +125,12 @@ def terminal(checks, folder):
     checks.equal("streaming: Ctrl-C", running.wait(timeout=60), 130)
     open_thought = ["--raw", "--allow-special", "--prompt", "<|turn>user\nHi<turn|>\n<|turn>model\n<|channel>"]
     for pattern in ("that[a-z]{3}", "thoughts"):
-        running = subprocess.run([TANDEM, *map(str, demo(*open_thought, "--regex", pattern, "--temperature", 0))], stdout=slave,
-                                 stderr=subprocess.DEVNULL)
-        shown = re.sub(r"\x1b\[[0-9]*m", "", os.read(master, 4096).decode())
+        own_master, own_slave = pty.openpty()  # what an interrupted answer left is in the other one
+        subprocess.run([TANDEM, *map(str, demo(*open_thought, "--regex", pattern, "--temperature", 0))], stdout=own_slave,
+                       stderr=subprocess.DEVNULL)
+        shown = re.sub(r"\x1b\[[0-9]*m", "", os.read(own_master, 4096).decode())
+        os.close(own_slave)
+        os.close(own_master)
         checks.check(f"a thought without a channel's name is shown whole: {pattern}",
                      re.fullmatch(pattern, shown.strip()) is not None, shown)
     arguments = demo("--prompts-file", PROMPTS, "--json", "--temperature", 0, "--max-tokens", 64)
