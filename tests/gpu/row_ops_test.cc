@@ -184,18 +184,18 @@ INSTANTIATE_TEST_SUITE_P(
 
 // The last of 64 rows, with its neighbours and as the only row beside NaN.
 TEST(RowBits, DoNotDependOnTheOtherRows) {
-  for (const int hidden : {256, 3840}) {
-    HostSums many(64, hidden, 480, 132);
+  for (const int hidden : {256, 2816, 3840}) {
+    HostSums many(128, hidden, 480, 132);
     HostSums alone(8, hidden, 480, 132);
-    many.fill_normal(1, 0.7F, 64);
-    alone.copy_row(many, 63, 2);
-    const Bf16Rows x = tests::random_bf16(static_cast<size_t>(64 * hidden), 2, 2.0F);
+    many.fill_normal(1, 0.7F, 128);
+    alone.copy_row(many, 127, 2);
+    const Bf16Rows x = tests::random_bf16(static_cast<size_t>(128 * hidden), 2, 2.0F);
     const Bf16Rows norm_weight = weights(hidden, 4);
     const auto post = tests::to_device(weights(hidden, 3));
     std::vector<uint16_t> bits[2];
     for (const int which : {0, 1}) {
-      const int rows = which == 0 ? 64 : 8;
-      const int row = which == 0 ? 63 : 2;
+      const int rows = which == 0 ? 128 : 8;
+      const int row = which == 0 ? 127 : 2;
       Bf16Rows residual = x;
       if (which == 1) {
         residual.assign(static_cast<size_t>(8 * hidden), core::BFloat16{0xffff});
