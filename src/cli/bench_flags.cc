@@ -67,18 +67,27 @@ std::string memory_text() {
                      static_cast<double>(bench::peak_rss_bytes()) / (int64_t{1} << 30));
 }
 
+base::Status check_bench_output(const BenchOutput& output) {
+  if (!output.output_json.empty() && output.output_json != "-") {
+    const std::filesystem::path path = output.output_json;
+    std::error_code error;
+    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), error);
+    TANDEM_RETURN_IF_ERROR(io::check_writable(path));
+  }
+  if (output.history == "none") return {};
+  TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(output.history));
+  TANDEM_RETURN_IF_ERROR(bench::History::open(path));
+  return {};
+}
+
 base::Status publish(const BenchOutput& output, const ordered_json& report,
                      const std::string& text) {
   const std::string json =
       report.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   Output out(STDOUT_FILENO);
   out.write(output.output_json == "-" ? json : text);
-  if (!output.output_json.empty() && output.output_json != "-") {
-    const std::filesystem::path path = output.output_json;
-    std::error_code error;
-    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), error);
-    TANDEM_RETURN_IF_ERROR(io::write_file_atomically(path, json));
-  }
+  if (!output.output_json.empty() && output.output_json != "-")
+    TANDEM_RETURN_IF_ERROR(io::write_file_atomically(output.output_json, json));
   if (output.history == "none") return out.status();
   TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(output.history));
   TANDEM_ASSIGN_OR_RETURN(bench::History history, bench::History::open(path));

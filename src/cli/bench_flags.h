@@ -38,6 +38,9 @@ std::string bench_title(const std::string& what, const engine::RuntimeOptions& o
 // The most memory the process has had, a line.
 std::string memory_text();
 
+// Refuses, before the work, a file or history that publish() could not write; makes its folder.
+base::Status check_bench_output(const BenchOutput& output);
+
 // Prints `text` (or the report), writes the file and the history.
 base::Status publish(const BenchOutput& output, const nlohmann::ordered_json& report,
                      const std::string& text);

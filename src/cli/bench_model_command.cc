@@ -77,6 +77,7 @@ base::Status run_engine_command(const Flags& flags, const std::string& name,
   options.max_num_seqs = std::min(options.max_num_seqs, num_requests);
   // It would remember the prompts of the first batch.
   options.prefix_caching = false;
+  TANDEM_RETURN_IF_ERROR(check_bench_output(flags.output));
   TANDEM_ASSIGN_OR_RETURN(const DeviceFacts device, device_facts(options));
   TANDEM_ASSIGN_OR_RETURN(const auto runtime, open_runtime(options));
   TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,

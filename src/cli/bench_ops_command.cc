@@ -80,6 +80,7 @@ base::Status run(const Flags& flags) {
   for (const int64_t rows : flags.rows)
     if (rows < 1 || rows > 4096)
       return base::invalid("bench ops: --rows: expected 1 to 4096, got {}", rows);
+  TANDEM_RETURN_IF_ERROR(check_bench_output(flags.output));
   TANDEM_ASSIGN_OR_RETURN(const std::vector<bench::GpuModel> models, read_models(flags));
   if (flags.device == "cuda") return run_on_gpu(flags, models);
   std::vector<bench::LinearShape> shapes;

@@ -105,6 +105,7 @@ base::Status run(const Flags& flags) {
       fmt::format("http://{}:{}", options.endpoint.host, options.endpoint.port);
   TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
                           report_head_of(flags.output, "serve", "server " + server));
+  TANDEM_RETURN_IF_ERROR(check_bench_output(flags.output));
   TANDEM_ASSIGN_OR_RETURN(const bench::ServeRun measured, bench::run_serve_bench(options, [] {
                             return InterruptGuard::interrupted();
                           }));

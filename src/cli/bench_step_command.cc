@@ -108,6 +108,7 @@ base::Status run_on_gpu(const Flags& flags, engine::RuntimeOptions options,
 
 base::Status run(const Flags& flags) {
   TANDEM_ASSIGN_OR_RETURN(const engine::RuntimeOptions options, runtime_options(flags.model));
+  TANDEM_RETURN_IF_ERROR(check_bench_output(flags.output));
   bench::StepOptions step = flags.step;
   step.setup.num_draft_tokens = options.num_draft_tokens;
   step.setup.draft_position_offset = options.draft_position_offset;

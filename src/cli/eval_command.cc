@@ -134,6 +134,8 @@ base::Result<int> run(const EvalFlags& flags) {
   const InterruptGuard guard;
   PairPaths paths;
   TANDEM_ASSIGN_OR_RETURN(const quantize::EvalOptions options, make_options(flags, paths));
+  for (const std::string& out : {flags.out_json, flags.out_html})
+    if (!out.empty()) TANDEM_RETURN_IF_ERROR(io::check_writable(out));
   base::Result<model::Pair> candidate = load(paths);
   if (!candidate) return refuse(flags, paths, candidate.error());
   // As where it is served: no figures of scales that nobody has measured.

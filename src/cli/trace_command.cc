@@ -6,6 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/files.h"
+#include "io/atomic_file.h"
 #include "io/safetensors_writer.h"
 #include "model/pair.h"
 #include "model/single_sequence.h"
@@ -115,6 +116,7 @@ base::Status run(const TraceFlags& flags) {
   if (!flags.assistant.empty()) options.assistant = flags.assistant;
   TANDEM_ASSIGN_OR_RETURN(options.model.compute, model::parse_compute(flags.compute));
   TANDEM_ASSIGN_OR_RETURN(options.model.fp8, model::parse_fp8_arithmetic(flags.fp8));
+  TANDEM_RETURN_IF_ERROR(io::check_writable(flags.out));
   TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options));
   const io::TextConfig& config = pair.target->config();
   TANDEM_ASSIGN_OR_RETURN(

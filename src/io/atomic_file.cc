@@ -101,6 +101,11 @@ base::Status sync_folder(const std::filesystem::path& dir) {
   return {};
 }
 
+base::Status check_writable(const std::filesystem::path& path) {
+  TANDEM_ASSIGN_OR_RETURN([[maybe_unused]] const AtomicFile file, AtomicFile::create(path));
+  return {};
+}
+
 base::Status write_file_atomically(const std::filesystem::path& path, std::string_view bytes) {
   TANDEM_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   TANDEM_RETURN_IF_ERROR(file.append(bytes.data(), bytes.size()));

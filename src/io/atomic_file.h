@@ -40,6 +40,9 @@ class AtomicFile {
 
 base::Status sync_folder(const std::filesystem::path& dir);
 
+// Whether a file of that name could be written now: asked before the work whose result it gets.
+base::Status check_writable(const std::filesystem::path& path);
+
 // The whole of it for small files.
 base::Status write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 

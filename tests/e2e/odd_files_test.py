@@ -86,6 +86,22 @@ def outputs(checks, folder):
         checks.check(f"{command[0]}: a full disk is reported", done.returncode == 1 and b"No space left" in done.stderr, done)
 
 
+def outputs_that_cannot_be(checks, folder):
+    """Said before the work: the target, the ids and the server that come first are not there either."""
+    (folder / "file").write_text("x")
+    ids = folder / "ids.json"
+    for name in ("missing/x", "file/x"):
+        for flag in ("--out-json", "--out-html"):
+            checks.refused(f"eval {flag} {name}", tandem("eval", folder / "none", flag, folder / name), f"{name}.partial")
+        checks.refused(f"trace {name}", tandem("trace", folder / "none", "--token-ids", ids, "--out", folder / name), f"{name}.partial")
+    for command in (["latency", folder / "none"], ["throughput", folder / "none"], ["ops", folder / "none"],
+                    ["step", folder / "none"], ["serve", "--port", 9, "--ready-check-timeout-sec", 5]):
+        checks.refused(f"bench {command[0]}: --output-json", tandem("bench", *command, "--device=cpu" if len(command) == 2 else "--num-prompts=1",
+                       "--history", "none", "--output-json", folder / "file/x"), "file/x.partial")
+        status, out, err = tandem("bench", *command, "--history", folder / "file/h")
+        checks.check(f"bench {command[0]}: --history", status != 0 and out == "" and "file/h: expected a file" in err, (status, err))
+
+
 def names(checks, folder):
     """A name in a file neither begins a line of its own nor speaks to the terminal."""
     config = json.loads((DEMO_TARGET / "config.json").read_text())
@@ -99,7 +115,7 @@ def names(checks, folder):
 def main():
     checks = Checks()
     for part in (prompts_of_the_wrong_kind, a_model_of_one_position, a_token_that_overflows,
-                 more_memory_than_there_is, outputs, names):
+                 more_memory_than_there_is, outputs, outputs_that_cannot_be, names):
         with tempfile.TemporaryDirectory() as folder:
             part(checks, pathlib.Path(folder))
     for command in (["quantize", "--target", DEMO_TARGET, "--out-target", "/nowhere/x", "--auto-exclude"],

@@ -21,6 +21,17 @@ TEST(AtomicFileTest, AppearsUnderItsName) {
   EXPECT_FALSE(fs::exists(folder / "a.partial"));
 }
 
+TEST(AtomicFileTest, SaysWhetherItCouldBeWritten) {
+  const TempFolder folder;
+  write_bytes(folder / "old", "x");
+  EXPECT_TRUE(check_writable(folder / "new"));
+  EXPECT_TRUE(check_writable(folder / "old"));
+  EXPECT_FALSE(check_writable(folder / "missing" / "new"));
+  EXPECT_FALSE(check_writable(folder / "old" / "new"));
+  EXPECT_EQ(read_bytes(folder / "old"), "x");
+  EXPECT_FALSE(fs::exists(folder / "new") || fs::exists(folder / "new.partial"));
+}
+
 // As root, `--out-json /dev/null` would otherwise leave a machine without /dev/null.
 TEST(AtomicFileTest, NeverReplacesWhatIsNoFile) {
   const TempFolder folder;
