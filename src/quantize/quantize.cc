@@ -1,6 +1,9 @@
 #include "quantize/quantize.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "base/log.h"
@@ -121,16 +124,24 @@ base::Status choose_exclusions(const ops::Context& context, model::Pair& pair,
   return {};
 }
 
-// Nobody wants to learn after the calibration that the disk is too small.
-base::Status check_space(const Job& job) {
-  std::error_code error;
-  const fs::space_info space = fs::space(job.folder->dir(), error);
-  const auto needed = static_cast<uint64_t>(job.result.bytes);
-  if (error || space.available >= needed) return {};
-  return base::make_error(
-      base::ErrorCode::kResourceExhausted,
-      fmt::format("{}: expected {} bytes of free space for the quantized model, got {}",
-                  job.result.out.string(), needed, space.available));
+// Nobody wants to learn after the calibration that the disk is too small; both may be on one.
+base::Status check_space(const std::vector<Job>& jobs) {
+  std::map<dev_t, uint64_t> needed;
+  for (const Job& job : jobs) {
+    struct stat info = {};
+    if (::stat(job.folder->dir().c_str(), &info) != 0) continue;
+    const auto bytes = static_cast<uint64_t>(job.result.bytes);
+    const uint64_t total = needed[info.st_dev] += bytes;
+    std::error_code error;
+    const fs::space_info space = fs::space(job.folder->dir(), error);
+    if (error || space.available >= total) continue;
+    return base::make_error(
+        base::ErrorCode::kResourceExhausted,
+        fmt::format("{}: expected {} bytes of free space for {}, got {}", job.result.out.string(),
+                    total, total == bytes ? "the quantized model" : "both quantized models",
+                    space.available));
+  }
+  return {};
 }
 
 // The plan with nothing measured: which modules, and so how many bytes.
@@ -204,8 +215,8 @@ base::Result<QuantizeResult> quantize_pair(const ops::Context& context, model::P
   for (Job& job : jobs) {
     TANDEM_ASSIGN_OR_RETURN(job.folder, OutputFolder::create(job.result.out, options.force));
     sketch_plan(options, job);
-    TANDEM_RETURN_IF_ERROR(check_space(job));
   }
+  TANDEM_RETURN_IF_ERROR(check_space(jobs));
   QuantizeResult result;
   TANDEM_ASSIGN_OR_RETURN(result.calibration,
                           run_calibration(context, pair, prompts, options, progress, jobs));

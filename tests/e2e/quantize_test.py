@@ -276,12 +276,14 @@ def full_disk_case(bench):
 
 
 def small_disk_case(bench):
-    """A file system too small for even the target, and one that holds the target but not both."""
+    """A file system too small for even the target, one that holds either but not both, one for both and nothing else."""
     if not shutil.which("unshare"):
         return "skipped: no unshare"
     sizes = {m: (bench.scratch / "format" / m / "model.safetensors").stat().st_size for m in ("target", "assistant")}
     script = 'mount -t tmpfs -o size="$0" tmpfs "$1" || exit 77; cd "$1"; shift; "$@"; code=$?; ls -A; exit $code'
-    for size, words in ((sizes["target"] // 2, "of free space"), (sum(sizes.values()), "No space left")):
+    for size, words in ((sizes["target"] // 2, "of free space for the quantized model"),
+                        (sizes["target"] + sizes["assistant"] // 2, "of free space for both quantized models"),
+                        (sum(sizes.values()) + 16384, "No space left")):
         out = bench.scratch / f"disk{size}"
         out.mkdir()
         run = bench.run(["unshare", "-rm", "sh", "-c", script, str(size), str(out), *bench.command(out)], ok=False)
