@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
@@ -37,8 +36,7 @@ void add_distribution_flags(CLI::App& command, SamplingFlags& flags) {
   command.add_option("--frequency-penalty", flags.frequency_penalty, "-2 to 2");
   command.add_option("--repetition-penalty", flags.repetition_penalty, "above 0; 1: off");
   command.add_option("--logit-bias", flags.logit_bias, R"(JSON: {"TOKEN_ID": -100 to 100, ...})");
-  command.add_option("--seed", flags.seed, "the same seed gives the same text")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
+  command.add_option("--seed", flags.seed, "the same seed gives the same text");
   command
       .add_option("--generation-config", flags.generation_config,
                   "auto: defaults from generation_config.json; none: neutral ones")
@@ -119,7 +117,7 @@ base::Result<sampling::SamplingParams> sampling_params(const SamplingFlags& flag
   params.presence_penalty = flags.presence_penalty;
   params.frequency_penalty = flags.frequency_penalty;
   params.repetition_penalty = flags.repetition_penalty.value_or(params.repetition_penalty);
-  if (flags.seed) params.seed = static_cast<uint64_t>(*flags.seed);
+  params.seed = flags.seed;
   params.min_tokens = flags.min_tokens;
   params.stop_token_ids = flags.stop_token_ids;
   params.ignore_eos = flags.ignore_eos;

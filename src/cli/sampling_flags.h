@@ -25,7 +25,7 @@ struct SamplingFlags {
   double frequency_penalty = 0.0;
   std::optional<double> repetition_penalty;
   std::string logit_bias;  // JSON: {"TOKEN_ID": BIAS}
-  std::optional<int64_t> seed;
+  std::optional<uint64_t> seed;
   int64_t max_tokens = 512;
   int64_t min_tokens = 0;
   std::vector<std::string> stop;

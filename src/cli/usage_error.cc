@@ -2,8 +2,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstdint>
+#include <cstdlib>
 #include <numeric>
+#include <tuple>
 
 #include "base/log.h"
 
@@ -120,6 +124,23 @@ void refuse_nan(CLI::App& command) {
       });
   for (CLI::App* inner : command.get_subcommands([](const CLI::App*) { return true; }))
     refuse_nan(*inner);
+}
+
+void refuse_wrapped(CLI::App& command) {
+  for (CLI::Option* option : command.get_options())
+    if (option->get_type_name().starts_with("UINT"))
+      // In front of what reads units: it multiplies what has wrapped already.
+      option->transform(CLI::Validator(
+          [](std::string& text) {
+            errno = 0;
+            std::ignore = std::strtoull(text.c_str(), nullptr, 0);
+            const bool wraps = text.find('-') != std::string::npos || errno == ERANGE;
+            return wraps ? fmt::format("Value {} not in range 0 to {}", text, UINT64_MAX)
+                         : std::string();
+          },
+          ""));
+  for (CLI::App* inner : command.get_subcommands([](const CLI::App*) { return true; }))
+    refuse_wrapped(*inner);
 }
 
 std::vector<std::string> split_arguments(int argc, const char* const* argv) {

@@ -21,6 +21,10 @@ int report_usage(const CLI::App& program, const CLI::ParseError& error,
 // every comparison with it is false, and then it means nothing, or that a wait never ends.
 void refuse_nan(CLI::App& command);
 
+// Numbers below 0 and from 2^64 on are refused for unsigned flags: the parser wraps the ones and
+// cuts the others down.
+void refuse_wrapped(CLI::App& command);
+
 // argv without the program, `--flag=` split in two so that an empty value is a value.
 std::vector<std::string> split_arguments(int argc, const char* const* argv);
 

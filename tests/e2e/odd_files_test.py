@@ -123,6 +123,13 @@ def main():
                     ["bench", "serve", "--port", 9, "--ready-check-timeout-sec"]):
         for nan in ("nan", "-NaN"):
             checks.refused(f"{command} {nan}", tandem(*command, nan, timeout=60), f"{command[-1]}: expected a number, got {nan}")
+    quantize = ["quantize", "--target", DEMO_TARGET, "--out-target", "/nowhere/x", "--dry-run"]
+    for command in ([*quantize, "--seed"], [*quantize, "--max-shard-size"], ["serve", "/nowhere", "--seed"],
+                    ["generate", DEMO_TARGET, "--prompt", "Hi", "--seed"], ["bench", "latency", "/nowhere", "--seed"]):
+        for value in ("-1", 2**64, *(["-5GB"] if "--max" in command[-1] else [])):
+            checks.refused(f"{command} {value}", tandem(*command, value, timeout=60),
+                           f"{command[-1]}: expected 0 to 18446744073709551615, got {value}")
+    checks.equal("the largest seed", tandem("generate", DEMO_TARGET, "--prompt", "Hi", "--max-tokens", 1, "--seed", 2**64 - 1)[0], 0)
     checks.finish()
 
 
