@@ -31,6 +31,12 @@ bool begins_with_system(const ordered_json& messages) {
 
 }  // namespace
 
+base::Status check_kwargs_flag(const std::string& flag, const std::string& text) {
+  if (text.empty()) return {};
+  TANDEM_RETURN_IF_ERROR(check_json_object(flag, text));
+  return text::check_template_kwargs(ordered_json::parse(text), flag);
+}
+
 void add_prompt_flags(CLI::App& command, PromptFlags& flags, bool with_raw) {
   command.add_option("--system", flags.system, "text of a system message");
   command.add_option("--chat-template", flags.chat_template,
@@ -50,8 +56,8 @@ base::Result<PromptEncoder> PromptEncoder::open(const std::filesystem::path& mod
   PromptEncoder encoder;
   encoder.flags_ = std::move(flags);
   encoder.modality_ids_ = config.modality_token_ids;
-  const std::string& kwargs = encoder.flags_.chat_template_kwargs;
-  if (!kwargs.empty()) TANDEM_RETURN_IF_ERROR(check_json_object("--chat-template-kwargs", kwargs));
+  TANDEM_RETURN_IF_ERROR(
+      check_kwargs_flag("--chat-template-kwargs", encoder.flags_.chat_template_kwargs));
   std::error_code ignored;
   if (!needs_tokenizer && !std::filesystem::exists(model_dir / "tokenizer.json", ignored))
     return encoder;

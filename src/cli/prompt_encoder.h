@@ -28,6 +28,10 @@ struct PromptFlags {
   bool no_bos = false;         // raw prompts: nothing is put in front
 };
 
+// A flag whose value is variables of the chat template: an object, with no name that a request sets
+// elsewhere. Empty: none.
+base::Status check_kwargs_flag(const std::string& flag, const std::string& text);
+
 // `with_raw`: also the flags that only make sense for single prompts.
 void add_prompt_flags(CLI::App& command, PromptFlags& flags, bool with_raw);
 

@@ -91,11 +91,8 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
         flags.model.target, checkpoint.config().text.vocab_size, tokenizer.vocab_size());
   TANDEM_ASSIGN_OR_RETURN(text::ChatTemplate chat_template, load_template(flags));
   auto kwargs = nlohmann::ordered_json::object();
-  if (!flags.chat_template_kwargs.empty()) {
-    TANDEM_RETURN_IF_ERROR(
-        check_json_object("--default-chat-template-kwargs", flags.chat_template_kwargs));
+  if (!flags.chat_template_kwargs.empty())
     kwargs = nlohmann::ordered_json::parse(flags.chat_template_kwargs);
-  }
   std::vector<std::string> names = flags.served_model_names;
   if (names.empty()) names = {flags.model.target};
   auto grammars = std::make_shared<text::GrammarCompiler>(

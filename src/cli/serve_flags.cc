@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cli/foreign_flags.h"
+#include "cli/prompt_encoder.h"
 #include "io/json.h"
 
 namespace tandem::cli {
@@ -164,6 +165,8 @@ void add_serve_flags(CLI::App& command, ServeFlags& flags) {
 base::Status check_serve_flags(const ServeFlags& flags, std::vector<std::string>& notes) {
   TANDEM_RETURN_IF_ERROR(check_foreign_flags(flags.foreign, notes));
   TANDEM_RETURN_IF_ERROR(check_modalities(flags.limit_mm_per_prompt));
+  TANDEM_RETURN_IF_ERROR(
+      check_kwargs_flag("--default-chat-template-kwargs", flags.chat_template_kwargs));
   const std::string& root = flags.root_path;
   if (!root.empty() && (!root.starts_with('/') || root.ends_with('/')))
     return base::invalid("serve: --root-path: expected a path such as /tandem, got \"{}\"",

@@ -40,14 +40,7 @@ Status check_request(const ChatRequest& request) {
   if (!kwargs->is_object()) {
     return base::invalid("chat_template_kwargs: expected an object, got something else");
   }
-  for (const std::string_view reserved :
-       {"messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template"}) {
-    if (kwargs->contains(std::string(reserved))) {
-      return base::invalid("chat_template_kwargs: expected no field '{}'; set it in the request",
-                           reserved);
-    }
-  }
-  return {};
+  return check_template_kwargs(*kwargs, "chat_template_kwargs");
 }
 
 // The text of the final message that the model shall go on with.
@@ -152,6 +145,15 @@ Result<std::vector<TextSegment>> ChatTemplate::render(const ChatRequest& request
   if (!request.continue_final_message) return to_segments(prompt);
   TANDEM_ASSIGN_OR_RETURN(const Rope cut, cut_at_tag(prompt, final_message));
   return to_segments(cut);
+}
+
+Status check_template_kwargs(const ordered_json& kwargs, std::string_view where) {
+  for (const char* reserved :
+       {"messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template"}) {
+    if (kwargs.contains(reserved))
+      return base::invalid("{}: expected no field '{}'; set it in the request", where, reserved);
+  }
+  return {};
 }
 
 std::string join_segments(const std::vector<TextSegment>& segments) {

@@ -50,6 +50,9 @@ class ChatTemplate {
   std::shared_ptr<const ChatTemplateState> state_;
 };
 
+// Refuses names that a request sets elsewhere; `where` begins the error.
+base::Status check_template_kwargs(const nlohmann::ordered_json& kwargs, std::string_view where);
+
 // The text of all segments.
 std::string join_segments(const std::vector<TextSegment>& segments);
 

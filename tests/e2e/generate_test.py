@@ -264,6 +264,7 @@ def refusals(checks, folder):
         ("bad messages", [DEMO_TARGET, "--prompts-file", bad], ["bad.jsonl: line 2", "messages"]),
         ("long prompt", [DEMO_TARGET, "--prompt", "word " * 5000], ["4096", "fewer"]),
         ("seed", [DEMO_TARGET, "--prompt", "a", "--seed", -1], ["--seed: expected 0 to", "got -1"]),
+        ("reserved kwargs", [DEMO_TARGET, "--prompt", "a", "--chat-template-kwargs", '{"tools": []}'], ["error: --chat-template-kwargs: ", "'tools'"]),
         ("no number", [DEMO_TARGET, "--prompt", "a", "--top-k", "abc"], ["--top-k: expected a number, got abc"]),
         ("no value", [DEMO_TARGET, "--prompt"], ["--prompt: expected a value, got none"]),
         ("no target", ["--prompt", "a"], ["expected target, got none"]),

@@ -17,6 +17,8 @@ REFUSED = [
     (("--limit-mm-per-prompt", '{"image": 1}'), "image"), (("--quantization", "modelopt"), "none"),
     (("--speculative-config.mdel", "x"), "mdel"), (("--speculative-config.model",), "--speculative-config"),
     (("--speculative-config.model.name", "x"), "--speculative-config"), (("--seed.x", 1), "--seed"),
+    (("--default-chat-template-kwargs", '{"messages": 1}'), "--default-chat-template-kwargs: expected no field 'messages'"),
+    (("--default-chat-template-kwargs.tools", "[]"), "'tools'"), (("--default-chat-template-kwargs", "[]"), "expected a JSON object"),
     (("--override-generation-config", '{"top_k": "x"}'), "top_k: expected"),
     (("--override-generation-config", '{"stop": 1}'), '"stop"'),
 ]
