@@ -20,10 +20,12 @@ double mib(int64_t bytes) {
 
 base::Result<KvPlan> plan_kv(const KvPlanInput& input) {
   TANDEM_CHECK_EQ(input.ring_len % input.block_size, 0);
-  if (input.max_model_len < 0 || input.max_model_len > input.longest_model_len)
+  const int64_t length = input.max_model_len == 0 ? input.longest_model_len : input.max_model_len;
+  if (length < 2 || length > input.longest_model_len)
     return base::invalid(
-        "max_model_len: expected at most {} (max_position_embeddings of the target), got {}",
-        input.longest_model_len, input.max_model_len);
+        "max_model_len: expected at least 2 (a token of the prompt and one of the answer) and at "
+        "most {} (max_position_embeddings of the target), got {}",
+        input.longest_model_len, length);
   const int64_t ring_blocks = input.ring_len / input.block_size;
   const int64_t ring_bytes = ring_blocks * input.ring_block_bytes;
   // A model without full layers has pages of no bytes; they still count positions.

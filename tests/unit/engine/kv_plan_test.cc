@@ -77,6 +77,12 @@ TEST(KvPlan, RefusesWithBothNumbers) {
   const auto large = plan_kv(input(1, 501, 1000000));
   ASSERT_FALSE(large.has_value());
   EXPECT_NE(large.error().message.find("at most 500"), std::string::npos);
+  for (const int64_t length : {-1, 1}) {  // whatever the memory
+    const auto tiny = plan_kv(input(1, length, 1000000));
+    ASSERT_FALSE(tiny.has_value());
+    EXPECT_EQ(tiny.error().message.rfind("max_model_len: expected at least 2", 0), 0U)
+        << tiny.error().message;
+  }
 }
 
 }  // namespace
