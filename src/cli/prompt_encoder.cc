@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/files.h"
 #include "cli/sampling_flags.h"
+#include "text/message.h"
 
 namespace tandem::cli {
 namespace {
@@ -101,6 +102,8 @@ base::Result<EncodedPrompt> PromptEncoder::encode_chat(const ordered_json& messa
                                                        const ordered_json* kwargs) const {
   ordered_json with_system = messages;
   if (!flags_.system.empty() && messages.is_array() && !begins_with_system(messages)) {
+    // Before there is one more: errors count the messages that were given.
+    TANDEM_RETURN_IF_ERROR(text::normalize_messages(messages, {}));
     const ordered_json system = {{"role", "system"}, {"content", flags_.system}};
     with_system.insert(with_system.begin(), system);
   }

@@ -17,6 +17,10 @@ def prompts_of_the_wrong_kind(checks, folder):
         lines.write_text('{"messages": [{"role": %s, "content": "Hi"}]}\n' % role)
         checks.refused(f"a role that is {role}", tandem("generate", DEMO_TARGET, "--prompts-file", lines),
                        "roles.jsonl: line 1", "messages[0].role", "expected a string")
+    for messages, said in (('[{"role": "user", "content": 5}]', "messages[0].content: expected"), ("[]", "expected at least one message")):
+        lines.write_text('{"messages": %s}\n' % messages)
+        for flags in ([], ["--system", "Be brief."]):
+            checks.refused(f"{messages} {flags}", tandem("generate", DEMO_TARGET, "--prompts-file", lines, *flags), "line 1", said)
     deep = folder / "deep.json"
     deep.write_text("[" * 100000 + "]" * 100000)
     for command in ("generate", "trace"):
