@@ -12,21 +12,45 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-// Builds the value from parser events: unlike the library's own builder it refuses duplicate keys.
-class Builder : public nlohmann::json_sax<json> {
+// A value from parser events. Where its parts go is for those who build it.
+template <typename Json>
+class Events : public nlohmann::json_sax<Json> {
+  using Sax = nlohmann::json_sax<Json>;
+
  public:
   bool null() override { return add(nullptr); }
   bool boolean(bool value) override { return add(value); }
-  bool number_integer(number_integer_t value) override { return add(value); }
-  bool number_unsigned(number_unsigned_t value) override { return add(value); }
-  bool number_float(number_float_t value, const string_t&) override { return add(value); }
-  bool string(string_t& value) override { return add(std::move(value)); }
-  bool binary(binary_t&) override { return false; }
-  bool start_object(size_t) override { return open(json::object()); }
-  bool start_array(size_t) override { return open(json::array()); }
+  bool number_integer(typename Sax::number_integer_t value) override { return add(value); }
+  bool number_unsigned(typename Sax::number_unsigned_t value) override { return add(value); }
+  bool number_float(typename Sax::number_float_t value, const std::string&) override {
+    return add(value);
+  }
+  bool string(std::string& value) override { return add(std::move(value)); }
+  bool binary(typename Sax::binary_t&) override { return false; }
+  bool start_object(size_t) override { return open(Json::object()); }
+  bool start_array(size_t) override { return open(Json::array()); }
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
 
+ protected:
+  virtual Json* place(Json value) = 0;
+  virtual void open_at(Json* value) = 0;
+  virtual bool close() = 0;
+
+ private:
+  bool add(Json value) {
+    place(std::move(value));
+    return true;
+  }
+  bool open(Json value) {
+    open_at(place(std::move(value)));
+    return true;
+  }
+};
+
+// Unlike the library's own builder it refuses duplicate keys.
+class Builder : public Events<json> {
+ public:
   bool key(string_t& name) override {
     if (stack_.back()->contains(name)) {
       duplicate_ = std::move(name);
@@ -48,7 +72,7 @@ class Builder : public nlohmann::json_sax<json> {
   const std::optional<std::string>& duplicate() const { return duplicate_; }
 
  private:
-  json* place(json value) {
+  json* place(json value) override {
     if (stack_.empty()) {
       root_ = std::move(value);
       return &root_;
@@ -60,15 +84,8 @@ class Builder : public nlohmann::json_sax<json> {
     }
     return &(parent[key_] = std::move(value));
   }
-  bool add(json value) {
-    place(std::move(value));
-    return true;
-  }
-  bool open(json value) {
-    stack_.push_back(place(std::move(value)));
-    return true;
-  }
-  bool close() {
+  void open_at(json* value) override { stack_.push_back(value); }
+  bool close() override {
     stack_.pop_back();
     return true;
   }
@@ -82,19 +99,8 @@ class Builder : public nlohmann::json_sax<json> {
 };
 
 // Keeps the order of keys. The library's own builder looks through all keys of an object for each.
-class OrderedBuilder : public nlohmann::json_sax<ordered_json> {
+class OrderedBuilder : public Events<ordered_json> {
  public:
-  bool null() override { return add(nullptr); }
-  bool boolean(bool value) override { return add(value); }
-  bool number_integer(number_integer_t value) override { return add(value); }
-  bool number_unsigned(number_unsigned_t value) override { return add(value); }
-  bool number_float(number_float_t value, const string_t&) override { return add(value); }
-  bool string(string_t& value) override { return add(std::move(value)); }
-  bool binary(binary_t&) override { return false; }
-  bool start_object(size_t) override { return open(ordered_json::object()); }
-  bool start_array(size_t) override { return open(ordered_json::array()); }
-  bool end_object() override { return close(); }
-  bool end_array() override { return close(); }
   bool key(string_t& name) override {
     key_ = std::move(name);
     return true;
@@ -110,7 +116,7 @@ class OrderedBuilder : public nlohmann::json_sax<ordered_json> {
     std::unordered_map<std::string, size_t> places = {};  // of an object's keys
   };
 
-  ordered_json* place(ordered_json value) {
+  ordered_json* place(ordered_json value) override {
     if (stack_.empty()) return &(root_ = std::move(value));
     auto& [parent, places] = stack_.back();
     if (parent->is_array()) return &parent->emplace_back(std::move(value));
@@ -119,15 +125,8 @@ class OrderedBuilder : public nlohmann::json_sax<ordered_json> {
     if (!is_new) return &(members[found->second].second = std::move(value));
     return &members.emplace_back(std::move(key_), std::move(value)).second;
   }
-  bool add(ordered_json value) {
-    place(std::move(value));
-    return true;
-  }
-  bool open(ordered_json value) {
-    stack_.push_back({place(std::move(value))});
-    return true;
-  }
-  bool close() {
+  void open_at(ordered_json* value) override { stack_.push_back({value}); }
+  bool close() override {
     stack_.pop_back();
     return true;
   }

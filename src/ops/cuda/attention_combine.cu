@@ -34,6 +34,13 @@ struct RowSegments {
   }
 };
 
+template <int kHeadDim>
+__device__ RowSegments segments_of(const Attention& attention, int last_key) {
+  constexpr int kKeys = attention_segment_keys(kHeadDim);
+  const int first = first_key_of(attention.window, last_key) / kKeys;
+  return {first % attention.max_segments, last_key / kKeys - first + 1, attention.max_segments};
+}
+
 // What is at `source`, or `value`; not a branch.
 __device__ inline float2 load2_if(bool condition, const float2* source, float2 value) {
   asm volatile(
@@ -117,10 +124,7 @@ __device__ void combine_head(const Job& job, int row, int head, int first_column
   __shared__ float chain_totals[kChains];
   const Attention& attention = job.attention;
   const int thread = static_cast<int>(threadIdx.x);
-  constexpr int kKeys = attention_segment_keys(kHeadDim);
-  const int first = first_key_of(attention.window, last_key) / kKeys;
-  const RowSegments segments{first % attention.max_segments, last_key / kKeys - first + 1,
-                             attention.max_segments};
+  const auto segments = segments_of<kHeadDim>(attention, last_key);
   const int64_t base =
       (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
   const int slab = thread / 32 % P::kSlabs;
@@ -211,10 +215,7 @@ __device__ void fetch(const RowSegments& segments, int begin, const float2* tota
 template <int kHeadDim>
 __device__ void combine_slab(const Job& job, int row, int head, int slab, int last_key) {
   const Attention& attention = job.attention;
-  constexpr int kKeys = attention_segment_keys(kHeadDim);
-  const int first = first_key_of(attention.window, last_key) / kKeys;
-  const RowSegments segments{first % attention.max_segments, last_key / kKeys - first + 1,
-                             attention.max_segments};
+  const auto segments = segments_of<kHeadDim>(attention, last_key);
   const int64_t base =
       (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
   const int lane = static_cast<int>(threadIdx.x) % 32;
