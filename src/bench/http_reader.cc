@@ -1,20 +1,14 @@
 #include "bench/http_reader.h"
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
+
+#include "base/ascii.h"
 
 namespace tandem::bench {
 namespace {
 
 constexpr size_t kMaxHeadBytes = size_t{64} << 10;
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::ranges::transform(result, result.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return result;
-}
 
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -84,7 +78,7 @@ base::Status HttpReader::read_head() {
     return {};
   }
   const std::string length = header("content-length");
-  if (lower(header("transfer-encoding")) == "chunked") {
+  if (base::lower_case(header("transfer-encoding")) == "chunked") {
     state_ = State::kChunkSize;
   } else if (!length.empty()) {
     const char* const last = length.data() + length.size();
@@ -133,7 +127,7 @@ std::string HttpReader::header(std::string_view name) const {
     const size_t end = rest.find("\r\n");
     const std::string_view line = rest.substr(0, end);
     const size_t colon = line.find(':');
-    if (colon != std::string_view::npos && lower(line.substr(0, colon)) == name)
+    if (colon != std::string_view::npos && base::lower_case(line.substr(0, colon)) == name)
       return std::string(trim(line.substr(colon + 1)));
     if (end == std::string_view::npos) break;
     rest.remove_prefix(end + 2);

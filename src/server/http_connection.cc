@@ -11,6 +11,7 @@
 #include <boost/beast/http/read.hpp>
 #include <chrono>
 
+#include "base/ascii.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -116,7 +117,7 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
                      request.path[root.size()] == '/';
   if (below) request.path.erase(0, root.size());
   for (const auto& field : message)
-    request.headers.emplace_back(lower_case(view(field.name_string())), view(field.value()));
+    request.headers.emplace_back(base::lower_case(view(field.name_string())), view(field.value()));
   if (!parser_->is_done()) {
     const bool accepted = co_await accept_body(request);
     if (!accepted) co_return false;
@@ -169,7 +170,7 @@ std::string HttpConnection::head_fault(int& status) const {
   if (encoding != message.end()) {
     if (count(http::field::content_length) > 0)
       return "Content-Length: expected none with Transfer-Encoding";
-    if (lower_case(view(encoding->value())) != "chunked")
+    if (base::lower_case(view(encoding->value())) != "chunked")
       return "Transfer-Encoding: expected \"chunked\"";
     if (message.version() == 10) return "Transfer-Encoding: expected none in HTTP/1.0";
   }
@@ -190,7 +191,7 @@ HttpConnection::Awaitable<bool> HttpConnection::accept_body(const HttpRequest& r
   }
   const auto expect = parser_->get().find(http::field::expect);
   if (expect != parser_->get().end()) {
-    if (lower_case(view(expect->value())) != "100-continue") {
+    if (base::lower_case(view(expect->value())) != "100-continue") {
       const std::string message = "Expect: expected \"100-continue\"";
       co_await refuse(417, message);
       co_return false;

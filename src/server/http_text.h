@@ -11,7 +11,6 @@ namespace tandem::server {
 enum class BodyFraming { kLength, kChunked, kUntilClose };
 
 std::string_view reason_phrase(int status);
-std::string lower_case(std::string_view text);  // of ASCII letters
 // %2F and its like as the bytes they stand for; what is no such thing stays.
 std::string percent_decoded(std::string_view text);
 // Status line and headers, the empty line included.

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/ascii.h"
 #include "base/log.h"
 #include "server/api_error.h"
-#include "server/http_text.h"
 #include "server/json_text.h"
 #include "server/messages_format.h"
 #include "server/messages_request.h"
@@ -133,7 +133,7 @@ Service::Service(const ServerParts& parts, ServiceOptions options)
 bool Service::authorized(const HttpRequest& request) const {
   if (options_.api_keys.empty() || request.path == "/health") return true;
   const std::string_view header = request.header("authorization");
-  if (lower_case(header.substr(0, kBearer.size())) == kBearer)
+  if (base::lower_case(header.substr(0, kBearer.size())) == kBearer)
     return matches_key(header.substr(kBearer.size()), options_.api_keys);
   // How Anthropic's clients send it.
   return matches_key(request.header("x-api-key"), options_.api_keys);
@@ -170,11 +170,11 @@ Reply Service::dispatch(const HttpRequest& request) {
     return reply;
   }
   if (request.method == "POST" && route->path != "/ping") {
-    const std::string encoding = lower_case(request.header("content-encoding"));
+    const std::string encoding = base::lower_case(request.header("content-encoding"));
     if (!encoding.empty() && encoding != "identity")
       return error_reply_for(request, {415, "Content-Encoding: expected none"});
     // Web pages of others can send anything but JSON without asking first.
-    const std::string type = lower_case(request.header("content-type"));
+    const std::string type = base::lower_case(request.header("content-type"));
     if (!type.empty() && !type.starts_with("application/json"))
       return error_reply_for(request, {415, "Content-Type: expected \"application/json\""});
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/ascii.h"
 #include "io/json.h"
 
 namespace tandem::text {
@@ -22,14 +23,6 @@ std::string quoted(std::string_view text) {
   std::string out = "\"";
   append_json_escaped(out, text);
   out += '"';
-  return out;
-}
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
   return out;
 }
 
@@ -63,7 +56,7 @@ json parse_value(std::string_view text) {
 
 // Spellings of other languages, taken only where the schema asks for the type.
 json parse_foreign_word(std::string_view text, const Types& types) {
-  const std::string word = lower_case(text);
+  const std::string word = base::lower_case(text);
   if (has(types, "boolean") && (word == "true" || word == "false")) return word == "true";
   if (has(types, "null") && (word == "null" || word == "none")) return nullptr;
   return json::value_t::discarded;

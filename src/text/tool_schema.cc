@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/ascii.h"
+
 namespace tandem::text {
 namespace {
 
@@ -24,14 +26,6 @@ std::string type_of_value(const json& value) {
   if (value.is_number()) return "number";
   if (value.is_string()) return "string";
   return value.is_array() ? "array" : "object";
-}
-
-// Template writers spell types in upper case too.
-std::string lower_case(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
 }
 
 void add_type(std::string type, std::vector<std::string>& types) {
@@ -84,10 +78,11 @@ void SchemaNode::add_types(const json& node, int depth, Seen& seen,
   if (!is_new && known->second <= depth) return;
   known->second = depth;
   if (const json* type = member(&node, "type")) {
-    if (type->is_string()) add_type(lower_case(type->get<std::string>()), types);
+    // Template writers spell types in upper case too.
+    if (type->is_string()) add_type(base::lower_case(type->get<std::string>()), types);
     if (type->is_array()) {
       for (const json& item : *type) {
-        if (item.is_string()) add_type(lower_case(item.get<std::string>()), types);
+        if (item.is_string()) add_type(base::lower_case(item.get<std::string>()), types);
       }
     }
     if (const json* nullable = member(&node, "nullable"); nullable && *nullable == json(true))
