@@ -24,8 +24,7 @@ int main(int argc, char** argv) {
   tandem::cli::add_bench_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
   tandem::cli::add_cpu_isa_flag(program);
-  tandem::cli::refuse_nan(program);
-  tandem::cli::refuse_wrapped(program);
+  tandem::cli::refuse_odd_numbers(program);
   std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   tandem::cli::accept_short_names(arguments);
   tandem::cli::join_dotted_flags(arguments);

@@ -98,6 +98,19 @@ void report_command_error(const CLI::App& command, const CLI::ParseError& error,
   base::log_error("{}: {} (tandem {} --help)", name, plain_message(error.what()), name);
 }
 
+// What is wrong with a value; empty: nothing.
+std::string nan_fault(const std::string& text) {
+  double value = 0;
+  const bool is_nan = CLI::detail::lexical_cast(text, value) && std::isnan(value);
+  return is_nan ? fmt::format("Value {} not in range a number", text) : std::string();
+}
+std::string wrap_fault(const std::string& text) {
+  errno = 0;
+  std::ignore = std::strtoull(text.c_str(), nullptr, 0);
+  const bool wraps = text.find('-') != std::string::npos || errno == ERANGE;
+  return wraps ? fmt::format("Value {} not in range 0 to {}", text, UINT64_MAX) : std::string();
+}
+
 }  // namespace
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
@@ -114,33 +127,16 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   return best;
 }
 
-void refuse_nan(CLI::App& command) {
-  for (CLI::Option* option : command.get_options())
-    if (option->get_type_name().starts_with("FLOAT"))
-      option->check([](const std::string& text) {
-        double value = 0;
-        const bool is_nan = CLI::detail::lexical_cast(text, value) && std::isnan(value);
-        return is_nan ? fmt::format("Value {} not in range a number", text) : std::string();
-      });
+void refuse_odd_numbers(CLI::App& command) {
+  for (CLI::Option* option : command.get_options()) {
+    const std::string type = option->get_type_name();
+    if (type.starts_with("FLOAT"))
+      option->check(nan_fault);
+    else if (type.starts_with("UINT"))  // in front of what reads units: that multiplies it
+      option->transform(CLI::Validator(wrap_fault, ""));
+  }
   for (CLI::App* inner : command.get_subcommands([](const CLI::App*) { return true; }))
-    refuse_nan(*inner);
-}
-
-void refuse_wrapped(CLI::App& command) {
-  for (CLI::Option* option : command.get_options())
-    if (option->get_type_name().starts_with("UINT"))
-      // In front of what reads units: it multiplies what has wrapped already.
-      option->transform(CLI::Validator(
-          [](std::string& text) {
-            errno = 0;
-            std::ignore = std::strtoull(text.c_str(), nullptr, 0);
-            const bool wraps = text.find('-') != std::string::npos || errno == ERANGE;
-            return wraps ? fmt::format("Value {} not in range 0 to {}", text, UINT64_MAX)
-                         : std::string();
-          },
-          ""));
-  for (CLI::App* inner : command.get_subcommands([](const CLI::App*) { return true; }))
-    refuse_wrapped(*inner);
+    refuse_odd_numbers(*inner);
 }
 
 std::vector<std::string> split_arguments(int argc, const char* const* argv) {

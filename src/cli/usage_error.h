@@ -17,13 +17,11 @@ namespace tandem::cli {
 int report_usage(const CLI::App& program, const CLI::ParseError& error,
                  const std::vector<std::string>& arguments);
 
-// NaN is no value of a number's flag, here and in all commands inside: a range lets it pass, as
-// every comparison with it is false, and then it means nothing, or that a wait never ends.
-void refuse_nan(CLI::App& command);
-
-// Numbers below 0 and from 2^64 on are refused for unsigned flags: the parser wraps the ones and
-// cuts the others down.
-void refuse_wrapped(CLI::App& command);
+// Refuses values of flags, here and in all commands inside, that the parser takes: NaN, which a
+// range lets pass, as every comparison with it is false, and which then means nothing, or that a
+// wait never ends; for unsigned flags numbers below 0 and from 2^64 on, of which it wraps the ones
+// and cuts the others down.
+void refuse_odd_numbers(CLI::App& command);
 
 // argv without the program, `--flag=` split in two so that an empty value is a value.
 std::vector<std::string> split_arguments(int argc, const char* const* argv);
