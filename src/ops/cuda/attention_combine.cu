@@ -189,12 +189,11 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps, kBySlab>::kThreads)
   }
 }
 
-// The same of many rows, where what is on its way counts, not what one takes: a warp for each slab,
-// whose chains it goes through one after the other.
+// The same of many rows, where what is on its way counts, not what one takes: a warp has all chains
+// of a slab.
 namespace many {
 
 constexpr int kWarps = 4;
-constexpr int kBatch = 4;  // segments behind the first ones whose sums a lane fetches together
 
 // Segments from `begin` on in four columns, as chains that are not weighted yet.
 template <int kHeadDim, int kCount>
