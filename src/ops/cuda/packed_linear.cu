@@ -181,13 +181,18 @@ unsigned blocks_for(int64_t items) {
   return static_cast<unsigned>((items + kThreads - 1) / kThreads);
 }
 
-// Fewer shares, each of whole parts of one set, if none is larger than the largest of `most`: no
-// thread block starts a set anew, and sums have fewer pieces.
-int whole_parts(const PackedLinear& weight, int most) {
-  const int parts = most / weight.num_sets;  // of a set
-  if (parts == 0) return most;
+// Fewer shares, each a whole part of one set or whole sets, if the largest grows by an eighth at
+// most: no thread block leaves more than one piece of a sum, and gate and up need no exchange. 120
+// multiprocessors read as fast as 132 (measured; docs/gpu-measured.md).
+int whole_shares(const PackedLinear& weight, int most) {
   const int64_t largest = (weight.total_blocks() + most - 1) / most;
-  return (weight.set_blocks + parts - 1) / parts <= largest ? parts * weight.num_sets : most;
+  const auto fits = [&](int64_t blocks) { return blocks * 8 <= largest * 9; };
+  const int parts = most / weight.num_sets;  // of a set
+  if (parts > 0)
+    return fits((weight.set_blocks + parts - 1) / parts) ? parts * weight.num_sets : most;
+  const int sets = (weight.num_sets + most - 1) / most;  // of a share
+  const bool whole = weight.num_sets % sets == 0 && fits(int64_t{sets} * weight.set_blocks);
+  return whole ? weight.num_sets / sets : most;
 }
 
 void divide(PackedLinear& weight, int most_shares) {
@@ -196,7 +201,7 @@ void divide(PackedLinear& weight, int most_shares) {
   const int in_few_pieces = kFewPieces * weight.num_sets;
   if (in_few_pieces < most_shares && weight.size_bytes() / in_few_pieces <= kMostShareBytes)
     most_shares = in_few_pieces;
-  most_shares = whole_parts(weight, most_shares);
+  most_shares = whole_shares(weight, most_shares);
   weight.num_shares = static_cast<int>(
       std::clamp<int64_t>(weight.total_blocks() / kMinShareBlocks, 1, most_shares));
   TANDEM_GPU_CHECK(weight.total_blocks() * (weight.num_shares + 1) < (int64_t{1} << 32));
