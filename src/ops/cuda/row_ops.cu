@@ -9,6 +9,9 @@ namespace tandem::ops::cuda {
 namespace {
 
 constexpr int kRowThreads = 256;
+// Of more rows than this thread blocks have up to twice as many threads: starting them counts.
+constexpr int kManyRows = 64;
+constexpr int kMostRowThreads = 2 * kRowThreads;
 constexpr int kMaxRowWarps = kMaxHidden / 4 / 32;
 static_assert(kMaxRowWarps == 64);                 // add_up() reads two for each lane
 static_assert(kMaxHidden == 4 * 8 * kRowThreads);  // a cluster has at most 8 blocks
@@ -25,8 +28,9 @@ __device__ Four load_product(const Partials& sums, float scale, int row, int col
 }
 
 // A row belongs to a cluster of blocks, four columns of it to a thread: one multiprocessor alone
-// would need longer to fetch the row's partial sums than all the rest takes. How the columns are
-// cut depends on `hidden` and piece_groups() alone, so the order of a row's sums does too.
+// would need longer to fetch the row's partial sums than all the rest takes. Each warp's 128
+// columns give one part of the row's sums, and parts are added by their columns: the order depends
+// on `hidden` and piece_groups() alone.
 struct RowShape {
   unsigned cluster;
   unsigned threads;
@@ -34,9 +38,11 @@ struct RowShape {
 // A short row has sums of many pieces: kPieceGroups threads share those of four columns.
 constexpr int kPieceGroups = 4;
 constexpr int kMaxCluster = 8;
-RowShape row_shape(int hidden, int groups) {
+RowShape row_shape(int hidden, int groups, int num_rows) {
   const unsigned fours = static_cast<unsigned>(hidden) / 4;
-  const unsigned most_fours = kRowThreads / static_cast<unsigned>(groups);  // of a block
+  const unsigned most_fours = groups > 1             ? kRowThreads / static_cast<unsigned>(groups)
+                              : num_rows > kManyRows ? kMostRowThreads
+                                                     : kRowThreads;  // of a block
   unsigned cluster = 1;
   while (fours > cluster * most_fours) cluster *= 2;
   if (groups > 1) return {cluster, kRowThreads};
@@ -165,7 +171,7 @@ __device__ int pieces_at(const Partials& sums, int column, int num_columns) {
   return column < num_columns ? sums.num_pieces(column / kSetColumns) : 0;
 }
 
-__global__ void __launch_bounds__(kRowThreads) embed_norm_kernel(const EmbedNorm op) {
+__global__ void __launch_bounds__(kMostRowThreads) embed_norm_kernel(const EmbedNorm op) {
   allow_next();
   __shared__ RowSum sums[1];
   const RowPlace place = row_place<1>();
@@ -179,7 +185,8 @@ __global__ void __launch_bounds__(kRowThreads) embed_norm_kernel(const EmbedNorm
 }
 
 template <int kGroups>
-__global__ void __launch_bounds__(kRowThreads) start_layer_kernel(const StartLayer op) {
+__global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
+    start_layer_kernel(const StartLayer op) {
   allow_next();
   __shared__ RowSum sums[1];
   const RowPlace place = row_place<kGroups>();
@@ -193,7 +200,8 @@ __global__ void __launch_bounds__(kRowThreads) start_layer_kernel(const StartLay
 }
 
 template <int kGroups>
-__global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const ResidualNorm op) {
+__global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
+    residual_norm_kernel(const ResidualNorm op) {
   allow_next();
   __shared__ RowSum sums[2];
   const RowPlace place = row_place<kGroups>();
@@ -202,8 +210,9 @@ __global__ void __launch_bounds__(kRowThreads) residual_norm_kernel(const Residu
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
   ptx::cluster_wait();
+  // More threads than this find no room before the product in front of them is over.
 #pragma unroll 1
-  for (int turn = first_turn(true); turn < 2; ++turn) {
+  for (int turn = first_turn(gridDim.x * blockDim.x <= 132 * kRowThreads); turn < 2; ++turn) {
     const bool live = turn == 1;
     if (live) wait_for_previous();
     Four old;
@@ -273,7 +282,7 @@ void check_next(const NextNorm& next, int num_rows) {
 
 template <typename Op>
 void launch_rows(const Stream& stream, const Op& op, int groups, void (*kernel)(Op)) {
-  const RowShape shape = row_shape(op.hidden, groups);
+  const RowShape shape = row_shape(op.hidden, groups, op.num_rows);
   launch_clusters(stream, shape.cluster, kernel,
                   dim3(shape.cluster * static_cast<unsigned>(op.num_rows)), dim3(shape.threads), 0,
                   op);
