@@ -46,12 +46,12 @@ struct Product {
   std::vector<float> pieces;  // [num_sets][max_pieces][num_rows][kSetColumns]
   std::vector<float> sums;    // [num_rows, columns], pieces added in order
 
-  // `steep`: sums of very different sizes, some zero.
-  Product(int num_rows, int columns, uint32_t seed, bool steep = false) {
+  // `steep`: sums of very different sizes, some zero. `cuts`: of most sets, some have one less.
+  Product(int num_rows, int columns, uint32_t seed, bool steep = false, int cuts = 2) {
     const int num_sets = (columns + cuda::kSetColumns - 1) / cuda::kSetColumns;
     plan.num_rows = num_rows;
     plan.set_blocks = 30;
-    plan.num_shares = num_sets * 2 + 1;  // most sets are cut twice, some once
+    plan.num_shares = num_sets * cuts + 1;
     plan.total_blocks = int64_t{num_sets} * plan.set_blocks;
     for (int set = 0; set < num_sets; ++set)
       plan.max_pieces = std::max(plan.max_pieces, plan.num_pieces(set));
@@ -353,6 +353,34 @@ TEST_P(HeadPrepTest, BitsOfARowDoNotDependOnItsCompany) {
         ASSERT_EQ(got.v[i], all.v[i]) << "row " << row << " V element " << i;
       }
     }
+  }
+}
+
+// 128 rows have a kernel of their own.
+TEST_P(HeadPrepTest, ManyRowsHaveTheBitsOfFew) {
+  const Batch few = make_batch();
+  const auto num_few = static_cast<int>(few.positions.size());
+  Batch many = few;
+  many.positions.resize(128, kHuge);
+  many.sequences.resize(128, -1);
+  for (const int cuts : {2, 5}) {
+    const Product product(128, columns(), 46, false, cuts);
+    Product own(num_few, columns(), 47, false, cuts);
+    for (int row = 0; row < num_few; ++row)
+      for (int column = 0; column < columns(); ++column)
+        for (int piece = 0; piece < product.plan.num_pieces(column / cuda::kSetColumns); ++piece)
+          own.pieces[own.index(row, column, piece)] =
+              product.pieces[product.index(row, column, piece)];
+    for (const bool early : {false, true})
+      for (const bool fp8 : {false, true}) {
+        const Result want = run(few, own, early, fp8);
+        const Result got = run(many, product, early, fp8);
+        const auto end = got.q.begin() + static_cast<int64_t>(want.q.size());
+        EXPECT_TRUE(std::equal(want.q.begin(), want.q.end(), got.q.begin()));
+        EXPECT_TRUE(std::all_of(end, got.q.end(), [](uint16_t bits) { return bits == 0; }));
+        EXPECT_TRUE(want.k_bytes == got.k_bytes && want.v_bytes == got.v_bytes)
+            << cuts << " cuts, early " << early << ", fp8 " << fp8;
+      }
   }
 }
 

@@ -4,6 +4,7 @@
 #include "ops/cuda/head_prep.h"
 #include "ops/cuda/kv_store.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -13,6 +14,8 @@ using head_norm::Head;
 using head_norm::Lane;
 
 constexpr int kWarps = 2;  // per thread block: few, so that a step's heads spread over the device
+// Of many rows thread blocks are large: the card starts some 250 of them in a microsecond.
+constexpr int kManyWarps = 16;
 
 enum Part { kQuery = 0, kKey = 1, kValue = 2 };
 
@@ -39,30 +42,28 @@ template <bool kTwoWarps>
 __device__ float inverse_rms(const Head& head, int head_dim, float eps) {
   float squares = head_norm::warp_squares(head);
   if constexpr (kTwoWarps) {
-    __shared__ float parts[kWarps];
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = squares;
-    __syncthreads();
-    squares = parts[0] + parts[1];
+    __shared__ float parts[kManyWarps];
+    const unsigned warp = threadIdx.x / 32;
+    if (threadIdx.x % 32 == 0) parts[warp] = squares;
+    ptx::named_barrier(1 + static_cast<int>(warp) / 2, 64);
+    squares = parts[warp / 2 * 2] + parts[warp / 2 * 2 + 1];
   }
   return head_norm::inverse_rms(squares, head_dim, eps);
 }
 
-// Where a row stands, and by how much its heads are rotated there.
+// Where a row stands.
 struct Place {
   int sequence = -1;
+  int position = 0;
   int64_t offset = 0;  // of keys and values in the cache
-  head_norm::Rotation rotation;
 };
 
-__device__ Place load_place(const HeadPrep& job, const Rows& rows, int row, Part part, int kv_head,
-                            const float4& inv_freq) {
-  Place place;
-  place.sequence = rows.sequences[row];
-  const int position = rows.positions[row];
+__device__ Place load_place(const HeadPrep& job, const Rows& rows, int row, Part part,
+                            int kv_head) {
+  Place place{rows.sequences[row], rows.positions[row]};
   if (part != kQuery && place.sequence >= 0)
-    place.offset =
-        kv_offset(job.places, job.num_kv_heads, job.head_dim, place.sequence, kv_head, position);
-  if (part != kValue) head_norm::set_rotation(position, inv_freq, place.rotation);
+    place.offset = kv_offset(job.places, job.num_kv_heads, job.head_dim, place.sequence, kv_head,
+                             place.position);
   return place;
 }
 
@@ -76,26 +77,59 @@ __device__ Head plain_norm(const Head& raw, float inverse) {
   return head;
 }
 
+// A head of a row, and who works on it.
+struct Unit {
+  int row;
+  int index;  // of the product's heads
+  int kv_head;
+  Part part;
+  Lane lane;
+
+  __device__ Unit(const HeadPrep& job, int row_in, int index_in, int warp)
+      : row(row_in), index(index_in) {
+    const int first_kv = job.num_heads + job.num_kv_heads;
+    part = index < job.num_heads ? kQuery : index < first_kv ? kKey : kValue;
+    kv_head = index - (part == kKey ? job.num_heads : first_kv);
+    const int half = job.head_dim / 2;
+    const int column = (static_cast<int>(threadIdx.x) % 32 + warp * 32) * 4;
+    lane = {column, half, column < half};
+  }
+  __device__ Constants constants(const HeadPrep& job) const {
+    return head_norm::load_constants(job.product, lane, index * job.head_dim,
+                                     part == kQuery ? job.q_norm
+                                     : part == kKey ? job.k_norm
+                                                    : nullptr,
+                                     job.inv_freq);
+  }
+  template <typename Pieces>
+  __device__ Head load(const HeadPrep& job, const int (&pieces)[2]) const {
+    return head_norm::sum_head(
+        head_norm::load_pieces<Pieces>(job.product, lane, row, index * job.head_dim, pieces),
+        pieces, job.scales[static_cast<int>(part)]);
+  }
+};
+__host__ __device__ inline int units_of(const HeadPrep& job) {
+  return job.num_heads + (job.k_eq_v ? 1 : 2) * job.num_kv_heads;
+}
+
 // Unless `live` it is a rehearsal (launch.cuh).
 template <bool kTwoWarps, bool kFp8>
-__device__ void prepare_head(const HeadPrep& job, int row, int unit, Part part, const Lane& lane,
-                             const Constants& constants, const Place& place, bool live) {
-  const int pieces[2] = {live ? constants.pieces[0] : 0, live ? constants.pieces[1] : 0};
-  const head_norm::RawPieces sums =
-      head_norm::load_pieces(job.product, lane, row, unit * job.head_dim, pieces);
-  Lane target = lane;
-  target.exists = lane.exists && live;
-  uint16_t* const q = job.q + (static_cast<int64_t>(row) * job.num_heads + unit) * job.head_dim;
+__device__ void prepare_head(const HeadPrep& job, const Unit& unit, const Head& raw,
+                             const Constants& constants, const Place& place,
+                             const head_norm::Rotation& rotation, bool live) {
+  Lane target = unit.lane;
+  target.exists = unit.lane.exists && live;
+  uint16_t* const q =
+      job.q + (static_cast<int64_t>(unit.row) * job.num_heads + unit.index) * job.head_dim;
   if (place.sequence < 0) {
-    if (part == kQuery) store_head(target, Head{}, q);
+    if (unit.part == kQuery) store_head(target, Head{}, q);
     return;
   }
-  const Head raw = head_norm::sum_head(sums, pieces, job.scales[static_cast<int>(part)]);
   const float inverse = inverse_rms<kTwoWarps>(raw, job.head_dim, job.eps);
-  if (part == kValue)
+  if (unit.part == kValue)
     return store_kv<kFp8>(target, plain_norm(raw, inverse), job.kv.v, place.offset, job.kv.v_scale);
-  const Head rotated = head_norm::norm_and_rotate(raw, inverse, place.rotation, constants);
-  if (part == kQuery) return store_head(target, rotated, q);
+  const Head rotated = head_norm::norm_and_rotate(raw, inverse, rotation, constants);
+  if (unit.part == kQuery) return store_head(target, rotated, q);
   store_kv<kFp8>(target, rotated, job.kv.k, place.offset, job.kv.k_scale);
   if (job.k_eq_v)
     store_kv<kFp8>(target, plain_norm(raw, inverse), job.kv.v, place.offset, job.kv.v_scale);
@@ -107,29 +141,64 @@ __global__ void __launch_bounds__(kWarps * 32)
     head_prep_kernel(const HeadPrep job, const Rows rows) {
   allow_next();
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int unit = static_cast<int>(blockIdx.x) * (kTwoWarps ? 1 : kWarps) + (kTwoWarps ? 0 : warp);
-  const int row = static_cast<int>(blockIdx.y);
-  const int first_kv = job.num_heads + job.num_kv_heads;
-  const Part part = unit < job.num_heads ? kQuery : unit < first_kv ? kKey : kValue;
-  if (unit >= first_kv + (job.k_eq_v ? 0 : job.num_kv_heads)) return wait_for_previous();
-  const int kv_head = unit - (part == kKey ? job.num_heads : first_kv);
-  const int half = job.head_dim / 2;
-  const int column = (static_cast<int>(threadIdx.x) % 32 + (kTwoWarps ? warp * 32 : 0)) * 4;
-  const Lane lane{column, half, column < half};
-  const Constants constants = head_norm::load_constants(job.product, lane, unit * job.head_dim,
-                                                        part == kQuery ? job.q_norm
-                                                        : part == kKey ? job.k_norm
-                                                                       : nullptr,
-                                                        job.inv_freq);
+  const int index =
+      static_cast<int>(blockIdx.x) * (kTwoWarps ? 1 : kWarps) + (kTwoWarps ? 0 : warp);
+  if (index >= units_of(job)) return wait_for_previous();
+  const Unit unit(job, static_cast<int>(blockIdx.y), index, kTwoWarps ? warp : 0);
+  const Constants constants = unit.constants(job);
   if (!rows.early_plan) wait_for_previous();
-  const Place place = load_place(job, rows, row, part, kv_head, constants.inv_freq);
+  const Place place = load_place(job, rows, unit.row, unit.part, unit.kv_head);
+  head_norm::Rotation rotation;
+  if (unit.part != kValue) head_norm::set_rotation(place.position, constants.inv_freq, rotation);
 #pragma unroll 1
   for (int turn = first_turn(rows.early_plan); turn < 2; ++turn) {
     const bool live = turn == 1;
     if (live && rows.early_plan) wait_for_previous();
-    prepare_head<kTwoWarps, kFp8>(job, row, unit, part, lane, constants, place, live);
+    const int pieces[2] = {live ? constants.pieces[0] : 0, live ? constants.pieces[1] : 0};
+    const Head raw = unit.load<Pieces4>(job, pieces);
+    prepare_head<kTwoWarps, kFp8>(job, unit, raw, constants, place, rotation, live);
     if constexpr (kTwoWarps) __syncthreads();
   }
+}
+
+// The same where the kernel before leaves no room until it is over: what waits for nothing is
+// fetched together with the sums. [rows][heads], kManyWarps warps of them.
+template <bool kTwoWarps, bool kFp8>
+__global__ void __launch_bounds__(kManyWarps * 32, 2)
+    head_prep_many_kernel(const HeadPrep job, const Rows rows) {
+  allow_next();
+  constexpr int kHeadWarps = kTwoWarps ? 2 : 1;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int head = (static_cast<int>(blockIdx.x) * kManyWarps + warp) / kHeadWarps;
+  const int units = units_of(job);
+  const int row = head / units;
+  if (row >= rows.num_rows) return wait_for_previous();
+  const Unit unit(job, row, head % units, warp % kHeadWarps);
+  const Constants constants = unit.constants(job);
+  wait_for_previous();
+  const Place place = load_place(job, rows, row, unit.part, unit.kv_head);
+  const Head raw = unit.load<PiecesOf<4>>(job, constants.pieces);
+  head_norm::Rotation rotation;
+  if (unit.part != kValue) head_norm::set_rotation(place.position, constants.inv_freq, rotation);
+  prepare_head<kTwoWarps, kFp8>(job, unit, raw, constants, place, rotation, true);
+}
+
+template <bool kTwoWarps, bool kFp8>
+void launch_heads(const Stream& stream, const Rows& rows, const HeadPrep& job) {
+  constexpr int kHeadWarps = kTwoWarps ? 2 : 1;
+  const int units = units_of(job);
+  const int warps = rows.num_rows * units * kHeadWarps;
+  // Products of so many rows have all registers of a multiprocessor.
+  if (job.product.num_rows == 128 && warps > 8 * num_multiprocessors()) {
+    launch(stream, head_prep_many_kernel<kTwoWarps, kFp8>,
+           dim3(static_cast<unsigned>((warps + kManyWarps - 1) / kManyWarps)),
+           dim3(kManyWarps * 32), 0, job, rows);
+    return;
+  }
+  const int blocks = (units * kHeadWarps + kWarps - 1) / kWarps;
+  launch(stream, head_prep_kernel<kTwoWarps, kFp8>,
+         dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows.num_rows)),
+         dim3(kWarps * 32), 0, job, rows);
 }
 
 }  // namespace
@@ -139,16 +208,12 @@ void head_prep(const Stream& stream, const Rows& rows, const HeadPrep& job) {
   TANDEM_GPU_CHECK(job.num_heads > 0 && job.num_kv_heads >= 0);
   TANDEM_GPU_CHECK(rows.num_rows <= job.product.num_rows);
   if (rows.num_rows == 0) return;
-  const bool two_warps = job.head_dim > 256;
-  const int units = job.num_heads + (job.k_eq_v ? 1 : 2) * job.num_kv_heads;
-  const int blocks = two_warps ? units : (units + kWarps - 1) / kWarps;
   const bool fp8 = job.num_kv_heads > 0 && job.kv.is_fp8;
-  auto* const kernel = two_warps
-                           ? fp8 ? head_prep_kernel<true, true> : head_prep_kernel<true, false>
-                       : fp8 ? head_prep_kernel<false, true>
-                             : head_prep_kernel<false, false>;
-  launch(stream, kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows.num_rows)),
-         dim3(kWarps * 32), 0, job, rows);
+  if (job.head_dim > 256)
+    return fp8 ? launch_heads<true, true>(stream, rows, job)
+               : launch_heads<true, false>(stream, rows, job);
+  return fp8 ? launch_heads<false, true>(stream, rows, job)
+             : launch_heads<false, false>(stream, rows, job);
 }
 
 }  // namespace tandem::ops::cuda

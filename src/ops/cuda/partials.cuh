@@ -60,32 +60,36 @@ __device__ inline float4 load4_if(bool condition, const float* source) {
   return value;
 }
 
-// Pieces of one sum on their way.
-struct Pieces4 {
-  static constexpr int kTogether = 8;
+// Pieces of one sum on their way, so many at once.
+template <int kTogetherIn>
+struct PiecesOf {
+  static constexpr int kTogether = kTogetherIn;
   float4 parts[kTogether];
   const float* source;
   int64_t stride;
 };
+using Pieces4 = PiecesOf<8>;
 
 // Starts reading row `row`, output features column .. column + 3 (column % 4 == 0), `pieces` =
 // num_pieces(column / kSetColumns).
-__device__ inline Pieces4 load_pieces4(const Partials& partials, int row, int column, int pieces) {
+template <typename Loaded>
+__device__ inline Loaded load_pieces4(const Partials& partials, int row, int column, int pieces) {
   const int set = column / kSetColumns;
-  Pieces4 loaded;
+  Loaded loaded;
   loaded.stride = static_cast<int64_t>(partials.num_rows) * kSetColumns;
   loaded.source =
       partials.data +
       (static_cast<int64_t>(set) * partials.max_pieces * partials.num_rows + row) * kSetColumns +
       column % kSetColumns;
 #pragma unroll
-  for (int i = 0; i < Pieces4::kTogether; ++i)
+  for (int i = 0; i < Loaded::kTogether; ++i)
     loaded.parts[i] = load4_if(i < pieces, loaded.source + i * loaded.stride);
   return loaded;
 }
 
 // The unscaled product: pieces are added in order.
-__device__ inline float4 sum_pieces4(const Pieces4& loaded, int pieces) {
+template <typename Loaded>
+__device__ inline float4 sum_pieces4(const Loaded& loaded, int pieces) {
   float4 sum = loaded.parts[0];
   const auto add = [&sum](const float4& next) {
     sum.x += next.x;
@@ -94,15 +98,15 @@ __device__ inline float4 sum_pieces4(const Pieces4& loaded, int pieces) {
     sum.w += next.w;
   };
 #pragma unroll
-  for (int i = 1; i < Pieces4::kTogether; ++i)
+  for (int i = 1; i < Loaded::kTogether; ++i)
     if (i < pieces) add(loaded.parts[i]);
-  for (int i = Pieces4::kTogether; i < pieces; ++i)
+  for (int i = Loaded::kTogether; i < pieces; ++i)
     add(*reinterpret_cast<const float4*>(loaded.source + i * loaded.stride));
   return sum;
 }
 
 __device__ inline float4 load_sum4(const Partials& partials, int row, int column, int pieces) {
-  return sum_pieces4(load_pieces4(partials, row, column, pieces), pieces);
+  return sum_pieces4(load_pieces4<Pieces4>(partials, row, column, pieces), pieces);
 }
 #endif
 
