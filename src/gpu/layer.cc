@@ -84,8 +84,11 @@ ops::cuda::Attention attention_of(const LayerWeights& layer, const LayerPass& pa
   job.kv = pass.kv;
   job.has_fresh_keys = layer.writes_kv;
   job.places = pass.places;
-  job.workspace = workspace.attention.as<float>();
+  job.workspace = workspace.attention.data();
   job.next_item = workspace.next_item.as<int>();
+  if (pass.list >= 0)
+    job.list = workspace.lists.as<uint8_t>() +
+               static_cast<size_t>(pass.list) * ops::cuda::attention_list_bytes();
   job.max_segments = ops::cuda::attention_max_segments(head_dim, keys);
   job.out = {workspace.operand.data(), num_tiles, layer.o.input_scale};
   return job;
@@ -97,6 +100,12 @@ void attend(const Stream& stream, const LayerWeights& layer, const LayerPass& pa
             Workspace& workspace) {
   ops::cuda::attention(stream, real_rows(pass), pass.tiles,
                        attention_of(layer, pass, num_tiles, workspace));
+}
+
+void list_attention(const Stream& stream, const LayerWeights& layer, const LayerPass& pass,
+                    int num_tiles, Workspace& workspace) {
+  ops::cuda::list_attention(stream, real_rows(pass), pass.tiles,
+                            attention_of(layer, pass, num_tiles, workspace));
 }
 
 void attend_sums(const Stream& stream, const LayerWeights& layer, float eps, const LayerPass& pass,

@@ -44,6 +44,7 @@ struct LayerPass {
   ops::cuda::KvTable places;
   ops::cuda::KvLayer kv;
   int max_keys = 0;  // no row sees more keys than this
+  int list = -1;     // of attention, in the workspace; -1: thread blocks work it out
 };
 
 // Steps of a layer, for who runs it with other products. The head norms, the rotation and the KV
@@ -53,6 +54,9 @@ void prepare_heads(const ops::cuda::Stream& stream, const LayerWeights& layer, f
 // Attention; leaves the operand of o, `num_tiles` tiles of 8 rows.
 void attend(const ops::cuda::Stream& stream, const LayerWeights& layer, const LayerPass& pass,
             int num_tiles, Workspace& workspace);
+// Fills the list that pass.list names, for all such layers of the pass.
+void list_attention(const ops::cuda::Stream& stream, const LayerWeights& layer,
+                    const LayerPass& pass, int num_tiles, Workspace& workspace);
 // Both in one where attention makes the queries (attention_makes_queries()): a model that writes
 // no keys. A tile of 8 rows.
 void attend_sums(const ops::cuda::Stream& stream, const LayerWeights& layer, float eps,

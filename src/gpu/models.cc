@@ -110,7 +110,8 @@ LayerPass layer_pass(const LayerWeights& layer, const Pass& pass, const ops::cud
           .tiles = pass.tiles,
           .places = ring ? pass.ring : pass.pages,
           .kv = kv,
-          .max_keys = pass.max_keys};
+          .max_keys = pass.max_keys,
+          .list = pass.lists_attention ? (ring ? 0 : 1) : -1};
 }
 
 base::Result<Target> Target::load(WeightUploader& uploader, const io::Checkpoint& checkpoint,
@@ -145,6 +146,17 @@ ops::cuda::EmbedTable Target::embed_table() const {
   return {.data = embed_.weight.data.as<uint8_t>(),
           .set_blocks = embed_.weight.set_blocks,
           .scale = embed_scale_};
+}
+
+void Target::list_attention(const Stream& stream, const Pass& pass, const KvCache& kv,
+                            Workspace& workspace) const {
+  for (const io::LayerType type : {io::LayerType::kSliding, io::LayerType::kFull}) {
+    const auto layer = std::ranges::find(
+        layers_, type, [](const LayerWeights& weights) { return weights.config.type; });
+    if (layer == layers_.end()) continue;
+    const LayerPass own = layer_pass(*layer, pass, kv.layer(layer - layers_.begin()));
+    gpu::list_attention(stream, *layer, own, pass.rows.num_rows / 8, workspace);
+  }
 }
 
 void Target::forward(const Stream& stream, const Pass& pass, const KvCache& kv, uint16_t* hidden,

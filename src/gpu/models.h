@@ -19,6 +19,8 @@ struct Pass {
   ops::cuda::KvTable pages;  // full layers
   int max_keys = 0;
   int real_rows = 0;  // of `rows`, the first ones; padding follows
+  // Whether list_attention() has left the lists of sliding and of full layers.
+  bool lists_attention = false;
 };
 
 // What of a pass one layer needs.
@@ -34,6 +36,9 @@ class Target {
                                    bool screens_head);
 
   WorkspaceSizes workspace_sizes(int64_t max_model_len) const;
+  // The lists of a pass's attention, for all of its layers.
+  void list_attention(const ops::cuda::Stream& stream, const Pass& pass, const KvCache& kv,
+                      Workspace& workspace) const;
   // All layers over the rows of the pass: writes their K and V, leaves the hidden states after the
   // final norm in `hidden` [num_rows, hidden] BF16, and as the head's operand in the workspace.
   void forward(const ops::cuda::Stream& stream, const Pass& pass, const KvCache& kv,

@@ -222,6 +222,7 @@ void PairStep::do_meanwhile() const {
 void PairStep::record_start(const StepLayout& layout, Choice choice, StepPart part) {
   control_.copy_to_device(stream_, moment(Moment::kBegin));
   if (choice == Choice::kHost) rows_->questions().copy_to_device(stream_);
+  if (part != StepPart::kDrafts) record_lists(layout);
   if (part != StepPart::kTarget) record_drafts(layout);
   if (part == StepPart::kDrafts) return;
   if (layout.max_drafts > 0) record_moment(Moment::kDrafted);
@@ -268,26 +269,62 @@ ops::cuda::KvTable PairStep::page_table() const {
           static_cast<int>(options_.kv.block_size), 0};
 }
 
-void PairStep::record_drafts(const StepLayout& layout) {
+Pass PairStep::draft_pass(const StepLayout& layout, int begin) const {
   const ControlView& c = control_.device();
   int64_t max_keys = 1;
   for (const PlannedPass& pass : layout.passes) max_keys = std::max(max_keys, pass.max_keys);
+  const int count = std::min(layout.num_drafting - begin, kPassRows);
+  return {.rows = {.num_rows = padded(count),
+                   .tokens = c.draft_tokens + begin,
+                   .positions = c.draft_positions + begin,
+                   .last_keys = c.draft_last_keys + begin,
+                   .sequences = c.draft_sequences + begin,
+                   .early_plan = true},
+          .tiles = {.num_tiles = count,
+                    .first_rows = c.draft_tile_first_rows + begin,
+                    .num_rows = c.draft_tile_num_rows + begin},
+          .ring = ring_table(),
+          .pages = page_table(),
+          .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_)),
+          .real_rows = count};
+}
+
+Pass PairStep::target_pass(const StepLayout& layout, size_t index) const {
+  const ControlView& c = control_.device();
+  const PlannedPass& planned = layout.passes[index];
+  const auto offset = static_cast<int64_t>(index) * kPassRows;
+  return {.rows = {.num_rows = planned.num_padded_rows(),
+                   .tokens = c.tokens + offset,
+                   .positions = c.positions + offset,
+                   .last_keys = c.positions + offset,  // a target row sees itself
+                   .sequences = c.sequences + offset,
+                   .early_plan = sees_settled_keys(layout)},
+          .tiles = {.num_tiles = static_cast<int>(planned.tiles.size()),
+                    .first_rows = c.tile_first_rows + offset,
+                    .num_rows = c.tile_num_rows + offset},
+          .ring = ring_table(),
+          .pages = page_table(),
+          .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_)),
+          .real_rows = static_cast<int>(planned.rows.size()),
+          .lists_attention = lists_attention(layout)};
+}
+
+// Lists of few tiles are made while kernels in front of attention work.
+bool PairStep::lists_attention(const StepLayout& layout) {
+  return sees_settled_keys(layout) && layout.passes[0].tiles.size() > 8;
+}
+
+void PairStep::record_lists(const StepLayout& layout) {
+  if (!lists_attention(layout)) return;
+  target_.list_attention(stream_, target_pass(layout, 0), kv_, workspace_);
+  stream_.next_waits = true;  // lists are read before the wait
+}
+
+void PairStep::record_drafts(const StepLayout& layout) {
+  const ControlView& c = control_.device();
   for (int begin = 0; begin < layout.num_drafting; begin += kPassRows) {
-    const int count = std::min(layout.num_drafting - begin, kPassRows);
-    const int rows = padded(count);
-    const Pass pass{.rows = {.num_rows = rows,
-                             .tokens = c.draft_tokens + begin,
-                             .positions = c.draft_positions + begin,
-                             .last_keys = c.draft_last_keys + begin,
-                             .sequences = c.draft_sequences + begin,
-                             .early_plan = true},
-                    .tiles = {.num_tiles = count,
-                              .first_rows = c.draft_tile_first_rows + begin,
-                              .num_rows = c.draft_tile_num_rows + begin},
-                    .ring = ring_table(),
-                    .pages = page_table(),
-                    .max_keys = static_cast<int>(std::min<int64_t>(padded(max_keys), max_keys_)),
-                    .real_rows = count};
+    const Pass pass = draft_pass(layout, begin);
+    const int count = pass.real_rows;
     Assistant::States states;
     states.store = states_.as<uint16_t>();
     states.slots = c.slots + begin;
@@ -313,30 +350,15 @@ void PairStep::record_drafts(const StepLayout& layout) {
 }
 
 void PairStep::record_pass(const StepLayout& layout, size_t index) {
-  const ControlView& c = control_.device();
   const PlannedPass& planned = layout.passes[index];
   const auto offset = static_cast<int64_t>(index) * kPassRows;
   // Rows of prompts come before rows that may see them.
   record_wide(layout,
               planned.wide >= 0 ? static_cast<size_t>(planned.wide) + 1 : layout.wide.size());
-  const Pass pass{
-      .rows = {.num_rows = planned.num_padded_rows(),
-               .tokens = c.tokens + offset,
-               .positions = c.positions + offset,
-               .last_keys = c.positions + offset,  // a target row sees itself
-               .sequences = c.sequences + offset,
-               .early_plan = sees_settled_keys(layout)},
-      .tiles = {.num_tiles = static_cast<int>(planned.tiles.size()),
-                .first_rows = c.tile_first_rows + offset,
-                .num_rows = c.tile_num_rows + offset},
-      .ring = ring_table(),
-      .pages = page_table(),
-      .max_keys = static_cast<int>(std::min<int64_t>(padded(planned.max_keys), max_keys_)),
-      .real_rows = static_cast<int>(planned.rows.size())};
   if (planned.wide >= 0)
     record_gather(planned, offset);
   else
-    target_.forward(stream_, pass, kv_,
+    target_.forward(stream_, target_pass(layout, index), kv_,
                     hidden_.as<uint16_t>() + offset * target_.config().hidden_size, workspace_);
 }
 

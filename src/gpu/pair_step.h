@@ -59,6 +59,11 @@ class PairStep final : public DeviceStep {
   void record_step(const StepLayout& layout, Choice choice, StepPart part = StepPart::kWhole);
   // A step up to its first pass, or to the end of its drafts.
   void record_start(const StepLayout& layout, Choice choice, StepPart part);
+  Pass draft_pass(const StepLayout& layout, int begin) const;
+  Pass target_pass(const StepLayout& layout, size_t index) const;
+  // Whether the lists of the target's attention are made at the step's beginning, and that.
+  static bool lists_attention(const StepLayout& layout);
+  void record_lists(const StepLayout& layout);
   void record_drafts(const StepLayout& layout);
   // Pass `index` up to the head's operand.
   void record_pass(const StepLayout& layout, size_t index);

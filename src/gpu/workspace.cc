@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/cuda/attention.h"
 #include "ops/cuda/row_product.h"
 
 namespace tandem::gpu {
@@ -25,6 +26,7 @@ Workspace::Workspace(const WorkspaceSizes& sizes)
       partials(static_cast<size_t>(sizes.partial_bytes)),
       attention(static_cast<size_t>(sizes.attention_bytes)),
       next_item(sizeof(int)),
+      lists(kMaxLists * ops::cuda::attention_list_bytes()),
       exchange(static_cast<size_t>(sizes.exchange_bytes)) {
   // Products read padding rows, which nobody may have written. Flags of the exchange and
   // the item begin at zero.

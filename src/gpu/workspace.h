@@ -11,6 +11,8 @@
 namespace tandem::gpu {
 
 inline constexpr int kMaxPassRows = ops::cuda::kMaxProductRows;
+// Lists of attention that layers share: of sliding layers and of full ones.
+inline constexpr int kMaxLists = 2;
 
 struct WorkspaceSizes {
   int64_t hidden = 0;         // largest of the models
@@ -36,6 +38,7 @@ struct Workspace {
   ops::cuda::DeviceBuffer partials;   // of the last product
   ops::cuda::DeviceBuffer attention;  // partial results of one attention
   ops::cuda::DeviceBuffer next_item;  // of attention: one integer
+  ops::cuda::DeviceBuffer lists;      // of attention: a step's, see list_attention()
   ops::cuda::DeviceBuffer exchange;   // of gelu_product()
 
   ops::cuda::Operand operand_for(int num_rows, float input_scale) const {

@@ -111,6 +111,27 @@ TEST_P(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
   }
 }
 
+// 5 to 40 segments of many rows, as each row alone has them.
+TEST_P(GpuAttentionLong, ManyRowsOverManySegments) {
+  const std::vector<int> lengths = {9960, 4360, 8300, 1200};
+  Cache cache(heads(16, 2, 512), {32, 0, 0, lengths});
+  cache.write_random(28);
+  std::vector<RowSpec> rows;
+  for (int s = 0; s < 4; ++s)
+    for (const RowSpec& row : consecutive(s, lengths[static_cast<size_t>(s)] - 6, 5))
+      rows.push_back(row);
+  const Tensor q = random_queries(cache.heads(), rows.size(), 29);
+  const auto all = run(cache, rows, q, {.early_plan = true, .draws = true});
+  const auto columns = static_cast<size_t>(q.cols());
+  for (const size_t r : {0, 4, 7, 11, 19}) {
+    Tensor one(DType::kBF16, {1, 16, 512});
+    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
+    const auto alone = run(cache, {rows[r]}, one);
+    for (size_t i = 0; i < columns; ++i)
+      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
+  }
+}
+
 // As many rows as a pass can have, of as many sequences.
 TEST_P(GpuAttentionLong, OneRowOfEachOf128Sequences) {
   std::vector<int> lengths;

@@ -112,7 +112,7 @@ struct Layer {
     job.query_scale = query_scale();
     job.kv = kv;
     job.places = {table.as<int32_t>(), max_blocks, layout.block_size, layout.ring_len};
-    job.workspace = workspace.as<float>();
+    job.workspace = workspace.data();
     job.max_segments = max_segments;
     job.out = out.view();
     return job;

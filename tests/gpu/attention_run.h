@@ -93,16 +93,26 @@ inline std::vector<uint16_t> run(const Cache& cache, const std::vector<RowSpec>&
   job.kv = cache.device_layer(k.data(), v.data());
   job.places = {table.as<int32_t>(), static_cast<int>(cache.places().max_blocks),
                 cache.layout().block_size, cache.layout().ring_len};
-  job.workspace = workspace.as<float>();
+  job.workspace = workspace.data();
   job.max_segments = max_segments;
   const auto next_item = tests::to_device(std::vector<int32_t>{0});
   if (options.draws) job.next_item = next_item.as<int>();
   job.out = {out.as<uint16_t>(), batch.num_rows() / 8, options.input_scale};
-  cuda::attention({nullptr, options.dependent}, rows, tiles, job);
+  const auto launch = [&] {
+    cuda::attention({nullptr, options.dependent}, rows, tiles, job);
+    tests::synchronize();
+    EXPECT_EQ(tests::to_host<int32_t>(next_item, 1)[0], 0);
+    return unpack(tests::to_host<uint8_t>(out, static_cast<size_t>(batch.num_rows() * columns) * 2),
+                  options.input_scale > 0, batch.num_rows(), columns);
+  };
+  const auto result = launch();
+  // With a list that was made before.
+  const auto list = tests::poisoned(cuda::attention_list_bytes());
+  job.list = list.data();
+  cuda::list_attention({}, rows, tiles, job);
   tests::synchronize();
-  EXPECT_EQ(tests::to_host<int32_t>(next_item, 1)[0], 0);
-  return unpack(tests::to_host<uint8_t>(out, static_cast<size_t>(batch.num_rows() * columns) * 2),
-                options.input_scale > 0, batch.num_rows(), columns);
+  EXPECT_TRUE(launch() == result) << "listed";
+  return result;
 }
 
 // The reference's result in FP32, with V as it is or with |V|.

@@ -73,7 +73,7 @@ struct Setup {
     job.q = q.as<uint16_t>();
     job.kv = cache_of(i);
     job.places = places;
-    job.workspace = workspace.as<float>();
+    job.workspace = workspace.data();
     job.max_segments = max_segments;
     job.next_item = next_item.as<int>();
     job.out = {out.as<uint16_t>(), num_rows / 8, 0.05F};

@@ -31,7 +31,8 @@ constexpr int attention_max_segments(int head_dim, int64_t num_keys) {
 constexpr size_t attention_workspace_bytes(int num_rows, int num_heads, int head_dim,
                                            int max_segments) {
   return static_cast<size_t>(num_rows) * static_cast<size_t>(num_heads) *
-         static_cast<size_t>(max_segments) * (static_cast<size_t>(head_dim) + 2) * sizeof(float);
+         static_cast<size_t>(max_segments) *
+         (static_cast<size_t>(head_dim) * sizeof(uint16_t) + 2 * sizeof(float));
 }
 
 // Queries as their product left them: attention makes what head_prep() makes of them.
@@ -68,8 +69,8 @@ struct Attention {
   float query_scale = 1.0F;
   KvLayer kv;  // holds the keys of these rows already
   KvTable places;
-  // [num_rows][num_heads][max_segments] of head_dim sums, then as many maxima and totals.
-  float* workspace = nullptr;
+  // What the segments of one launch leave (attention_job.cuh); attention_workspace_bytes().
+  void* workspace = nullptr;
   // The keys of these rows themselves are written by the kernel before (a target), not long ago (an
   // assistant). With Rows::early_plan, all other keys are read before the wait.
   bool has_fresh_keys = true;
@@ -77,6 +78,9 @@ struct Attention {
   // that are ahead take the last items of long lists: their share of memory differs. At most one
   // launch at a time.
   int* next_item = nullptr;
+  // attention_list_bytes() on the device, which list_attention() filled for these rows, tiles and
+  // heads; complete when Rows::last_keys is. Null: every thread block works it out, 3 to 4 us.
+  void* list = nullptr;
   int max_segments = 0;  // at least what the longest tile needs; a tile that needs more traps
   Operand out;           // [num_rows, num_heads * head_dim], the operand of o_proj
 };
@@ -88,5 +92,12 @@ struct Attention {
 // another row of the tile sees must hold finite values.
 void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
                const Attention& job);
+
+// Fills job.list for attention() with the same rows, tiles, heads, window, max_segments, next_item
+// and format of keys: layers that agree in these share it. The rows are complete before any kernel
+// that may still run.
+size_t attention_list_bytes();
+void list_attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
+                    const Attention& job);
 
 }  // namespace tandem::ops::cuda

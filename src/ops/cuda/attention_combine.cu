@@ -66,36 +66,68 @@ __device__ float largest_of(bool live, const RowSegments& segments, const float2
   return largest;
 }
 
+// Four neighbours of a segment's sums, as they are stored.
+struct FourSums {
+  uint2 bits;
+
+  __device__ static FourSums load_if(bool condition, const uint16_t* source) {
+    const float2 loaded = load2_if(condition, reinterpret_cast<const float2*>(source), {});
+    return {{__float_as_uint(loaded.x), __float_as_uint(loaded.y)}};
+  }
+  // Columns 2j, 2j + 1, 2j + 8 and 2j + 9 of 16, of the j-th four.
+  __device__ float4 values(bool is_fp8) const {
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&bits.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&bits.y));
+    return is_fp8 ? make_float4(low.x, low.y, high.x, high.y)
+                  : make_float4(low.x, high.x, low.y, high.y);
+  }
+};
+// The column of the first two and, 8 further, of the others, of four at `place` of a head.
+__device__ inline int column_of(int place) {
+  return place / 16 * 16 + place % 16 / 2;
+}
+
 // One of a row's sums in four columns, and its total.
 struct Chain {
   float4 sum = {};
   float total = 0.0F;
 
-  __device__ void add(const float4& value, const float2& segment, float largest) {
-    const float scale = weight_of(segment.x, largest);
-    total = fmaf(segment.y, scale, total);
-    sum.x = fmaf(value.x, scale, sum.x);
-    sum.y = fmaf(value.y, scale, sum.y);
-    sum.z = fmaf(value.z, scale, sum.z);
-    sum.w = fmaf(value.w, scale, sum.w);
+  __device__ void add(const float4& value, float weight, float segment_total) {
+    total = fmaf(segment_total, weight, total);
+    sum.x = fmaf(value.x, weight, sum.x);
+    sum.y = fmaf(value.y, weight, sum.y);
+    sum.z = fmaf(value.z, weight, sum.z);
+    sum.w = fmaf(value.w, weight, sum.w);
   }
 };
+
+// What sums are to be multiplied by, beside the total.
+__device__ inline float scale_of(const Attention& attention) {
+  return attention.kv.is_fp8 ? attention.kv.v_scale / kCodeSumScale : 1.0F;
+}
+// Two neighbouring columns of a row.
+__device__ inline void store_two(const Attention& attention, int row, int column, float x0,
+                                 float x1, float total, bool live = true) {
+  const float scale = scale_of(attention);
+  store_operand(attention.out, row, column, round_bf16(__fdiv_rn(x0 * scale, total)),
+                round_bf16(__fdiv_rn(x1 * scale, total)), live);
+}
 
 // Chains warp, warp + kWarps, ...
 template <typename P, int kHeadDim, int kWarps>
 __device__ void add_segments(bool live, const RowSegments& segments, const float2* totals,
-                             const float* sums, int warp, int lane,
+                             const uint16_t* sums, bool is_fp8, int warp, int lane,
                              Chain (&chains)[P::kOwnChains]) {
-  float4 values[kBatch];
-  float2 scales[kBatch];
+  FourSums values[kBatch];
+  float2 found[kBatch];  // maximum, total
   const auto fetch = [&](int begin) {
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const int i = begin + b * kWarps;
       if (i >= segments.count) continue;
       const int slot = segments.slot(i);
-      scales[b] = load2_if(live, &totals[slot], {});
-      values[b] = load4_if(live, sums + static_cast<int64_t>(slot) * kHeadDim);
+      found[b] = load2_if(live, &totals[slot], {});
+      values[b] = FourSums::load_if(live, sums + static_cast<int64_t>(slot) * kHeadDim);
     }
   };
   fetch(warp);
@@ -105,7 +137,8 @@ __device__ void add_segments(bool live, const RowSegments& segments, const float
 #pragma unroll
     for (int b = 0; b < kBatch; ++b)
       if (begin + b * kWarps < segments.count)
-        chains[b % P::kOwnChains].add(values[b], scales[b], largest);
+        chains[b % P::kOwnChains].add(values[b].values(is_fp8), weight_of(found[b].x, largest),
+                                      found[b].y);
   }
 }
 
@@ -135,14 +168,15 @@ __device__ void combine_head(const Job& job, int row, int head, int first_column
   const int own = min(lane, P::kSlab / 4 - 1);
   add_segments<P, kHeadDim, kWarps>(
       live, segments, job.totals + base,
-      attention.workspace + base * kHeadDim + first_column + slab * P::kSlab + own * 4, warp, lane,
-      chains);
+      job.sums + base * kHeadDim + first_column + slab * P::kSlab + own * 4, attention.kv.is_fp8,
+      warp, lane, chains);
 #pragma unroll
   for (int i = 0; i < P::kOwnChains; ++i) {
     if (lane == own) chain_sums[slab][warp + i * kWarps][lane] = chains[i].sum;
     if (lane == 0 && slab == 0) chain_totals[warp + i * kWarps] = chains[i].total;
   }
   __syncthreads();
+  // Pairs of neighbours, in the order in which segments have them.
   for (int c = thread * 2; c < P::kColumns; c += P::kThreads * 2) {
     float2 value = {};
     float total = 0.0F;
@@ -154,9 +188,8 @@ __device__ void combine_head(const Job& job, int row, int head, int first_column
       value.y += part.y;
       total += chain_totals[i];
     }
-    store_operand(attention.out, row, head * kHeadDim + first_column + c,
-                  round_bf16(__fdiv_rn(value.x, total)), round_bf16(__fdiv_rn(value.y, total)),
-                  live);
+    store_two(attention, row, head * kHeadDim + first_column + column_of(c / 4 * 4) + c % 4 / 2 * 8,
+              value.x, value.y, total, live);
   }
 }
 
@@ -193,24 +226,38 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps, kBySlab>::kThreads)
 // of a slab.
 namespace many {
 
-constexpr int kWarps = 4;
+constexpr int kMostWarps = 16;       // of a thread block
+constexpr int kFirst = 2 * kChains;  // segments that are fetched all at once; few rows have more
+constexpr int kMostSegments = kFirst + 3 * kChains;
 
-// Segments from `begin` on in four columns, as chains that are not weighted yet.
-template <int kHeadDim, int kCount>
-__device__ void fetch(const RowSegments& segments, int begin, const float2* totals,
-                      const float* sums, Chain (&chains)[kCount], float (&maxima)[kCount]) {
+// What a warp knows of its row's segments: lane i of segments i and i + 32.
+struct Weights {
+  float weights[2];
+  float totals[2];
+
+  __device__ Weights(const RowSegments& segments, const float2* all, int lane) {
+    float2 own[2];
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const bool exists = begin + i < segments.count;
-    const int slot = exists ? segments.slot(begin + i) : 0;
-    const float2 own = load2_if(exists, &totals[slot], {-INFINITY, 0.0F});
-    chains[i].sum = load4_if(exists, sums + static_cast<int64_t>(slot) * kHeadDim);
-    chains[i].total = own.y;
-    maxima[i] = own.x;
+    for (int k = 0; k < 2; ++k) {
+      const int i = lane + k * 32;
+      own[k] = load2_if(i < segments.count, &all[segments.slot(i)], {-INFINITY, 0.0F});
+    }
+    float largest = fmaxf(own[0].x, own[1].x);
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2)
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      weights[k] = weight_of(own[k].x, largest);
+      totals[k] = own[k].y;
+    }
   }
-}
+  __device__ void add(Chain& chain, const float4& value, int i) const {
+    chain.add(value, __shfl_sync(0xffffffffU, weights[i / 32], i % 32),
+              __shfl_sync(0xffffffffU, totals[i / 32], i % 32));
+  }
+};
 
-// The first ones, one in each chain, are fetched all at once; few rows have more.
 template <int kHeadDim>
 __device__ void combine_slab(const Job& job, int row, int head, int slab, int last_key) {
   const Attention& attention = job.attention;
@@ -218,64 +265,61 @@ __device__ void combine_slab(const Job& job, int row, int head, int slab, int la
   const int64_t base =
       (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int column = slab * kSlabColumns + lane * 4;
-  const float2* const totals = job.totals + base;
-  const float* const sums = attention.workspace + base * kHeadDim + column;
-  Chain chains[kChains];
-  float maxima[kChains];
-  fetch<kHeadDim>(segments, 0, totals, sums, chains, maxima);
-  float largest = segments.count > kChains ? largest_of(true, segments, totals, lane) : -INFINITY;
+  const int place = slab * kSlabColumns + lane * 4;
+  const uint16_t* const sums = job.sums + base * kHeadDim + place;
+  const auto fetch = [&](int i) {
+    return FourSums::load_if(i < segments.count,
+                             sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
+  };
+  FourSums first[kFirst];
 #pragma unroll
-  for (const float maximum : maxima) largest = fmaxf(largest, maximum);
-#pragma unroll
-  for (int i = 0; i < kChains; ++i) {
-    Chain weighted;
-    weighted.add(chains[i].sum, {maxima[i], chains[i].total}, largest);
-    chains[i] = weighted;
-  }
-  for (int begin = kChains; begin < segments.count; begin += kChains)
-#pragma unroll
-    for (int part = 0; part < kChains; part += kBatch) {
-      if (begin + part >= segments.count) break;
-      Chain next[kBatch];
-      float next_maxima[kBatch];
-      fetch<kHeadDim>(segments, begin + part, totals, sums, next, next_maxima);
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        if (begin + part + i < segments.count)
-          chains[part + i].add(next[i].sum, {next_maxima[i], next[i].total}, largest);
-    }
+  for (int i = 0; i < kFirst; ++i) first[i] = fetch(i);
+  const Weights weights(segments, job.totals + base, lane);
+  const bool is_fp8 = attention.kv.is_fp8;
   Chain all;
 #pragma unroll
-  for (int i = 0; i < kChains; ++i) {
-    all.sum.x += chains[i].sum.x;
-    all.sum.y += chains[i].sum.y;
-    all.sum.z += chains[i].sum.z;
-    all.sum.w += chains[i].sum.w;
-    all.total += chains[i].total;
+  for (int c = 0; c < kChains; ++c) {
+    Chain chain;
+    weights.add(chain, first[c].values(is_fp8), c);
+    if (c + kChains < segments.count)
+      weights.add(chain, first[c + kChains].values(is_fp8), c + kChains);
+    if (c + kFirst < segments.count) {
+      FourSums rest[3];
+#pragma unroll
+      for (int k = 0; k < 3; ++k) rest[k] = fetch(c + kFirst + k * kChains);
+#pragma unroll
+      for (int k = 0; k < 3; ++k)
+        if (c + kFirst + k * kChains < segments.count)
+          weights.add(chain, rest[k].values(is_fp8), c + kFirst + k * kChains);
+    }
+    all.sum.x += chain.sum.x;
+    all.sum.y += chain.sum.y;
+    all.sum.z += chain.sum.z;
+    all.sum.w += chain.sum.w;
+    all.total += chain.total;
   }
-  const int at = head * kHeadDim + column;
-  store_operand(attention.out, row, at, round_bf16(__fdiv_rn(all.sum.x, all.total)),
-                round_bf16(__fdiv_rn(all.sum.y, all.total)));
-  store_operand(attention.out, row, at + 2, round_bf16(__fdiv_rn(all.sum.z, all.total)),
-                round_bf16(__fdiv_rn(all.sum.w, all.total)));
+  const int column = head * kHeadDim + column_of(place);
+  store_two(attention, row, column, all.sum.x, all.sum.y, all.total);
+  store_two(attention, row, column + 8, all.sum.z, all.sum.w, all.total);
 }
 
-// grid (slabs of heads / kWarps, row)
+// A warp has a slab: [rows][slabs of all heads].
 template <int kHeadDim>
-__global__ void __launch_bounds__(kWarps * 32, 6) combine_kernel(const Job job) {
+__global__ void __launch_bounds__(kMostWarps * 32, 2) combine_kernel(const Job job) {
   constexpr int kSlabs = kHeadDim / kSlabColumns;
   allow_next();
   if (!job.rows.early_plan) wait_for_previous();
-  const int warp = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
-  const int row = static_cast<int>(blockIdx.y);
-  const int head = warp / kSlabs;
-  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
+  const int slabs = job.attention.num_heads * kSlabs;
+  const int warp = static_cast<int>(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
+  const int row = warp / slabs;
+  const bool exists = row < job.rows.num_rows;
+  const int last_key = exists && job.rows.sequences[row] >= 0 ? job.rows.last_keys[row] : -1;
   if (job.rows.early_plan) wait_for_previous();
   reset_items(job);
-  if (head >= job.attention.num_heads) return;
+  if (!exists) return;
+  const int head = warp % slabs / kSlabs;
   if (last_key >= 0) return combine_slab<kHeadDim>(job, row, head, warp % kSlabs, last_key);
-  const int column = warp * kSlabColumns + static_cast<int>(threadIdx.x) % 32 * 4;
+  const int column = warp % slabs * kSlabColumns + static_cast<int>(threadIdx.x) % 32 * 4;
   store_operand(job.attention.out, row, column, 0.0F, 0.0F);
   store_operand(job.attention.out, row, column + 2, 0.0F, 0.0F);
 }
@@ -290,13 +334,15 @@ void launch_combine(const Stream& stream, const Job& job) {
               static_cast<unsigned>(job.rows.num_rows)),
          dim3(P::kThreads), 0, job);
 }
+// Small thread blocks find room sooner, but the card starts some 250 of them in a microsecond.
 template <int kHeadDim>
 void launch_many(const Stream& stream, const Job& job) {
-  const int warps = job.attention.num_heads * (kHeadDim / kSlabColumns);
+  const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / kSlabColumns);
+  int own = 4;
+  while (own < many::kMostWarps && warps > own * 2 * num_multiprocessors()) own *= 2;
   launch(stream, many::combine_kernel<kHeadDim>,
-         dim3(static_cast<unsigned>((warps + many::kWarps - 1) / many::kWarps),
-              static_cast<unsigned>(job.rows.num_rows)),
-         dim3(many::kWarps * 32), 0, job);
+         dim3(static_cast<unsigned>((warps + own - 1) / own)),
+         dim3(static_cast<unsigned>(own) * 32), 0, job);
 }
 
 }  // namespace
@@ -305,7 +351,7 @@ void combine_attention(const Stream& stream, const AttentionJob& job) {
   // Where a multiprocessor has three blocks or more. A warp alone would take long for many
   // segments.
   const bool many = job.attention.num_heads * job.rows.num_rows > 2 * num_multiprocessors() &&
-                    job.attention.max_segments <= 40;
+                    job.attention.max_segments <= many::kMostSegments;
   switch (job.attention.head_dim) {
     case 32:
       return launch_combine<32, 8>(stream, job);

@@ -20,6 +20,11 @@ struct Divisor {
   }
 };
 
+// What a segment leaves is FP16: half of the bytes between the two kernels, and a twelfth of the
+// error of a BF16 result. Sums of 256 values of up to 255 are sure to fit; a head's, which have a
+// norm, are at most sqrt(head_dim). E4M3 ones, up to 448, are left without v_scale and times this.
+inline constexpr float kCodeSumScale = 1.0F / 16.0F;
+
 struct AttentionJob {
   Attention attention;
   Rows rows;
@@ -31,12 +36,17 @@ struct AttentionJob {
   int least_rows = 1;        // splitting rows further saves no work
   int ring_size = 0;         // places in shared memory for what is copied
   bool draws = false;        // thread blocks draw the last items of a long list
+  bool only_lists = false;   // list_attention()
   float score_scale = 1.0F;  // of scores over E4M3
   Divisor by_group = {};
   Divisor by_ring = {};
   Divisor by_block = {};
   Divisor by_segments = {};
-  float2* totals = nullptr;  // [num_rows][num_heads][max_segments]: maximum, total
+  // What a segment leaves: [num_rows][num_heads][max_segments] of
+  //   [head_dim] FP16, each 16 columns in the order 0, 1, 8, 9, 2, 3, 10, 11 .. of an E4M3 operand;
+  //   over a BF16 cache 0, 8, 1, 9, 2, 10, 3, 11 ..
+  uint16_t* sums = nullptr;
+  float2* totals = nullptr;  // maximum, total
 };
 
 // e^(score - largest); 0 for what is hidden, also where everything is.

@@ -243,7 +243,10 @@ __global__ void __launch_bounds__(PlanRegisters<kDim, kMostPairs, kIsLong, kIsE4
   const int thread = static_cast<int>(threadIdx.x);
   prepare<P>(job, control, shared);
   if (!job.rows.early_plan) wait_for_previous();
-  if (thread < 32) list_work<P::kKeys>(job, P::kMaxColumnParts, control.list);
+  if (job.attention.list != nullptr)
+    take_list(job, control.list);
+  else if (thread < 32)
+    list_work<P::kKeys>(job, P::kMaxColumnParts, static_cast<int>(gridDim.x), control.list);
   __syncthreads();
   if (job.rows.early_plan && !begins_early<P>(job)) wait_for_previous();
   if (thread >= kComputing) {
@@ -263,6 +266,9 @@ int longest_ring() {
 
 template <typename P, int kDim, bool kMakesQueries>
 void launch_plan(const Stream& stream, const Job& job, int grid) {
+  if (job.only_lists)
+    return launch(stream, list_kernel<P::kKeys>, dim3(1), dim3(32), 0, job, P::kMaxColumnParts,
+                  grid);
   auto* const kernel = attention_kernel<kDim, P::kMostPairs, P::kLong, kMakesQueries, P::kE4m3>;
   static const bool ready = [kernel] {
     TANDEM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -78,22 +78,16 @@ struct Targets {
 template <typename P, int kPairs>
 __device__ void store_values(const Job& job, const Targets<P, kPairs>& targets, const Lane& lane,
                              int first_column, const float (&sums)[kPairs / 2]) {
-  const Attention& attention = job.attention;
-  if (first_column + lane.warp * 16 >= attention.head_dim) return;
-  float* const target =
-      attention.workspace + first_column + lane.warp * 16 + lane.g * (P::kE4m3 ? 2 : 1);
+  const int head_dim = job.attention.head_dim;
+  if (first_column + lane.warp * 16 >= head_dim) return;
+  // A lane has columns g and g + 8, over E4M3 2g and 2g + 1 (CodeProducts).
+  const int place = P::kE4m3 ? lane.g % 4 * 2 + lane.g / 4 : lane.g;
+  uint16_t* const target = job.sums + first_column + lane.warp * 16 + place * 2;
 #pragma unroll
   for (int i = 0; i < kPairs / 4; ++i) {
     if (targets.slots[i] < 0) continue;
-    float* const own = target + static_cast<int64_t>(targets.slots[i]) * attention.head_dim;
-    const float low = sums[i / 2 * 4 + i % 2];
-    const float high = sums[i / 2 * 4 + i % 2 + 2];
-    if constexpr (P::kE4m3) {  // neighbours (CodeProducts)
-      *reinterpret_cast<float2*>(own) = make_float2(low, high);
-    } else {
-      own[0] = low;
-      own[8] = high;
-    }
+    *reinterpret_cast<__half2*>(target + static_cast<int64_t>(targets.slots[i]) * head_dim) =
+        __floats2half2_rn(sums[i / 2 * 4 + i % 2], sums[i / 2 * 4 + i % 2 + 2]);
   }
   __syncwarp();
 }
@@ -208,7 +202,7 @@ struct Ready {
     column = first_column;
   }
   __device__ void set(const float (&codes)[kPairs], int first_column) {
-    set_joined<P>(codes, job.attention.kv.v_scale / kWeightScale, sums);
+    set_joined<P>(codes, kCodeSumScale / kWeightScale, sums);
     column = first_column;
   }
   __device__ void store() const {

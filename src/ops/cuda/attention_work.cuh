@@ -22,18 +22,23 @@ struct Entry {
   int fresh_key = 0x7fffffff;  // keys from here on may be of this very pass
 };
 
-// The work of a launch, in shared memory. Every thread block works it out by itself, the same.
-struct WorkList {
+// The work of a launch, as list_attention() leaves it.
+struct alignas(16) SharedWork {
   int num_items;
-  int first_drawn;  // items from here on are nobody's share; num_items: there are none
-  int begin;        // of the items of this thread block
-  int count;
-  int begin_entry;  // of the first of them
   int num_entries;
   int column_parts;  // thread blocks that take the same keys, each a part of the value columns
   int sequences[kMaxEntries];  // of every row
   int last_keys[kMaxEntries];
   Entry entries[kMaxEntries];
+};
+static_assert(sizeof(SharedWork) % sizeof(uint4) == 0);
+
+// The same in shared memory, with a thread block's part.
+struct WorkList : SharedWork {
+  int first_drawn;  // items from here on are nobody's share; num_items: there are none
+  int begin;        // of the items of this thread block
+  int count;
+  int begin_entry;  // of the first of them
 };
 
 struct Item {
@@ -370,13 +375,49 @@ __device__ void list_tiles(const AttentionJob& job, int max_column_parts, int bl
 
 }  // namespace work
 
-// Cuts the work so that it keeps gridDim.x thread blocks busy: few segments are split by value
+// Cuts the work so that it keeps `blocks` thread blocks busy: few segments are split by value
 // columns, at most `max_column_parts`, and by rows. One warp calls it; the others wait for it.
 template <int kKeys>
-__device__ void list_work(const AttentionJob& job, int max_column_parts, WorkList& list) {
+__device__ void list_work(const AttentionJob& job, int max_column_parts, int blocks,
+                          WorkList& list) {
   if (job.tiles.num_tiles == 1 && job.rows.num_rows <= 32)
-    return work::list_one_tile<kKeys>(job, max_column_parts, static_cast<int>(gridDim.x), list);
-  work::list_tiles<kKeys>(job, max_column_parts, static_cast<int>(gridDim.x), list);
+    return work::list_one_tile<kKeys>(job, max_column_parts, blocks, list);
+  work::list_tiles<kKeys>(job, max_column_parts, blocks, list);
+}
+
+// The list that list_attention() left, and this thread block's part. All threads, kMaxEntries at
+// least; they wait for each other behind it.
+__device__ inline void take_list(const AttentionJob& job, WorkList& list) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const auto* const source = static_cast<const uint4*>(job.attention.list);
+  auto* const target = reinterpret_cast<uint4*>(static_cast<SharedWork*>(&list));
+  constexpr int kChunks = static_cast<int>(sizeof(SharedWork) / sizeof(uint4));
+  for (int i = thread; i < kChunks; i += static_cast<int>(blockDim.x))
+    target[i] = __ldcg(source + i);
+  __syncthreads();
+  const work::Shares shares(job, list.num_items, static_cast<int>(gridDim.x));
+  const int begin = shares.begin(static_cast<int>(blockIdx.x));
+  if (thread < list.num_entries) {
+    const bool is_last = thread + 1 == list.num_entries;
+    const int end = is_last ? list.num_items : list.entries[thread + 1].first_item;
+    if (begin >= list.entries[thread].first_item && begin < end) list.begin_entry = thread;
+  }
+  if (thread == 0) shares.note(list);
+}
+
+// One warp.
+template <int kKeys>
+__global__ void __launch_bounds__(32)
+    list_kernel(const AttentionJob job, int max_column_parts, int blocks) {
+  __shared__ WorkList list;
+  allow_next();
+  list_work<kKeys>(job, max_column_parts, blocks, list);
+  __syncwarp();
+  const auto* const source = reinterpret_cast<const uint4*>(static_cast<SharedWork*>(&list));
+  constexpr int kChunks = static_cast<int>(sizeof(SharedWork) / sizeof(uint4));
+  for (int i = static_cast<int>(threadIdx.x); i < kChunks; i += 32)
+    static_cast<uint4*>(job.attention.list)[i] = source[i];
+  wait_for_previous();
 }
 
 }  // namespace tandem::ops::cuda
