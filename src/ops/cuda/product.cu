@@ -289,10 +289,18 @@ template <typename S>
 __device__ void compute_share(const Job& job, int begin, int end, Ring<S> ring) {
   float sums[S::kTiles * 4] = {};
   Multiplier<S> multiplier(ring);
+  bool is_first = true;
   ptx::barrier_wait(ring.first_rows(), 0);
   for (Piece piece(begin, end, job.plan.set_blocks); piece.exists();
        piece = piece.before(begin, job.plan.set_blocks)) {
-    multiplier.piece(sums, piece.begin, piece.end);
+    int from = piece.begin;
+    if (S::kSplitsRows && is_first) {
+      from = min(from + S::kStageBlocks - from % S::kStageBlocks, piece.end);
+      multiplier.piece(sums, piece.begin, from);
+      ptx::barrier_wait(ring.other_rows(), 0);
+      is_first = false;
+    }
+    multiplier.piece(sums, from, piece.end);
     finish_piece<S>(job, sums, piece, ring, multiplier.place);
 #pragma unroll
     for (float& sum : sums) sum = 0.0F;
@@ -310,6 +318,7 @@ __device__ void work_on(const Job& job) {
       ptx::barrier_init(ring.empty(stage), kWarps);
     }
     ptx::barrier_init(ring.first_rows(), 1);
+    ptx::barrier_init(ring.other_rows(), 1);
     ptx::barrier_init(ring.turn(), 1);
     ptx::fence_barrier_init();
   }

@@ -30,13 +30,17 @@ struct Copies {
   __device__ int fill(ShareWalk& walk) {
     int filled = 0;
     int blocks = 0;
+    int first = 0;  // blocks whose rows are waited for first
     for (; filled < S::kStages && !walk.done() && !ptx::barrier_passed(ring.turn(), 0);
          ++filled, walk.advance(), place.advance()) {
       if (filled >= job.most_ahead) ptx::barrier_wait(ring.full(filled - job.most_ahead), 0);
       copy_weights(walk, 0);
       blocks += walk.count;
+      if (!S::kSplitsRows || filled == 0) first = blocks;
     }
-    ptx::barrier_arrive_expect(ring.first_rows(), blocks * S::kRowBytes);
+    ptx::barrier_arrive_expect(ring.first_rows(), first * S::kRowBytes);
+    if (S::kSplitsRows)
+      ptx::barrier_arrive_expect(ring.other_rows(), (blocks - first) * S::kRowBytes);
     return filled;
   }
   // Their rows, a copy for each piece: blocks that follow each other do so in the ring as well.
@@ -47,11 +51,12 @@ struct Copies {
       int blocks = 0;
       for (bool ends = false; !ends && stage < filled; ++stage, walk.advance()) {
         blocks += walk.count;
-        ends = walk.ends_piece();
+        ends = walk.ends_piece() || (S::kSplitsRows && stage == 0);
       }
       ptx::bulk_copy(ring.rows(first, within),
                      job.operand + static_cast<int64_t>(within) * S::kRowBytes,
-                     blocks * S::kRowBytes, ring.first_rows());
+                     blocks * S::kRowBytes,
+                     S::kSplitsRows && first > 0 ? ring.other_rows() : ring.first_rows());
     }
   }
   __device__ void copy_rest(ShareWalk& walk) {

@@ -44,6 +44,8 @@ struct Shape {
   static constexpr int kStageBlocks = 16 * 1024 / kBlockBytes;  // of one stage of the ring
   static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
   static constexpr bool kTwoStages = kTiles <= 4;  // multiplied at once
+  // Many rows take long to come: those of the first stage are waited for alone.
+  static constexpr bool kSplitsRows = kTiles >= 8;
   // 128 rows: products of a stage start while those of the stage before are added up. It takes more
   // registers than nine warps leave each other, since they are allotted by quarters of a
   // multiprocessor: the warp that copies becomes a warpgroup, which gives its own up.
@@ -53,7 +55,7 @@ struct Shape {
   static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
   static constexpr int kStages = (ring_bytes(kRing) - kStagingBytes) / kStageBytes;
   static_assert(kStages >= (kSmallCard && kTiles > 4 ? 2 : 4) && kStages <= kMaxStages);
-  static constexpr int kBytes = kStages * kStageBytes + (2 * kStages + 2) * 8 + kStagingBytes;
+  static constexpr int kBytes = kStages * kStageBytes + (2 * kStages + 3) * 8 + kStagingBytes;
   static_assert(!kSmallCard || kBytes <= 99 * 1024);
   // Of how many tiles the sums fit into the weights of a stage.
   static constexpr int stage_tiles() { return kStageBlocks * kBlockBytes / kTileSumBytes; }
@@ -142,11 +144,13 @@ struct Ring {
     return base + S::kStages * S::kStageBytes + stage * 8;
   }
   __device__ uint32_t empty(int stage) const { return full(S::kStages + stage); }
-  // The rows of the stages that were filled before there were any.
+  // The rows of the stages that were filled before there were any: with kSplitsRows of the first
+  // one, and of the others.
   __device__ uint32_t first_rows() const { return full(2 * S::kStages); }
+  __device__ uint32_t other_rows() const { return full(2 * S::kStages + 1); }
   // Passed: the kernels in front have finished.
-  __device__ uint32_t turn() const { return full(2 * S::kStages + 1); }
-  __device__ uint32_t staging() const { return full(2 * S::kStages + 2); }
+  __device__ uint32_t turn() const { return full(2 * S::kStages + 2); }
+  __device__ uint32_t staging() const { return full(2 * S::kStages + 3); }
 };
 
 // A piece of a set's sums in the exchange, as its threads hold them: [kTiles][256 threads][4].
