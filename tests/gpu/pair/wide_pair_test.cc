@@ -125,7 +125,7 @@ TEST_P(WidePair, TextDoesNotDependOnPreemption) {
   // Rings and states of eight, and pages for about half of what they grow to.
   tight.kv_bytes = (GetParam() == model::KvCacheDtype::kFp8 ? 1450 : 2900) << 10;
   const Outcome got = run(tight, all);
-  EXPECT_GT(got.num_preemptions, 3);
+  EXPECT_GE(got.num_preemptions, 3);
   expect_same_text(got, want, "preempted");
 }
 
