@@ -87,9 +87,10 @@ struct Attention {
 
 // out[r] = softmax(q[r] K^T) V over positions max(0, last_keys[r] - window + 1) .. last_keys[r] of
 // the row's sequence. Zeros for padding rows and where last_keys[r] < 0. Every other row belongs to
-// one tile. A row's bits depend on neither the other rows, nor the tiles, nor max_segments. Slots
-// that no row of a tile sees may hold anything, as may their entries of the block table; those
-// another row of the tile sees must hold finite values.
+// one tile. Values are at most 255, those of a head with a norm sqrt(head_dim): a segment's sums
+// are FP16 on their way. A row's bits depend on neither the other rows, nor the tiles, nor
+// max_segments. Slots that no row of a tile sees may hold anything, as may their entries of the
+// block table; those another row of the tile sees must hold finite values.
 void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
                const Attention& job);
 

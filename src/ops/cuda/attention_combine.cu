@@ -226,7 +226,7 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps, kBySlab>::kThreads)
 // of a slab.
 namespace many {
 
-constexpr int kMostWarps = 16;       // of a thread block
+constexpr int kWarps = 8;
 constexpr int kFirst = 2 * kChains;  // segments that are fetched all at once; few rows have more
 constexpr int kMostSegments = kFirst + 3 * kChains;
 
@@ -305,12 +305,12 @@ __device__ void combine_slab(const Job& job, int row, int head, int slab, int la
 
 // A warp has a slab: [rows][slabs of all heads].
 template <int kHeadDim>
-__global__ void __launch_bounds__(kMostWarps * 32, 2) combine_kernel(const Job job) {
+__global__ void __launch_bounds__(kWarps * 32, 4) combine_kernel(const Job job) {
   constexpr int kSlabs = kHeadDim / kSlabColumns;
   allow_next();
   if (!job.rows.early_plan) wait_for_previous();
   const int slabs = job.attention.num_heads * kSlabs;
-  const int warp = static_cast<int>(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
+  const int warp = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
   const int row = warp / slabs;
   const bool exists = row < job.rows.num_rows;
   const int last_key = exists && job.rows.sequences[row] >= 0 ? job.rows.last_keys[row] : -1;
@@ -334,15 +334,12 @@ void launch_combine(const Stream& stream, const Job& job) {
               static_cast<unsigned>(job.rows.num_rows)),
          dim3(P::kThreads), 0, job);
 }
-// Small thread blocks find room sooner, but the card starts some 250 of them in a microsecond.
 template <int kHeadDim>
 void launch_many(const Stream& stream, const Job& job) {
   const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / kSlabColumns);
-  int own = 4;
-  while (own < many::kMostWarps && warps > own * 2 * num_multiprocessors()) own *= 2;
   launch(stream, many::combine_kernel<kHeadDim>,
-         dim3(static_cast<unsigned>((warps + own - 1) / own)),
-         dim3(static_cast<unsigned>(own) * 32), 0, job);
+         dim3(static_cast<unsigned>((warps + many::kWarps - 1) / many::kWarps)),
+         dim3(many::kWarps * 32), 0, job);
 }
 
 }  // namespace

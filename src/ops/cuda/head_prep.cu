@@ -14,8 +14,8 @@ using head_norm::Head;
 using head_norm::Lane;
 
 constexpr int kWarps = 2;  // per thread block: few, so that a step's heads spread over the device
-// Of many rows thread blocks are large: the card starts some 250 of them in a microsecond.
-constexpr int kManyWarps = 16;
+// Of many rows: with 64 registers a thread all of them fit at once, where 128 take two turns.
+constexpr int kManyWarps = 8;
 
 enum Part { kQuery = 0, kKey = 1, kValue = 2 };
 
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 // The same where the kernel before leaves no room until it is over: what waits for nothing is
 // fetched together with the sums. [rows][heads], kManyWarps warps of them.
 template <bool kTwoWarps, bool kFp8>
-__global__ void __launch_bounds__(kManyWarps * 32, 2)
+__global__ void __launch_bounds__(kManyWarps * 32, 4)
     head_prep_many_kernel(const HeadPrep job, const Rows rows) {
   allow_next();
   constexpr int kHeadWarps = kTwoWarps ? 2 : 1;
