@@ -1,5 +1,6 @@
 // tandem eval: what a checkpoint lost against the one it was made from, in accepted tokens and KL.
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 
 #include "cli/command.h"
@@ -130,12 +131,25 @@ base::Result<int> refuse(const EvalFlags& flags, const PairPaths& paths, const b
   return kGateFailed;
 }
 
+// Both are written where they can be, but for one file that would keep the second alone.
+base::Status check_outputs(const EvalFlags& flags) {
+  for (const std::string& out : {flags.out_json, flags.out_html})
+    if (!out.empty()) TANDEM_RETURN_IF_ERROR(io::check_writable(out));
+  if (flags.out_json.empty() || flags.out_html.empty()) return {};
+  std::error_code error;
+  const std::filesystem::path json = std::filesystem::weakly_canonical(flags.out_json, error);
+  const std::filesystem::path html = std::filesystem::weakly_canonical(flags.out_html, error);
+  const bool is_device =
+      std::filesystem::exists(json, error) && !std::filesystem::is_regular_file(json, error);
+  if (json != html || is_device) return {};
+  return base::invalid("--out-html: expected another file than --out-json, got {}", flags.out_html);
+}
+
 base::Result<int> run(const EvalFlags& flags) {
   const InterruptGuard guard;
   PairPaths paths;
   TANDEM_ASSIGN_OR_RETURN(const quantize::EvalOptions options, make_options(flags, paths));
-  for (const std::string& out : {flags.out_json, flags.out_html})
-    if (!out.empty()) TANDEM_RETURN_IF_ERROR(io::check_writable(out));
+  TANDEM_RETURN_IF_ERROR(check_outputs(flags));
   base::Result<model::Pair> candidate = load(paths);
   if (!candidate) return refuse(flags, paths, candidate.error());
   // As where it is served: no figures of scales that nobody has measured.

@@ -89,7 +89,7 @@ base::Status read_sampling_overrides(const std::string& text, SamplingFlags& fla
   }
   if (object.has("repetition_penalty")) {
     TANDEM_ASSIGN_OR_RETURN(flags.repetition_penalty,
-                            object.number_or("repetition_penalty", 1.0, 0, kMost, true));
+                            object.number_or("repetition_penalty", 1.0, 1 / kMost, kMost));
   }
   return {};
 }

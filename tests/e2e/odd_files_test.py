@@ -97,6 +97,8 @@ def outputs_that_cannot_be(checks, folder):
     for name in ("missing/x", "file/x"):
         for flag in ("--out-json", "--out-html"):
             checks.refused(f"eval {flag} {name}", tandem("eval", folder / "none", flag, folder / name), f"{name}.partial")
+        checks.refused("eval, one file twice", tandem("eval", folder / "none", "--out-json", folder / "r", "--out-html", f"{folder}/./r"),
+                       "--out-html: expected another file than --out-json")
         checks.refused(f"trace {name}", tandem("trace", folder / "none", "--token-ids", ids, "--out", folder / name), f"{name}.partial")
     for command in (["latency", folder / "none"], ["throughput", folder / "none"], ["ops", folder / "none"],
                     ["step", folder / "none"], ["serve", "--port", 9, "--ready-check-timeout-sec", 5]):

@@ -362,6 +362,10 @@ TEST(RefusalsTest, GenerationConfig) {
       key("top_p 0", "top_p", 0, ": expected a number above 0 and at most 1, got 0"),
       key("top_p 1.5", "top_p", 1.5, ": expected a number above 0 and at most 1, got 1.5"),
       key("min_p 2", "min_p", 2, ": expected a number from 0 and at most 1, got 2"),
+      key("repetition_penalty 0", "repetition_penalty", 0,
+          ": expected a number from 1e-30 and at most 1e+30, got 0"),
+      key("repetition_penalty that requests may not have", "repetition_penalty", 1e-300,
+          ": expected a number from 1e-30 and at most 1e+30, got 1e-300"),
       key("do_sample a number", "do_sample", 1, ": expected true or false, got 1"),
   });
 }
