@@ -95,8 +95,8 @@ void attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
                const Attention& job);
 
 // Fills job.list for attention() with the same rows, tiles, heads, window, max_segments, next_item
-// and format of keys: layers that agree in these share it. The rows are complete before any kernel
-// that may still run.
+// and format of keys: layers that agree in these share it. The rows were complete, and job.list has
+// no reader any more, before the first kernel that may still run.
 size_t attention_list_bytes();
 void list_attention(const Stream& stream, const Rows& rows, const QueryTiles& tiles,
                     const Attention& job);
