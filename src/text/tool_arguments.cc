@@ -12,7 +12,7 @@ bool is_space(char c) {
 }  // namespace
 
 ToolArguments::ToolArguments(SchemaNode schema) {
-  frames_.push_back({true, true, schema});
+  frames_.push_back({true, 0, schema});
 }
 
 size_t ToolArguments::push_text(std::string_view text, std::string& out) {
@@ -56,29 +56,33 @@ void ToolArguments::push_char(char c, std::string& out) {
 void ToolArguments::key_char(char c, std::string& out) {
   if (c == ':') return end_key(out);
   if (c == '}') {
-    buffer_.clear();  // a key without a value
+    drop_key();  // a key without a value
     return close(out);
   }
   if (c == ',') {
-    buffer_.clear();
-  } else {
+    drop_key();
+  } else if (!key_quoted_ || !is_space(c)) {
     buffer_ += c;
   }
 }
 
+void ToolArguments::drop_key() {
+  buffer_.clear();
+  key_quoted_ = false;
+}
+
 void ToolArguments::end_key(std::string& out) {
-  std::string_view key = trim_spaces(buffer_);
-  if (key.size() >= 2 && key.front() == '"' && key.back() == '"')
+  std::string_view key = key_quoted_ ? std::string_view(buffer_) : trim_spaces(buffer_);
+  if (!key_quoted_ && key.size() >= 2 && key.front() == '"' && key.back() == '"')
     key = key.substr(1, key.size() - 2);
   Frame& frame = frames_.back();
-  if (!frame.is_empty) out += ", ";
-  frame.is_empty = false;
+  if (frame.num_values++ > 0) out += ", ";
   out += '"';
   append_json_escaped(out, key);
   out += "\": ";
   value_schema_ = frame.schema.property(std::string(key));
   value_types_ = value_schema_.types();
-  buffer_.clear();
+  drop_key();
   state_ = State::kValue;
 }
 
@@ -86,9 +90,8 @@ void ToolArguments::end_key(std::string& out) {
 void ToolArguments::begin_value(std::string& out) {
   Frame& frame = frames_.back();
   if (frame.is_object) return;
-  if (!frame.is_empty) out += ", ";
-  frame.is_empty = false;
-  value_schema_ = frame.schema.items();
+  value_schema_ = frame.schema.item(frame.num_values);
+  if (frame.num_values++ > 0) out += ", ";
   value_types_ = value_schema_.types();
 }
 
@@ -108,7 +111,7 @@ void ToolArguments::value_char(char c, std::string& out) {
 
 void ToolArguments::open(bool is_object, std::string& out) {
   out += is_object ? '{' : '[';
-  frames_.push_back({is_object, true, value_schema_});
+  frames_.push_back({is_object, 0, value_schema_});
   state_ = is_object ? State::kKey : State::kValue;
 }
 
@@ -138,6 +141,7 @@ void ToolArguments::push_quote(std::string& out) {
     case State::kKey:
       state_ = State::kQuotedKey;
       buffer_.clear();
+      key_quoted_ = true;
       return;
     case State::kQuotedKey:
       state_ = State::kKey;

@@ -40,7 +40,7 @@ class ToolArguments {
   };
   struct Frame {
     bool is_object = true;
-    bool is_empty = true;
+    size_t num_values = 0;
     SchemaNode schema;
   };
 
@@ -48,6 +48,7 @@ class ToolArguments {
   void key_char(char c, std::string& out);
   void value_char(char c, std::string& out);
   void end_key(std::string& out);
+  void drop_key();
   void begin_value(std::string& out);
   void end_string(std::string& out);
   void end_bare(std::string& out);
@@ -62,7 +63,8 @@ class ToolArguments {
   std::string buffer_;         // the key, bare value or held-back string being read
   SchemaNode value_schema_;
   std::vector<std::string> value_types_;
-  bool streams_ = false;  // the string being read is written as it comes
+  bool streams_ = false;     // the string being read is written as it comes
+  bool key_quoted_ = false;  // the key being read stood between quote tokens: it is what it says
 };
 
 }  // namespace tandem::text

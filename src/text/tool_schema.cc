@@ -60,7 +60,10 @@ SchemaNode SchemaNode::property(const std::string& key) const {
   return {root_, member(node_, "additionalProperties")};
 }
 
-SchemaNode SchemaNode::items() const {
+SchemaNode SchemaNode::item(size_t index) const {
+  const json* prefix = member(node_, "prefixItems");
+  if (prefix != nullptr && prefix->is_array() && index < prefix->size())
+    return {root_, &(*prefix)[index]};
   return {root_, member(node_, "items")};
 }
 

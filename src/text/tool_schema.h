@@ -1,6 +1,7 @@
 // The JSON schemas of the tools of a request, as far as reading arguments needs them.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -18,7 +19,8 @@ class SchemaNode {
   SchemaNode(const nlohmann::json* root, const nlohmann::json* node);
 
   SchemaNode property(const std::string& key) const;
-  SchemaNode items() const;
+  // Of the element at a place of a list.
+  SchemaNode item(size_t index) const;
   // JSON schema type names that a value may have, unions included; empty if not told.
   std::vector<std::string> types() const;
 

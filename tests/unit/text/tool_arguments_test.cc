@@ -45,6 +45,23 @@ TEST(ToolArguments, StringsAreRaw) {
   EXPECT_EQ(convert("a:~123~,b:~true~}"), R"({"a": "123", "b": "true"})");
 }
 
+TEST(ToolArguments, KeysBetweenQuoteTokensAreWhatTheySay) {
+  const json schema = {{"properties", {{" n ", {{"type", "integer"}}}}}};
+  EXPECT_EQ(convert("~ n ~:~5~,~\"q\"~:2,~\n~ : 3}", schema), R"({" n ": 5, "\"q\"": 2, "\n": 3})");
+  EXPECT_EQ(convert("~ a~, b :1,o:{~ c~}}"), R"({"b": 1, "o": {}})");
+  EXPECT_EQ(convert("~ a~:{ b :1}, \"c\" :2}"), R"({" a": {"b": 1}, "c": 2})");
+}
+
+TEST(ToolArguments, ElementsHaveTheSchemaOfTheirPlace) {
+  const json list = {{"prefixItems", {{{"type", "string"}}, {{"type", "integer"}}}},
+                     {"items", {{"type", "boolean"}}}};
+  const json schema = {{"properties", {{"a", list}}}};
+  EXPECT_EQ(convert("a:[~12~,~3~,~true~,~x~]}", schema), R"({"a": ["12", 3, true, "x"]})");
+  const json numbers_first = {{"prefixItems", {{{"type", "integer"}}}},
+                              {"items", {{"type", "string"}}}};
+  EXPECT_EQ(convert("a:[12,5]}", {{"properties", {{"a", numbers_first}}}}), R"({"a": [12, "5"]})");
+}
+
 TEST(ToolArguments, BrokenSyntaxStillGivesJson) {
   EXPECT_EQ(convert("a:~no end"), R"({"a": "no end"})");
   EXPECT_EQ(convert("a:~no end}"), R"({"a": "no end}"})");
