@@ -111,6 +111,10 @@ class Parser {
       fail(fmt::format("a {} that follows nothing it could repeat", static_cast<char>(c)));
       return {};
     }
+    if (c == '{' && looks_like_count()) {
+      fail("counts such as {2} or {2,5} anywhere but behind what they repeat; {,5} is {0,5} here");
+      return {};
+    }
     ++next_;
     if (c == '.') return set_node(CharSet::all() - line_ends());
     if (c == '\\') return set_node(escape(false));
@@ -139,6 +143,19 @@ class Parser {
     RegexNode node = choice(depth + 1);
     if (error_.empty() && !take(')')) at_end() ? fail("an open group") : unexpected();
     return node;
+  }
+
+  // `{2}`, `{2,}`, `{2,5}` or another language's `{,5}`: as plain text it would mean something
+  // else.
+  bool looks_like_count() const {
+    size_t num_digits = 0, num_commas = 0;
+    for (size_t i = 1; peek(i) != '}'; ++i) {
+      if (peek(i) >= '0' && peek(i) <= '9')
+        ++num_digits;
+      else if (peek(i) != ',' || ++num_commas > 1)
+        return false;
+    }
+    return num_digits > 0;
   }
 
   std::optional<int> number() {
@@ -222,6 +239,7 @@ class Parser {
       if (high < 0xD800 || high > 0xDBFF || peek() != '\\' || peek(1) != 'u') return high;
       next_ += 2;
       const uint32_t low = hex(4);
+      if (error_.empty() && (low < 0xDC00 || low > 0xDFFF)) fail("half of a surrogate pair");
       return 0x10000 + ((high - 0xD800) << 10U) + (low - 0xDC00);
     }
     size_t digits = 0;

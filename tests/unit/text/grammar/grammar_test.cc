@@ -119,6 +119,9 @@ TEST(Objects, RecursionAndReferences) {
 TEST(Content, RegexChoiceAndGrammar) {
   expect_matches(compile(regex_grammar("^(yes|no)!?$", "regex")), {"yes", "no!"},
                  {"yes!!", "", " no"});
+  // Braces that count nothing stand for themselves.
+  expect_matches(compile(regex_grammar("\\uD83D\\uDE00|{x}{}|a{1,2,3}?", "regex")),
+                 {"😀", "{x}{}", "a{1,2,3"}, {"\xF0\x91\xA1\x81", "a", "{x}"});
   expect_matches(compile(choice_grammar({"alpha", "alphabet", "β \"q\""}, "choice")),
                  {"alpha", "alphabet", "β \"q\""}, {"alphabe", "beta", ""});
   expect_matches(

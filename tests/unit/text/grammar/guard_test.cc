@@ -106,7 +106,9 @@ TEST(GrammarGuard, BombsAreRefusedQuickly) {
        {std::string("(((a{0,100}){0,100}){0,100}){0,100}"), std::string(".{0,5000}"),
         nested("(", "a", ")", 2000), std::string(5000, 'a'), std::string("a{99999999999}"),
         std::string("(?=a)b"), std::string("\\bword"), std::string("(a)\\1"), std::string("\\p{L}"),
-        std::string("a**"), std::string("[z-a]"), std::string("a\\")})
+        std::string("a**"), std::string("[z-a]"), std::string("a\\"), std::string("\\uD83D\\u0041"),
+        std::string("[\\uD83D\\uD83D]"), std::string("a{,3}"), std::string("a{2}{3}"),
+        std::string("({2})")})
     refuses(regex_grammar(pattern, "regex"), "regex");
   for (const std::string& ebnf :
        {"root ::= " + nested("(", "\"a\"", ")", 30000), std::string("root ::= [^a]{0,100000}"),
