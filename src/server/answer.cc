@@ -50,6 +50,7 @@ void Answer::push_token(int32_t token) {
   if (detokenizer_) {
     const std::string text = detokenizer_->push(token);
     num_chars_ += text::num_characters(text);
+    tokens_.back().text_offset += detokenizer_->num_broken();
     return add_content(text);
   }
   for (text::OutputEvent& event : parser_->push(std::span<const int32_t>(&token, 1))) {

@@ -81,14 +81,15 @@ class CompletionFormat : public OpenAiFormat {
     text::Detokenizer detokenizer(tokenizer_, false);
     int64_t offset = 0;
     for (size_t i = 0; i < echo.ids.size(); ++i) {
+      const std::string text = detokenizer.push(echo.ids[i]);
+      const int64_t begin = offset + detokenizer.num_broken();
       if (i == 0)
-        add_token(lists, offset, echo.ids[i], nullptr, {});
+        add_token(lists, begin, echo.ids[i], nullptr, {});
       else
-        add_token(lists, offset, echo.ids[i], part.prompt_scores.at(i - 1).logprob,
+        add_token(lists, begin, echo.ids[i], part.prompt_scores.at(i - 1).logprob,
                   part.prompt_scores.at(i - 1).top);
       // <bos> in front of a text is no part of it.
       const bool shown = i > 0 || !echo.hides_bos;
-      const std::string text = detokenizer.push(echo.ids[i]);
       if (shown) offset += text::num_characters(text);
     }
   }

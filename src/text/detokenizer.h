@@ -26,6 +26,9 @@ class Detokenizer {
   // The end of the text, or of a part that the next ids must not complete.
   std::string finish();
 
+  // With how many U+FFFD the text of the last id begins: bytes of the ids before it that waited for
+  // their character in vain.
+  int num_broken() const { return num_broken_; }
   // Whether bytes are waiting for the rest of their character.
   bool has_pending() const { return num_pending_ > 0; }
 
@@ -36,6 +39,7 @@ class Detokenizer {
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
   uint8_t num_pending_ = 0;
+  uint8_t num_broken_ = 0;
   std::array<char, 4> pending_ = {};
 };
 

@@ -113,6 +113,25 @@ TEST(Answer, StopStringsWaitForMinTokens) {
   }
 }
 
+TEST(Answer, OffsetsAreWhereTheTextOfATokenBegins) {
+  const auto byte = [](int value) { return 238 + value; };
+  std::vector<int32_t> ids = ids_of("go");
+  const size_t num_before = ids.size();
+  ids.insert(ids.end(), {byte(0xE6), byte(0x97)});  // no character, since "x" follows
+  const std::vector<int32_t> after = ids_of("x");
+  ASSERT_EQ(after.size(), 1U);
+  ids.insert(ids.end(), {after[0], byte(0xE6), byte(0x97), byte(0xA5), after[0]});
+  Answer answer(demo_model().tokenizer, {}, {});
+  engine::TokenEvent event;
+  for (const int32_t id : ids) event.tokens.push_back({.token = id, .logprob = 0, .top = {}});
+  answer.push(event);
+  std::vector<int64_t> offsets;
+  for (const AnswerToken& token : answer.take_tokens()) offsets.push_back(token.text_offset);
+  // "go", two U+FFFD, "x", one character of three tokens, "x"
+  EXPECT_EQ(std::vector<int64_t>(offsets.begin() + static_cast<int64_t>(num_before), offsets.end()),
+            (std::vector<int64_t>{2, 2, 4, 5, 5, 5, 6}));
+}
+
 TEST(Format, StreamsAddUpToTheWhole) {
   const ReplyNames names{"chatcmpl-1", 5, "demo"};
   const auto format = make_chat_format(demo_model().tokenizer, names, {});

@@ -38,6 +38,24 @@ TEST(Detokenizer, WaitsForTheWholeCharacter) {
   EXPECT_EQ(detokenizer.finish(), "");
 }
 
+TEST(Detokenizer, TellsWhereTheTextOfAnIdBegins) {
+  Detokenizer detokenizer(real_tokenizer(), true);
+  const auto num_broken = [&](int32_t id) {
+    detokenizer.push(id);
+    return detokenizer.num_broken();
+  };
+  EXPECT_EQ(num_broken(467), 0);
+  EXPECT_EQ(num_broken(381), 0);
+  EXPECT_EQ(num_broken(236746), 2);  // U+FFFD twice, then its own "a"
+  EXPECT_EQ(num_broken(236746), 0);
+  EXPECT_EQ(num_broken(467), 0);
+  EXPECT_EQ(num_broken(467), 1);
+  EXPECT_EQ(num_broken(381), 0);
+  EXPECT_EQ(num_broken(409), 0);  // a whole character
+  EXPECT_EQ(num_broken(467), 0);
+  EXPECT_EQ(num_broken(byte_id(0xFF)), 1);  // two U+FFFD, of which one is its own
+}
+
 TEST(Detokenizer, BadBytesBecomeOneReplacementEach) {
   const auto decode = [](std::string_view bytes) {
     return real_tokenizer().decode(byte_ids(bytes), true);
