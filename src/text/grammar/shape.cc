@@ -70,7 +70,9 @@ class Comparison {
     if (const auto* choice = std::get_if<ChoiceShape>(&second.form)) return all(*choice, a, depth);
     const auto* constant = std::get_if<ConstantShape>(&first.form);
     const auto* other = std::get_if<ConstantShape>(&second.form);
-    if (constant != nullptr && other != nullptr) return *constant->value != *other->value;
+    // The order of an object's members makes no other value.
+    if (constant != nullptr && other != nullptr)
+      return nlohmann::json(*constant->value) != nlohmann::json(*other->value);
     // Both must be objects, whatever else their schemas allow.
     const auto* object = std::get_if<ObjectShape>(&first.form);
     const auto* object2 = std::get_if<ObjectShape>(&second.form);

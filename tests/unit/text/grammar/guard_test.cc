@@ -80,6 +80,10 @@ TEST(SchemaGuard, OneOfMustExcludeEachOther) {
   EXPECT_TRUE(schema_refusal(R"({"oneOf": [{"properties": {"a": {}}}, {"type": "string"}]})")
                   .starts_with("schema#/oneOf:"));
   EXPECT_EQ(schema_refusal(R"({"oneOf": [{"type": "integer"}, {"type": "string"}]})"), "accepted");
+  EXPECT_TRUE(schema_refusal(
+                  R"({"oneOf": [{"const": [{"a": 1, "b": 2}]}, {"const": [{"b": 2.0, "a": 1}]}]})")
+                  .starts_with("schema#/oneOf:"));
+  EXPECT_EQ(schema_refusal(R"({"oneOf": [{"const": {"a": 1}}, {"const": {"a": 2}}]})"), "accepted");
   EXPECT_EQ(schema_refusal(R"({"oneOf": [
       {"type": "object", "properties": {"kind": {"const": "a"}}, "required": ["kind"]},
       {"type": "object", "properties": {"kind": {"const": "b"}}, "required": ["kind"]}]})"),
