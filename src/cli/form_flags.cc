@@ -32,10 +32,10 @@ base::Result<text::GrammarText> form_of(const FormFlags& flags) {
 
 // An entry's own word counts before the flag's, as it does for the template.
 bool thinks(const PromptFlags& prompts, const PromptEntry& entry) {
-  constexpr const char* kKey = "enable_thinking";
-  if (entry.kwargs != nullptr && entry.kwargs->contains(kKey)) return (*entry.kwargs)[kKey] == true;
-  const auto kwargs = nlohmann::json::parse(prompts.chat_template_kwargs, nullptr, false);
-  return kwargs.is_object() && kwargs.value(kKey, nlohmann::json()) == true;
+  if (entry.kwargs != nullptr && entry.kwargs->contains("enable_thinking"))
+    return text::thinking_is_on(*entry.kwargs);
+  return text::thinking_is_on(
+      nlohmann::ordered_json::parse(prompts.chat_template_kwargs, nullptr, false));
 }
 
 }  // namespace

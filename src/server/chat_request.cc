@@ -109,9 +109,7 @@ ApiResult<ChatPrompt> encode_chat(std::string_view body, Fields& fields, const S
     return tl::unexpected<ApiError>(std::move(error));
   }
   prompt.ids = model.tokenizer.encode_segments(*segments);
-  const auto thinking = kwargs.find("enable_thinking");
-  prompt.thought =
-      thought_after(prompt.ids, thinking != kwargs.end() && *thinking == true, model.tokenizer);
+  prompt.thought = thought_after(prompt.ids, text::thinking_is_on(kwargs), model.tokenizer);
   if (!has_tools) return prompt;
   prompt.tools = text::ToolSchemas::from_json(*tools);
   prompt.tool_choice.tools = std::make_shared<const ordered_json>(ordered["tools"]);

@@ -53,6 +53,9 @@ class ChatTemplate {
 // Refuses names that a request sets elsewhere; `where` begins the error.
 base::Status check_template_kwargs(const nlohmann::ordered_json& kwargs, std::string_view where);
 
+// Whether the kwargs switch thinking on: all that a template takes for true does, 1 and "yes" too.
+bool thinking_is_on(const nlohmann::ordered_json& kwargs);
+
 // The text of all segments.
 std::string join_segments(const std::vector<TextSegment>& segments);
 

@@ -245,6 +245,21 @@ TEST(Request, SpecialSpellingsOfUsersStayText) {
   EXPECT_EQ(num_special(result->prompt), num_special(plain->prompt));
 }
 
+// A form leaves room for a thought whenever the template asks for one.
+TEST(Request, WhatATemplateTakesForTrueSwitchesThinkingOn) {
+  const auto thought = [](const json& value) {
+    const json body = {{"messages", kMessages},
+                       {"chat_template_kwargs", {{"enable_thinking", value}}}};
+    Fields fields(body);
+    const auto prompt = encode_chat(body.dump(), fields, demo_model());
+    return prompt ? std::optional(prompt->thought) : std::nullopt;
+  };
+  for (const json& on : {json(true), json(1), json("yes")})
+    EXPECT_EQ(thought(on), text::Thought::kMay) << on;
+  for (const json& off : {json(false), json(0), json(""), json()})
+    EXPECT_EQ(thought(off), text::Thought::kNone) << off;
+}
+
 TEST(Request, PromptsOfCompletions) {
   EXPECT_EQ(completion({{"prompt", "a"}})->prompts.size(), 1U);
   EXPECT_EQ(completion({{"prompt", {"a", "b"}}})->prompts.size(), 2U);

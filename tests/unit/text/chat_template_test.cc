@@ -199,6 +199,26 @@ TEST(ChatTemplate, Kwargs) {
   const ordered_json messages = {{{"role", "user"}, {"content", "Hi"}}};
   EXPECT_NE(prompt_of(chat, messages, {{"enable_thinking", true}}).find("<|think|>"),
             std::string::npos);
+  for (const ordered_json& value : std::vector<ordered_json>{true,
+                                                             1,
+                                                             0.5,
+                                                             "yes",
+                                                             {1},
+                                                             {{"a", 1}},
+                                                             false,
+                                                             0,
+                                                             0.0,
+                                                             "",
+                                                             nullptr,
+                                                             ordered_json::array(),
+                                                             ordered_json::object()}) {
+    const ordered_json kwargs = {{"enable_thinking", value}};
+    EXPECT_EQ(prompt_of(chat, messages, kwargs).find("<|think|>") != std::string::npos,
+              thinking_is_on(kwargs))
+        << value;
+  }
+  EXPECT_TRUE(thinking_is_on({{"enable_thinking", 1}}));
+  EXPECT_FALSE(thinking_is_on(ordered_json::object()));
   ChatRequest request;
   request.messages = &messages;
   const ordered_json reserved = {{"messages", ordered_json::array()}};
