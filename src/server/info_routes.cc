@@ -86,14 +86,14 @@ Reply Service::tokenize(const HttpRequest& request) {
   Fields fields(*parsed);
   if (auto error = check_model(fields, model)) return refused(*error, request);
   const bool strings = fields.boolean("return_token_strs").value_or(false);
-  const bool special = fields.boolean("add_special_tokens").value_or(true);
   std::vector<int32_t> ids;
   if (parsed->contains("messages")) {
+    fields.refuse("add_special_tokens", "the template writes them");
     auto prompt = encode_chat(request.body, fields, model);
     if (!prompt) return refused(prompt.error(), request);
     ids = std::move(prompt->ids);
   } else if (const auto text = fields.string("prompt", kMaxBodyBytes)) {
-    ids = encode_text(*text, model, special);
+    ids = encode_text(*text, model, fields.boolean("add_special_tokens").value_or(true));
   } else {
     fields.fail("prompt", "expected a string, or messages");
   }

@@ -68,6 +68,20 @@ TEST_F(ServiceTest, TypesOfBodiesMayBeSpelledInAnyCase) {
   EXPECT_EQ(ask("POST", "/detokenize", {{"content-encoding", "gzip"}}, body).head.status, 415);
 }
 
+TEST_F(ServiceTest, TokenizingAChatTakesNoSpecialTokensBesideTheTemplates) {
+  const auto tokenize = [&](const json& fields) {
+    json body = {{"messages", {{{"role", "user"}, {"content", "hi"}}}}};
+    body.update(fields);
+    return ask("POST", "/tokenize", {}, body.dump());
+  };
+  const Reply plain = tokenize(json::object());
+  EXPECT_EQ(plain.head.status, 200);
+  EXPECT_EQ(tokenize({{"add_special_tokens", false}}).body, plain.body);
+  const Reply refused = tokenize({{"add_special_tokens", true}});
+  EXPECT_EQ(refused.head.status, 400);
+  EXPECT_EQ(json::parse(refused.body)["error"]["param"], "add_special_tokens");
+}
+
 TEST_F(ServiceTest, NamesOfModelsMayBeEscaped) {
   for (const char* good : {"folder/demo 100%", "folder%2Fdemo%20100%25", "folder%2fdemo%20100%"}) {
     const Reply reply = ask("GET", std::string("/v1/models/") + good, {});
