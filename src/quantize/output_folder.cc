@@ -51,6 +51,19 @@ bool is_empty_folder(const fs::path& dir) {
   return fs::is_directory(fs::symlink_status(dir, error)) && fs::is_empty(dir, error);
 }
 
+// Absolute, and the same with and without a slash at its end.
+fs::path normal(const fs::path& path) {
+  const fs::path whole = fs::absolute(path).lexically_normal();
+  return whole.has_filename() ? whole : whole.parent_path();
+}
+
+// Where the files are written.
+fs::path unfinished(const fs::path& path) {
+  fs::path dir = path;
+  dir += ".partial";
+  return dir;
+}
+
 // Where the old folder goes until the new one is complete.
 fs::path aside(const fs::path& path) {
   fs::path old = path;
@@ -117,13 +130,11 @@ base::Status rename_path(const fs::path& from, const fs::path& to) {
 
 base::Result<OutputFolder> OutputFolder::create(const fs::path& path, bool force) {
   OutputFolder folder;
-  folder.path_ = fs::absolute(path).lexically_normal();
-  if (!folder.path_.has_filename()) folder.path_ = folder.path_.parent_path();
+  folder.path_ = normal(path);
   folder.force_ = force;
   TANDEM_RETURN_IF_ERROR(check_target(folder.path_, force));
   TANDEM_RETURN_IF_ERROR(check_aside(folder.path_));
-  fs::path dir = folder.path_;
-  dir += ".partial";
+  fs::path dir = unfinished(folder.path_);
   if (::mkdir(dir.c_str(), 0755) != 0) {
     if (errno != EEXIST) return failed(dir, "make the folder", errno);
     if (!is_leftover(dir) && !is_empty_folder(dir))
@@ -136,6 +147,11 @@ base::Result<OutputFolder> OutputFolder::create(const fs::path& path, bool force
   TANDEM_RETURN_IF_ERROR(empty_folder(folder.dir_));
   TANDEM_RETURN_IF_ERROR(io::write_file_atomically(folder.dir_ / kMarker, kMarkerText));
   return folder;
+}
+
+std::vector<fs::path> OutputFolder::names(const fs::path& path) {
+  const fs::path own = normal(path);
+  return {own, unfinished(own), aside(own)};
 }
 
 OutputFolder::OutputFolder(OutputFolder&& other) noexcept {

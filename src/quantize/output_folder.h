@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 
@@ -15,6 +16,9 @@ class OutputFolder {
   // Makes NAME.partial beside `path` and locks it. What an interrupted run left behind is
   // overwritten; any other folder that is not empty is refused unless `force`.
   static base::Result<OutputFolder> create(const std::filesystem::path& path, bool force);
+
+  // What a run to `path` makes, renames or removes: its own name, NAME.partial, NAME.replaced.
+  static std::vector<std::filesystem::path> names(const std::filesystem::path& path);
 
   OutputFolder(OutputFolder&& other) noexcept;
   OutputFolder& operator=(OutputFolder&& other) noexcept;

@@ -180,6 +180,37 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
   return end == outer.end();
 }
 
+bool overlap(const fs::path& a, const fs::path& b) {
+  return is_inside(a, b) || is_inside(b, a);
+}
+
+// A run empties, renames and removes folders of these names: no two outputs may share one, and no
+// source may be one.
+base::Status check_folders(const QuantizeOptions& options, const model::Pair& pair) {
+  if (options.out_target && options.out_assistant)
+    for (const fs::path& ours : OutputFolder::names(*options.out_target))
+      for (const fs::path& theirs : OutputFolder::names(*options.out_assistant))
+        if (overlap(ours, theirs))
+          return base::invalid(
+              "--out-assistant: expected another folder than --out-target, its .partial and its "
+              ".replaced, got {}",
+              options.out_assistant->string());
+  for (const auto& out : {options.out_target, options.out_assistant})
+    for (const auto& source : {pair.target_checkpoint, pair.assistant_checkpoint}) {
+      if (!out || !source) continue;
+      if (overlap(*out, source->dir()))
+        return base::invalid("{}: expected an output outside of the source {}, got a folder of it",
+                             out->string(), source->dir().string());
+      for (const fs::path& name : OutputFolder::names(*out))
+        if (overlap(name, source->dir()))
+          return base::invalid(
+              "{}: expected an output that leaves the source {} alone, got one that takes {} while "
+              "it is made; choose another name",
+              out->string(), source->dir().string(), name.string());
+    }
+  return {};
+}
+
 }  // namespace
 
 base::Status check_options(const QuantizeOptions& options, const model::Pair& pair) {
@@ -193,17 +224,7 @@ base::Status check_options(const QuantizeOptions& options, const model::Pair& pa
     return base::invalid(
         "--kv-cache-dtype fp8: expected --out-target (an assistant has no KV of its own and takes "
         "the target's scales), got none");
-  if (options.out_target && options.out_assistant &&
-      (is_inside(*options.out_target, *options.out_assistant) ||
-       is_inside(*options.out_assistant, *options.out_target)))
-    return base::invalid("--out-assistant: expected another folder than --out-target, got {}",
-                         options.out_assistant->string());
-  for (const auto& out : {options.out_target, options.out_assistant})
-    for (const auto& source : {pair.target_checkpoint, pair.assistant_checkpoint})
-      if (out && source && (is_inside(*out, source->dir()) || is_inside(source->dir(), *out)))
-        return base::invalid("{}: expected an output outside of the source {}, got a folder of it",
-                             out->string(), source->dir().string());
-  return {};
+  return check_folders(options, pair);
 }
 
 base::Result<QuantizeResult> quantize_pair(const ops::Context& context, model::Pair pair,

@@ -324,6 +324,32 @@ TEST(Quantize, OutputsOnSourcesOrOnEachOtherAreRefused) {
   EXPECT_TRUE(io::Checkpoint::open(tiny.target));
 }
 
+TEST(Quantize, OutputsWhoseHelpersAreAnotherOutputOrASourceAreRefused) {
+  const TempFolder temp;
+  const TinyPair tiny = write_tiny_pair(temp.path());
+  QuantizeOptions options = options_for(temp);
+  options.force = true;
+  options.out_target = temp / "model";
+  for (const char* name : {"model.partial", "model.replaced", "model.partial/inner"}) {
+    options.out_assistant = temp / name;
+    EXPECT_FALSE(quantize_tiny(tiny, options)) << name;
+    std::swap(options.out_target, options.out_assistant);
+    EXPECT_FALSE(quantize_tiny(tiny, options)) << name;
+    std::swap(options.out_target, options.out_assistant);
+  }
+  // What an interrupted run with --force put aside may be the only good copy: it is the source.
+  TinyPair aside = tiny;
+  aside.target = temp / "old.replaced";
+  std::filesystem::rename(tiny.target, aside.target);
+  write_bytes(aside.target / "REPLACED", "");
+  options = options_for(temp);
+  options.out_target = temp / "old";
+  const auto result = quantize_tiny(aside, options);
+  ASSERT_FALSE(result);
+  EXPECT_NE(result.error().message.find("old.replaced"), std::string::npos);
+  EXPECT_TRUE(io::Checkpoint::open(aside.target));
+}
+
 TEST(Quantize, QuantizedSourcesAreRefused) {
   const TempFolder temp;
   TinyOptions tiny_options;
