@@ -45,6 +45,7 @@ sampling::SamplingParams default_sampling(const io::Checkpoint& target) {
   params.top_k = generation.top_k;
   params.top_p = generation.top_p;
   params.min_p = generation.min_p;
+  params.repetition_penalty = generation.repetition_penalty;
   return params;
 }
 
