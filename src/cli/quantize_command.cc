@@ -27,6 +27,7 @@ struct QuantizeFlags {
   std::string quotient = "float32";
   std::string kv_cache_dtype = "auto";
   std::optional<double> temperature;  // none: as generation_config.json says
+  std::optional<double> percentile;
   std::optional<double> auto_exclude;
   int64_t num_prompts = 0;
   int threads = 0;
@@ -59,6 +60,10 @@ base::Result<quantize::QuantizeOptions> make_options(const QuantizeFlags& flags,
   if (!flags.out_target.empty()) options.out_target = flags.out_target;
   if (!flags.out_assistant.empty()) options.out_assistant = flags.out_assistant;
   TANDEM_ASSIGN_OR_RETURN(options.scales.method, quantize::parse_scale_method(flags.scale));
+  if (flags.percentile && options.scales.method != quantize::ScaleMethod::kPercentile)
+    return base::invalid("--percentile: expected --scale percentile with it, got --scale {}",
+                         flags.scale);
+  options.scales.percentile = flags.percentile.value_or(options.scales.percentile);
   TANDEM_ASSIGN_OR_RETURN(options.scales.quotient, quantize::parse_quotient(flags.quotient));
   if (flags.kv_cache_dtype != "auto" && flags.kv_cache_dtype != "fp8")
     return base::invalid("--kv-cache-dtype: expected auto or fp8, got {}", flags.kv_cache_dtype);
@@ -193,9 +198,9 @@ void add_calibration_flags(CLI::App& command, QuantizeFlags& flags) {
 void add_scale_flags(CLI::App& command, QuantizeFlags& flags) {
   auto& scales = flags.options.scales;
   command.add_option("--scale", flags.scale, "max, mse or percentile")->capture_default_str();
-  command.add_option("--percentile", scales.percentile, "of |x|, with --scale percentile")
+  command.add_option("--percentile", flags.percentile, "of |x|, with --scale percentile")
       ->check(CLI::Range(50.0, 100.0))
-      ->capture_default_str();
+      ->default_str(fmt::format("{}", scales.percentile));
   command
       .add_option("--quotient", flags.quotient,
                   "precision of weight / scale before rounding: float32, or bfloat16 for the same "

@@ -331,6 +331,7 @@ def refusals_case(bench):
         "neither": (["--target", bench.target], "--out-target, --out-assistant or both"),
         "no assistant": (["--target", bench.target, "--out-assistant", "a"], "--assistant"),
         "scale": ([*bench.command(bench.scratch / "r")[2:], "--scale", "entropy"], "max, mse or percentile"),
+        "percentile of none": ([*bench.command(bench.scratch / "r")[2:], "--percentile", "99"], "--scale percentile"),
         "in the way": (bench.command(bench.scratch / "format")[2:], "--force"),
         "pattern": ([*bench.command(bench.scratch)[2:], "--exclude", "layers.99.*"], "layers.99.*"),
         "quantized": ([*bench.command(bench.scratch)[2:], "--target", GOLDEN / "unified/target-fp8"], "already"),
