@@ -64,6 +64,10 @@ base::Result<quantize::EvalOptions> make_options(const EvalFlags& flags, PairPat
                          flags.kv_cache_dtype);
   if (flags.reference.empty() && !flags.reference_assistant.empty())
     return base::invalid("--reference-assistant: expected --reference DIR with it, got none");
+  if (!flags.reference_assistant.empty() && !candidate.assistant)
+    return base::invalid(
+        "--reference-assistant: expected --speculative-config with the candidate's assistant as "
+        "well, got none: nothing is drafted");
   if (flags.reference.empty() && flags.gate)
     return base::invalid("--gate: expected --reference DIR to compare with, got none");
   return options;

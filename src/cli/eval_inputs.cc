@@ -5,6 +5,7 @@
 
 #include "cli/files.h"
 #include "cli/prompts.h"
+#include "io/json.h"
 #include "quantize/default_prompts.h"
 
 namespace tandem::cli {
@@ -17,22 +18,35 @@ struct Label {
   std::optional<std::string> answer;
 };
 
+// The text of `key`; nothing where it is missing or null. A number would be compared with no
+// answer.
+base::Result<std::optional<std::string>> text_of(const nlohmann::json& object, const char* key,
+                                                 const std::string& where) {
+  const auto value = object.find(key);
+  if (value == object.end() || value->is_null()) return std::nullopt;
+  if (!value->is_string())
+    return base::invalid("{}: {}: expected text, got {}; write it in quotes", where, key,
+                         io::describe_json(*value));
+  return value->get<std::string>();
+}
+
 // One for each entry that read_prompts_file makes of the file, which has checked its JSON.
 base::Result<std::vector<Label>> read_labels(const std::filesystem::path& path, size_t count) {
   std::vector<Label> labels;
   if (path.extension() != ".jsonl") return std::vector<Label>(count);
   TANDEM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kMaxFileBytes));
+  size_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string where = fmt::format("{}: line {}", path.string(), ++number);
     const std::string_view line(text.data() + begin, end - begin);
     begin = end + 1;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const auto object = nlohmann::json::parse(line);
     Label label;
-    const auto kind = object.find("kind");
-    if (kind != object.end() && kind->is_string()) label.task = kind->get<std::string>();
-    const auto answer = object.find("answer");
-    if (answer != object.end() && answer->is_string()) label.answer = answer->get<std::string>();
+    TANDEM_ASSIGN_OR_RETURN(const auto kind, text_of(object, "kind", where));
+    label.task = kind.value_or("");
+    TANDEM_ASSIGN_OR_RETURN(label.answer, text_of(object, "answer", where));
     labels.push_back(std::move(label));
   }
   if (labels.size() != count)

@@ -103,13 +103,17 @@ def case_numpy(bench):
 
 def case_refusals(bench):
     """What eval cannot do is refused with the flag's name."""
+    labels = bench.scratch / "labels.jsonl"
+    labels.write_text(json.dumps({"prompt": "a", "answer": None}) + "\n" + json.dumps({"prompt": "b", "answer": 4}))
     for arguments, words in (
         (("--gate",), "--reference DIR"),
         (("--reference-assistant", DEMO / "assistant"), "--reference DIR"),
+        (("--reference", DEMO / "target", "--reference-assistant", DEMO / "assistant"), "--speculative-config"),
         (("--kv-cache-dtype", "int4"), "--kv-cache-dtype"),
         (("--kv-cache-dtype", "fp8"), "k_scale and v_scale"),
         (("--reference", ROOT / "tests" / "golden" / "unified" / "target"), "vocab_size"),
         (("--prompts", bench.scratch / "none.jsonl"), "none.jsonl"),
+        (("--prompts", labels), "line 2: answer: expected text, got 4"),
     ):
         run = bench.run("eval", DEMO / "target", *arguments, codes=(2,))
         demand(words in run.stderr, f"{arguments}: {run.stderr}")
