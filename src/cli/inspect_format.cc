@@ -47,7 +47,7 @@ ordered_json memory_json(const InspectReport& report) {
   ordered_json json = {{"weight_bytes", report.weight_bytes},
                        {"skipped_bytes", report.skipped_bytes}};
   if (report.kv)
-    json["kv"] = {{"dtype", "BF16"},
+    json["kv"] = {{"dtype", core::dtype_name(report.kv->dtype)},
                   {"bytes_per_token", report.kv->bytes_per_token},
                   {"bytes_per_sequence", report.kv->bytes_per_sequence},
                   {"length", report.kv->length},
@@ -107,10 +107,10 @@ void append_memory(const InspectReport& report, std::string& out) {
                        bytes_text(report.skipped_bytes));
   out += '\n';
   if (!report.kv) return;
-  out +=
-      fmt::format("  KV cache (BF16): {} per token and {} per sequence; {} for {} tokens\n",
-                  bytes_text(report.kv->bytes_per_token), bytes_text(report.kv->bytes_per_sequence),
-                  bytes_text(report.kv->bytes_at_length), report.kv->length);
+  out += fmt::format("  KV cache ({}): {} per token and {} per sequence; {} for {} tokens\n",
+                     core::dtype_name(report.kv->dtype), bytes_text(report.kv->bytes_per_token),
+                     bytes_text(report.kv->bytes_per_sequence),
+                     bytes_text(report.kv->bytes_at_length), report.kv->length);
 }
 
 void append_partners(const InspectReport& report, std::string& out) {

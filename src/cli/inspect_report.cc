@@ -107,11 +107,12 @@ void count_weights(const io::Checkpoint& checkpoint, InspectReport& report) {
   }
 }
 
-KvMemory kv_memory(const io::TextConfig& config, int64_t length) {
-  const model::KvBlockBytes block = model::kv_block_bytes(config, kBlockSize, core::DType::kBF16);
+KvMemory kv_memory(const io::TextConfig& config, core::DType dtype, int64_t length) {
+  const model::KvBlockBytes block = model::kv_block_bytes(config, kBlockSize, dtype);
   const int64_t ring =
       model::ring_len_for(config.sliding_window, speculation::kMaxDraftTokens, kBlockSize);
   KvMemory memory;
+  memory.dtype = dtype;
   memory.length = std::min(length, config.max_position_embeddings);
   memory.bytes_per_token = block.page_block_bytes / kBlockSize;
   memory.bytes_per_sequence = ring / kBlockSize * block.ring_block_bytes;
@@ -187,7 +188,10 @@ base::Result<InspectReport> inspect(const fs::path& dir, const InspectOptions& o
   report.modules = gather_modules(checkpoint);
   count_weights(checkpoint, report);
   if (report.config.kind == io::ModelKind::kTarget) {
-    report.kv = kv_memory(report.config.text, options.length);
+    report.kv =
+        kv_memory(report.config.text,
+                  report.quantization.kv_cache_fp8 ? core::DType::kF8E4M3 : core::DType::kBF16,
+                  options.length);
     read_kv_scales(checkpoint, report);
   }
   if (options.partner.empty()) {

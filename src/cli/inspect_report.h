@@ -37,8 +37,9 @@ struct Partner {
 };
 
 struct KvMemory {
-  int64_t bytes_per_token = 0;     // full layers
-  int64_t bytes_per_sequence = 0;  // the rings of the sliding layers
+  core::DType dtype = core::DType::kBF16;  // what --kv-cache-dtype auto takes
+  int64_t bytes_per_token = 0;             // full layers
+  int64_t bytes_per_sequence = 0;          // the rings of the sliding layers
   int64_t length = 0;
   int64_t bytes_at_length = 0;  // of one sequence of that length
 };

@@ -81,6 +81,21 @@ def memory(checks):
     checks.equal("KV bytes of 1,000 tokens", kv["bytes_at_length"], kv["bytes_per_sequence"] + 1024 * per_token)
 
 
+def fp8_cache(checks, folder):
+    """A checkpoint that asks for an FP8 cache is run with one, which takes half the bytes."""
+    copy = folder / "fp8-cache"
+    shutil.copytree(GOLDEN / "unified" / "target-fp8", copy)
+    (copy / "hf_quant_config.json").unlink(missing_ok=True)
+    config = json.loads((copy / "config.json").read_text())
+    before = inspect(checks, copy)["memory"]["kv"]
+    config["quantization_config"]["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}
+    (copy / "config.json").write_text(json.dumps(config))
+    after = inspect(checks, copy)["memory"]["kv"]
+    checks.equal("the KV cache's dtype", (before["dtype"], after["dtype"]), ("BF16", "F8_E4M3"))
+    for key in ("bytes_per_token", "bytes_per_sequence", "bytes_at_length"):
+        checks.equal(f"an FP8 cache's {key}", 2 * after[key], before[key])
+
+
 def pairs(checks):
     found = {pathlib.Path(entry["dir"]).name: entry["fits"] for entry in inspect(checks, DEMO_TARGET)["pairs_with"]}
     checks.equal("the demo target finds its assistant", found.get("assistant"), True)
@@ -129,6 +144,7 @@ def main():
     pairs(checks)
     text(checks)
     with tempfile.TemporaryDirectory() as folder:
+        fp8_cache(checks, pathlib.Path(folder))
         refusals(checks, pathlib.Path(folder))
     checks.finish()
 
