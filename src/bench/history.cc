@@ -75,6 +75,23 @@ base::Status History::fail(const std::string& what) const {
                           fmt::format("{}: {}: {}", where_, what, sqlite3_errmsg(database_.get())));
 }
 
+// In a new file; a database of another program gets no table of ours.
+base::Status History::make_table() {
+  constexpr const char* kExpected = "expected a history of tandem bench";
+  const Statement others = prepare(
+      database_.get(),
+      "SELECT count(*), count(CASE WHEN name = 'runs' THEN 1 END) FROM sqlite_master WHERE type = "
+      "'table'");
+  if (others == nullptr || sqlite3_step(others.get()) != SQLITE_ROW) return fail(kExpected);
+  if (sqlite3_column_int(others.get(), 0) > 0 && sqlite3_column_int(others.get(), 1) == 0)
+    return base::invalid("{}: {}, got a database of something else", where_, kExpected);
+  if (sqlite3_exec(database_.get(), kSchema, nullptr, nullptr, nullptr) != SQLITE_OK)
+    return fail(kExpected);
+  const Statement columns =
+      prepare(database_.get(), fmt::format("SELECT {} FROM runs LIMIT 0", kColumns));
+  return columns == nullptr ? fail(kExpected) : base::Status();
+}
+
 base::Result<History> History::open(const std::filesystem::path& path) {
   std::error_code error;
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), error);
@@ -87,10 +104,7 @@ base::Result<History> History::open(const std::filesystem::path& path) {
     return tl::unexpected<base::Error>(status.error());
   }
   sqlite3_busy_timeout(database, kBusyMilliseconds);
-  if (sqlite3_exec(database, kSchema, nullptr, nullptr, nullptr) != SQLITE_OK) {
-    const base::Status status = history.fail("expected a history of tandem bench");
-    return tl::unexpected<base::Error>(status.error());
-  }
+  TANDEM_RETURN_IF_ERROR(history.make_table());
   return history;
 }
 

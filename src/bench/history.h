@@ -52,6 +52,7 @@ class History {
   };
   explicit History(sqlite3* database, std::string where)
       : database_(database), where_(std::move(where)) {}
+  base::Status make_table();
   base::Status fail(const std::string& what) const;
 
   std::unique_ptr<sqlite3, Close> database_;

@@ -2,7 +2,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "bench/history.h"
 #include "cli/bench_flags.h"
@@ -16,10 +18,21 @@ struct Flags {
   std::string history;
   bench::HistoryFilter filter;
   std::vector<int64_t> compare;
-  int64_t show = 0;
+  std::optional<int64_t> show;
 };
 
+// Dates are compared as texts, so another spelling would list all runs or none.
+base::Status check_since(const std::string& since) {
+  constexpr std::string_view kForm = "0000-00-00";
+  bool fits = since.size() <= kForm.size() || since[kForm.size()] == 'T';
+  for (size_t i = 0; i < std::min(since.size(), kForm.size()); ++i)
+    fits = fits && (kForm[i] == '-' ? since[i] == '-' : since[i] >= '0' && since[i] <= '9');
+  if (fits) return {};
+  return base::invalid("bench history: --since: expected a date such as 2026-11-28, got {}", since);
+}
+
 base::Status run(const Flags& flags) {
+  TANDEM_RETURN_IF_ERROR(check_since(flags.filter.since));
   TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(flags.history));
   if (!std::filesystem::exists(path))
     return base::make_error(
@@ -27,8 +40,8 @@ base::Status run(const Flags& flags) {
         fmt::format("bench history: expected a history, got no file {}; runs make it", path));
   TANDEM_ASSIGN_OR_RETURN(bench::History history, bench::History::open(path));
   std::string text;
-  if (flags.show > 0) {
-    TANDEM_ASSIGN_OR_RETURN(const bench::HistoryEntry entry, history.get(flags.show));
+  if (flags.show) {
+    TANDEM_ASSIGN_OR_RETURN(const bench::HistoryEntry entry, history.get(*flags.show));
     text = entry.result + "\n";
   } else if (!flags.compare.empty()) {
     TANDEM_ASSIGN_OR_RETURN(const bench::HistoryEntry before, history.get(flags.compare[0]));
@@ -60,8 +73,9 @@ void add_bench_history_command(CLI::App& bench, int& exit_code) {
   command->add_option("--limit", flags->filter.limit, "the newest so many")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->add_option("--compare", flags->compare, "two runs, side by side")->expected(2);
-  command->add_option("--show", flags->show, "the whole report of a run");
+  auto* compare =
+      command->add_option("--compare", flags->compare, "two runs, side by side")->expected(2);
+  command->add_option("--show", flags->show, "the whole report of a run")->excludes(compare);
   command->callback([flags, &exit_code] {
     if (const base::Status status = run(*flags); !status) exit_code = report(status.error());
   });

@@ -1,6 +1,7 @@
 #include "bench/history.h"
 
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -109,6 +110,25 @@ TEST_F(HistoryTest, AFileThatIsNoHistoryIsRefused) {
   ASSERT_FALSE(history);
   EXPECT_NE(history.error().message.find("notes.txt"), std::string::npos);
   EXPECT_FALSE(History::open(folder_.path()));
+}
+
+// Whether SQLite takes `sql`, on a file of its own connection.
+bool run_sql(const std::filesystem::path& path, const char* sql) {
+  sqlite3* database = nullptr;
+  sqlite3_open(path.c_str(), &database);
+  const int status = sqlite3_exec(database, sql, nullptr, nullptr, nullptr);
+  sqlite3_close(database);
+  return status == SQLITE_OK;
+}
+
+TEST_F(HistoryTest, ADatabaseOfAnotherProgramIsRefusedAndStaysAsItIs) {
+  const auto bookmarks = folder_ / "bookmarks.sqlite";
+  ASSERT_TRUE(run_sql(bookmarks, "CREATE TABLE bookmarks (url TEXT)"));
+  EXPECT_FALSE(History::open(bookmarks));
+  EXPECT_FALSE(run_sql(bookmarks, "SELECT * FROM runs"));
+  const auto runs = folder_ / "runs.sqlite";
+  ASSERT_TRUE(run_sql(runs, "CREATE TABLE runs (run_uuid TEXT)"));
+  EXPECT_FALSE(History::open(runs));
 }
 
 }  // namespace
