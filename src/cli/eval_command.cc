@@ -54,6 +54,10 @@ base::Result<quantize::EvalOptions> make_options(const EvalFlags& flags, PairPat
     return base::invalid(
         "eval: num_speculative_tokens: expected a number, as acceptance depends on it, got "
         "\"auto\"");
+  if (!runtime.drafts_from.empty())
+    return base::invalid(
+        "eval: num_speculative_tokens_per_batch_size: expected none, as acceptance depends on one "
+        "number, got ranges; give num_speculative_tokens alone");
   candidate = std::move(runtime.pair);
   options.num_draft_tokens = runtime.num_draft_tokens;
   options.draft_position_offset = runtime.draft_position_offset;

@@ -105,8 +105,10 @@ def case_refusals(bench):
     """What eval cannot do is refused with the flag's name."""
     labels = bench.scratch / "labels.jsonl"
     labels.write_text(json.dumps({"prompt": "a", "answer": None}) + "\n" + json.dumps({"prompt": "b", "answer": 4}))
+    ranges = {"model": str(DEMO / "assistant"), "num_speculative_tokens_per_batch_size": [[1, 8, 1]]}
     for arguments, words in (
         (("--gate",), "--reference DIR"),
+        (("--speculative-config", json.dumps(ranges)), "num_speculative_tokens_per_batch_size"),
         (("--reference-assistant", DEMO / "assistant"), "--reference DIR"),
         (("--reference", DEMO / "target", "--reference-assistant", DEMO / "assistant"), "--speculative-config"),
         (("--kv-cache-dtype", "int4"), "--kv-cache-dtype"),
