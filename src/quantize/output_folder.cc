@@ -41,9 +41,15 @@ bool is_there(const fs::path& path) {
   return fs::exists(fs::symlink_status(path, error));
 }
 
+// A folder of ours that got its name, but not its config. It has no marker any more: one in a
+// folder of the final name is somebody else's file.
+bool lacks_its_config(const fs::path& dir) {
+  return !is_there(dir / kConfig) && is_there(dir / kHeldConfig);
+}
+
 // A folder of ours that never became a model.
 bool is_leftover(const fs::path& dir) {
-  return !is_there(dir / kConfig) && (is_there(dir / kMarker) || is_there(dir / kHeldConfig));
+  return lacks_its_config(dir) || (!is_there(dir / kConfig) && is_there(dir / kMarker));
 }
 
 bool is_empty_folder(const fs::path& dir) {
@@ -91,7 +97,7 @@ base::Status check_target(const fs::path& path, bool force) {
         base::ErrorCode::kNotFound,
         fmt::format("{}: expected an existing folder to write into, got none; make it first",
                     path.parent_path().string()));
-  if (!is_there(path) || is_empty_folder(path) || is_leftover(path)) return {};
+  if (!is_there(path) || is_empty_folder(path) || lacks_its_config(path)) return {};
   if (!fs::is_directory(fs::symlink_status(path, error)))
     return base::invalid("{}: expected a new folder, got a file or a link; choose another name",
                          path.string());

@@ -106,6 +106,13 @@ TEST(OutputFolder, AFolderOfOthersIsNeverTaken) {
   EXPECT_FALSE(OutputFolder::create(temp / "model", true));
   EXPECT_EQ(read_bytes(temp / "model.partial/thesis.txt"), "dear");
 
+  // Ours is called so only while it is named .partial.
+  fs::create_directory(temp / "book");
+  write_bytes(temp / "book/thesis.txt", "dear");
+  write_bytes(temp / "book/INCOMPLETE", "two chapters");
+  EXPECT_FALSE(write_model(temp / "book", false, "abc"));
+  EXPECT_EQ(read_bytes(temp / "book/thesis.txt"), "dear");
+
   write_bytes(temp / "file", "x");
   EXPECT_FALSE(OutputFolder::create(temp / "file", true));
   EXPECT_FALSE(OutputFolder::create(temp / "nowhere/model", false));
