@@ -23,7 +23,7 @@ base::Result<GenerationConfig> read_generation_config(const std::filesystem::pat
   if (config.top_k < 0) config.top_k = 0;  // -1 is another spelling of "off"
   TANDEM_ASSIGN_OR_RETURN(config.top_p, object.number_or("top_p", 1.0, 0, 1, true));
   TANDEM_ASSIGN_OR_RETURN(config.min_p, object.number_or("min_p", 0.0, 0, 1));
-  // What every request may ask for (sampling/params.h).
+  // What every request may ask for (sampling/params.cc).
   TANDEM_ASSIGN_OR_RETURN(config.repetition_penalty,
                           object.number_or("repetition_penalty", 1.0, 1e-30, 1e30));
   return config;

@@ -26,6 +26,17 @@ TEST_P(GpuAttentionLong, SlidingWindowOf1024) {
   expect_like_reference(cache, consecutive(0, 1491, 5));
 }
 
+// Row `r` of the batch that gave `all`, as its only row.
+void expect_bits_alone(const Cache& cache, const std::vector<RowSpec>& rows, const Tensor& q,
+                       const std::vector<uint16_t>& all, size_t r, const Options& options = {}) {
+  const auto columns = static_cast<size_t>(q.cols());
+  Tensor one(DType::kBF16, {1, cache.heads().num_heads, cache.heads().head_dim});
+  std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
+  const auto alone = run(cache, {rows[r]}, one, options);
+  for (size_t i = 0; i < columns; ++i)
+    ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
+}
+
 // Four sequences at once, each of which alone would leave most of the device idle.
 TEST_P(GpuAttentionLong, BitsInABatchAreThoseAlone) {
   Cache cache(heads(16, 8, 256), {32, 1024 + 64, 1024, {1500, 1400, 1300, 1200}});
@@ -35,14 +46,7 @@ TEST_P(GpuAttentionLong, BitsInABatchAreThoseAlone) {
     for (const RowSpec& row : consecutive(s, 1480 - 100 * s, 8)) rows.push_back(row);
   const Tensor q = random_queries(cache.heads(), rows.size(), 15);
   const auto all = run(cache, rows, q);
-  const auto columns = static_cast<size_t>(q.cols());
-  for (const size_t r : {3, 12, 31}) {
-    Tensor one(DType::kBF16, {1, 16, 256});
-    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
-    const auto alone = run(cache, {rows[r]}, one);
-    for (size_t i = 0; i < columns; ++i)
-      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
-  }
+  for (const size_t r : {3, 12, 31}) expect_bits_alone(cache, rows, q, all, r);
 }
 
 // Lists of more than eight items for each thread block, which then draw some; each launch leaves
@@ -100,14 +104,9 @@ TEST_P(GpuAttentionLong, FullLayerBitsInABatchAreThoseAlone) {
     EXPECT_TRUE(run(cache, newest, newest_q,
                     {.early_plan = true, .empty_tile = empty, .draws = true}) == newest_bits)
         << "one row of each, empty tile " << empty;
-  const auto columns = static_cast<size_t>(q.cols());
   for (const size_t r : {2, 12, 35}) {
-    Tensor one(DType::kBF16, {1, 16, 512});
-    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
     early.early_plan = r != 12;
-    const auto alone = run(cache, {rows[r]}, one, early);
-    for (size_t i = 0; i < columns; ++i)
-      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
+    expect_bits_alone(cache, rows, q, all, r, early);
   }
 }
 
@@ -122,14 +121,7 @@ TEST_P(GpuAttentionLong, ManyRowsOverManySegments) {
       rows.push_back(row);
   const Tensor q = random_queries(cache.heads(), rows.size(), 29);
   const auto all = run(cache, rows, q, {.early_plan = true, .draws = true});
-  const auto columns = static_cast<size_t>(q.cols());
-  for (const size_t r : {0, 4, 7, 11, 19}) {
-    Tensor one(DType::kBF16, {1, 16, 512});
-    std::memcpy(one.view().data, q.view().row<BFloat16>(static_cast<int64_t>(r)), columns * 2);
-    const auto alone = run(cache, {rows[r]}, one);
-    for (size_t i = 0; i < columns; ++i)
-      ASSERT_EQ(alone[i], all[r * columns + i]) << "row " << r << " column " << i;
-  }
+  for (const size_t r : {0, 4, 7, 11, 19}) expect_bits_alone(cache, rows, q, all, r);
 }
 
 // As many rows as a pass can have, of as many sequences.

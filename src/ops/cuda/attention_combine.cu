@@ -54,16 +54,21 @@ __device__ inline float2 load2_if(bool condition, const float2* source, float2 v
   return value;
 }
 
+// The largest of a warp's values, in every lane.
+__device__ inline float warp_max(float value) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2)
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffU, value, mask));
+  return value;
+}
+
 // The largest maximum of all segments, in every lane.
 __device__ float largest_of(bool live, const RowSegments& segments, const float2* totals,
                             int lane) {
   float largest = -INFINITY;
   for (int i = lane; i < segments.count; i += 32)
     largest = fmaxf(largest, load2_if(live, &totals[segments.slot(i)], {-INFINITY, 0.0F}).x);
-#pragma unroll
-  for (int mask = 16; mask > 0; mask /= 2)
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
-  return largest;
+  return warp_max(largest);
 }
 
 // Four neighbours of a segment's sums, as they are stored.
@@ -242,10 +247,7 @@ struct Weights {
       const int i = lane + k * 32;
       own[k] = load2_if(i < segments.count, &all[segments.slot(i)], {-INFINITY, 0.0F});
     }
-    float largest = fmaxf(own[0].x, own[1].x);
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2)
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, mask));
+    const float largest = warp_max(fmaxf(own[0].x, own[1].x));
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       weights[k] = weight_of(own[k].x, largest);

@@ -32,6 +32,7 @@ struct alignas(16) SharedWork {
   Entry entries[kMaxEntries];
 };
 static_assert(sizeof(SharedWork) % sizeof(uint4) == 0);
+inline constexpr int kWorkChunks = sizeof(SharedWork) / sizeof(uint4);
 
 // The same in shared memory, with a thread block's part.
 struct WorkList : SharedWork {
@@ -391,8 +392,7 @@ __device__ inline void take_list(const AttentionJob& job, WorkList& list) {
   const int thread = static_cast<int>(threadIdx.x);
   const auto* const source = static_cast<const uint4*>(job.attention.list);
   auto* const target = reinterpret_cast<uint4*>(static_cast<SharedWork*>(&list));
-  constexpr int kChunks = static_cast<int>(sizeof(SharedWork) / sizeof(uint4));
-  for (int i = thread; i < kChunks; i += static_cast<int>(blockDim.x))
+  for (int i = thread; i < kWorkChunks; i += static_cast<int>(blockDim.x))
     target[i] = __ldcg(source + i);
   __syncthreads();
   const work::Shares shares(job, list.num_items, static_cast<int>(gridDim.x));
@@ -414,8 +414,7 @@ __global__ void __launch_bounds__(32)
   list_work<kKeys>(job, max_column_parts, blocks, list);
   __syncwarp();
   const auto* const source = reinterpret_cast<const uint4*>(static_cast<SharedWork*>(&list));
-  constexpr int kChunks = static_cast<int>(sizeof(SharedWork) / sizeof(uint4));
-  for (int i = static_cast<int>(threadIdx.x); i < kChunks; i += 32)
+  for (int i = static_cast<int>(threadIdx.x); i < kWorkChunks; i += 32)
     static_cast<uint4*>(job.attention.list)[i] = source[i];
   wait_for_previous();
 }
