@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/progress.h"
+#include "model/kv_format.h"
 #include "model/kv_store.h"
 #include "speculation/acceptance.h"
 
@@ -188,10 +189,9 @@ base::Result<InspectReport> inspect(const fs::path& dir, const InspectOptions& o
   report.modules = gather_modules(checkpoint);
   count_weights(checkpoint, report);
   if (report.config.kind == io::ModelKind::kTarget) {
-    report.kv =
-        kv_memory(report.config.text,
-                  report.quantization.kv_cache_fp8 ? core::DType::kF8E4M3 : core::DType::kBF16,
-                  options.length);
+    report.kv = kv_memory(report.config.text,
+                          model::kv_dtype(model::KvCacheDtype::kAuto, report.quantization, {}),
+                          options.length);
     read_kv_scales(checkpoint, report);
   }
   if (options.partner.empty()) {
