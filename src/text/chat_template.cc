@@ -159,10 +159,7 @@ Status check_template_kwargs(const ordered_json& kwargs, std::string_view where)
 bool thinking_is_on(const ordered_json& kwargs) {
   if (!kwargs.is_object()) return false;
   const auto found = kwargs.find("enable_thinking");
-  if (found == kwargs.end() || found->is_null()) return false;
-  if (found->is_boolean()) return found->get<bool>();
-  if (found->is_number()) return *found != 0;
-  return found->is_string() ? !found->get_ref<const std::string&>().empty() : !found->empty();
+  return found != kwargs.end() && jinja::truthy(jinja::from_json(*found, /*trusted=*/false));
 }
 
 std::string join_segments(const std::vector<TextSegment>& segments) {
