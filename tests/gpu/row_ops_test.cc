@@ -332,7 +332,7 @@ TEST(GeluOperand, IsThatOfTheReference) {
     const float extremes[] = {0.0F, -0.0F, 200.0F, -200.0F, 1e30F, -1e30F, -6.0F, -3.0F};
     for (int k = 0; k < 8; ++k) {
       sums.set(1, k, extremes[k]);
-      sums.set(1, 64 + k, 0.5F);
+      sums.set(1, 8 + k, 0.5F);
     }
     TestOperand operand(c.num_rows, c.intermediate, c.input_scale);
     ops::cuda::gelu_operand(
@@ -340,15 +340,15 @@ TEST(GeluOperand, IsThatOfTheReference) {
     tests::synchronize();
     operand.read();
     EXPECT_TRUE(operand.guard_intact());
-    // A set has 64 features of gate, then the same 64 of up.
+    // Eight features of gate, then the same eight of up.
     const Bf16Rows gate_sums = sums.bf16(c.num_rows, 0, columns, kGateScale);
     const Bf16Rows up_sums = sums.bf16(c.num_rows, 0, columns, kUpScale);
     Bf16Rows gate, up;
     for (int row = 0; row < c.num_rows; ++row)
       for (int k = 0; k < c.intermediate; ++k) {
-        const auto at = static_cast<size_t>(row * columns + k / 64 * 128 + k % 64);
+        const auto at = static_cast<size_t>(row * columns + k / 8 * 16 + k % 8);
         gate.push_back(gate_sums[at]);
-        up.push_back(up_sums[at + 64]);
+        up.push_back(up_sums[at + 8]);
       }
     Bf16Rows out(gate.size());
     ops::gelu_mul(kReference, tests::matrix(gate, c.intermediate),

@@ -125,13 +125,6 @@ __device__ inline TwoCodes two_codes(float first, float second) {
   return codes;
 }
 
-// threadIdx.x, as a value that the compiler knows nothing of.
-__device__ inline int thread_now() {
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return thread;
-}
-
 // Fetches the 128 bytes around an address into L2.
 __device__ inline void prefetch(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));

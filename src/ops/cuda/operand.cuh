@@ -18,6 +18,8 @@
 
 namespace tandem::ops::cuda {
 
+inline constexpr int kE4m3TileBytes = 256;  // of a tile and 32 inputs
+
 // Where the values go and how they are made.
 struct Operand {
   void* data = nullptr;  // see above
@@ -31,7 +33,8 @@ __device__ inline int64_t operand_offset(const Operand& operand, int row, int co
   const int64_t tile = static_cast<int64_t>(column / 32) * operand.num_tiles + row / 8;
   const int within = column % 32;
   if (operand.input_scale > 0.0F)
-    return tile * 256 + within / 16 * 128 + row % 8 * 16 + within % 8 * 2 + within % 16 / 8 * 2;
+    return tile * kE4m3TileBytes + within / 16 * 128 + row % 8 * 16 + within % 8 * 2 +
+           within % 16 / 8 * 2;
   return tile * 512 + within / 8 * 128 + row % 8 * 16 + within % 8 * 2;
 }
 

@@ -17,48 +17,58 @@ constexpr int kMinShareBlocks = 4;
 constexpr int kFewPieces = Pieces4::kTogether;
 constexpr int64_t kMostShareBytes = 160 * 1024;
 
-// One thread packs the 16 bytes of one lane. A unit is (group of 16 features, block, half, lane);
-// FP8 has one half, BF16 two. first_up_group: -1 if the weight is not gated.
+struct PackJob {
+  uint8_t* data;
+  const uint8_t* rows;
+  int first_feature;
+  int first_up;  // feature; -1 if the weight is not gated
+  int num_rows;
+  int in_features;
+  int set_blocks;
+  int64_t num_units;
+};
+
+// One thread packs what a lane has of eight features: 8 of its 16 bytes, two words. A unit is
+// (eight features, block, half, lane); FP8 has one half, BF16 two.
 template <bool kFp8>
-__global__ void pack_kernel(uint8_t* data, const uint8_t* rows, int first_group, int first_up_group,
-                            int num_rows, int in_features, int set_blocks, int64_t num_units) {
+__global__ void pack_kernel(const PackJob job) {
   constexpr int kHalves = kFp8 ? 1 : 2;
   constexpr int kBytes = kFp8 ? 1 : 2;
   const int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (unit >= num_units) return;
+  if (unit >= job.num_units) return;
   const int lane = static_cast<int>(unit % 32);
   const int half = static_cast<int>(unit / 32 % kHalves);
-  const int block = static_cast<int>(unit / (32 * kHalves) % set_blocks);
-  const int local_group = static_cast<int>(unit / (32 * kHalves) / set_blocks);
-  const int row = local_group * 16 + lane / 4;
-  uint16_t words[8];  // 16 bytes
-  for (int upper = 0; upper < 2; ++upper) {
-    for (int i = 0; i < 4 / kHalves; ++i) {
-      const int pair = half * 2 + i;
-      const int column = block * 32 + pair * 8 + lane % 4 * 2;
-      const bool inside = row + 8 * upper < num_rows;
-      const uint8_t* source =
-          rows + (static_cast<int64_t>(row + 8 * upper) * in_features + column) * kBytes;
-      if constexpr (kFp8) {
-        words[pair / 2 * 4 + upper * 2 + pair % 2] =
-            inside ? *reinterpret_cast<const uint16_t*>(source) : 0;
-      } else {
-        const uint32_t two = inside ? *reinterpret_cast<const uint32_t*>(source) : 0;
-        words[(i * 2 + upper) * 2] = static_cast<uint16_t>(two);
-        words[(i * 2 + upper) * 2 + 1] = static_cast<uint16_t>(two >> 16);
-      }
-    }
+  const int block = static_cast<int>(unit / (32 * kHalves) % job.set_blocks);
+  const int eight = static_cast<int>(unit / (32 * kHalves) / job.set_blocks);
+  const int row = eight * 8 + lane / 4;
+  const uint8_t* const source = job.rows + (static_cast<int64_t>(row) * job.in_features +
+                                            block * 32 + half * 16 + lane % 4 * 2) *
+                                               kBytes;
+  const auto pair_at = [&](int columns_on) {
+    return row < job.num_rows ? *reinterpret_cast<const uint16_t*>(source + columns_on) : 0U;
+  };
+  uint32_t words[2] = {};
+  if constexpr (kFp8) {
+    words[0] = pair_at(0) | pair_at(8) << 16;
+    words[1] = pair_at(16) | pair_at(24) << 16;
+  } else if (row < job.num_rows) {
+    words[0] = *reinterpret_cast<const uint32_t*>(source);
+    words[1] = *reinterpret_cast<const uint32_t*>(source + 8 * kBytes);
   }
-  int group = first_group + local_group;
-  if (first_up_group >= 0) {
-    const bool up = group >= first_up_group;
-    group = gated_feature((up ? group - first_up_group : group) * 16, up) / 16;
+  int feature = job.first_feature + eight * 8;
+  if (job.first_up >= 0) {
+    const bool up = feature >= job.first_up;
+    feature = gated_feature(up ? feature - job.first_up : feature, up);
   }
+  const int group = feature / 16;
   const int64_t target =
-      (((static_cast<int64_t>(group / 8) * set_blocks + block) * 8 + group % 8) * kHalves + half) *
+      (((static_cast<int64_t>(group / 8) * job.set_blocks + block) * 8 + group % 8) * kHalves +
+       half) *
           32 +
       lane;
-  reinterpret_cast<uint4*>(data)[target] = *reinterpret_cast<const uint4*>(words);
+  auto* const lane_words = reinterpret_cast<uint32_t*>(job.data) + target * 4 + feature % 16 / 8;
+  lane_words[0] = words[0];
+  lane_words[2] = words[1];
 }
 
 constexpr float kLargestE4M3 = 448.0F;
@@ -262,12 +272,17 @@ void pack_rows(const Stream& stream, const PackedLinear& weight, const void* row
   TANDEM_GPU_CHECK(first_feature % 16 == 0 && first_feature + num_rows <= weight.out_features);
   const int halves = weight.type == PackedType::kBF16 ? 2 : 1;
   const int64_t num_units =
-      static_cast<int64_t>((num_rows + 15) / 16) * weight.set_blocks * halves * 32;
+      static_cast<int64_t>((num_rows + 7) / 8) * weight.set_blocks * halves * 32;
   const auto kernel = weight.type == PackedType::kBF16 ? pack_kernel<false> : pack_kernel<true>;
   kernel<<<blocks_for(num_units), kThreads, 0, stream.handle>>>(
-      weight.data.as<uint8_t>(), static_cast<const uint8_t*>(rows), first_feature / 16,
-      weight.gated ? weight.out_features / 32 : -1, num_rows, weight.in_features, weight.set_blocks,
-      num_units);
+      PackJob{.data = weight.data.as<uint8_t>(),
+              .rows = static_cast<const uint8_t*>(rows),
+              .first_feature = first_feature,
+              .first_up = weight.gated ? weight.out_features / 2 : -1,
+              .num_rows = num_rows,
+              .in_features = weight.in_features,
+              .set_blocks = weight.set_blocks,
+              .num_units = num_units});
   TANDEM_CUDA_CHECK(cudaGetLastError());
 }
 

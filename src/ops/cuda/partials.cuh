@@ -9,12 +9,12 @@
 namespace tandem::ops::cuda {
 
 inline constexpr int kSetColumns = 128;  // output features that one thread block works on at a time
+inline constexpr int kGatedGroup = 8;    // features of gate beside the same ones of up
 
-// Where feature `column` of gate, or of up, lies in a product of both: a set has 64 features of
-// gate and the same 64 of up.
+// Where feature `column` of gate, or of up, lies in a product of both: eight features of gate, then
+// the same eight of up. The tensor cores leave both in the same thread, which joins them.
 __host__ __device__ constexpr int gated_feature(int column, bool up) {
-  constexpr int kHalf = kSetColumns / 2;
-  return column / kHalf * kSetColumns + (up ? kHalf : 0) + column % kHalf;
+  return column / kGatedGroup * (2 * kGatedGroup) + (up ? kGatedGroup : 0) + column % kGatedGroup;
 }
 
 // partial sums [num_sets][max_pieces][num_rows][kSetColumns] FP32. A set's sum over `in` was cut

@@ -6,10 +6,9 @@
 // finished: only the activations depend on them. Two warpgroups take 64 output features each and
 // add over the inputs in index order. What they leave is partial sums, or gate and up joined
 // (gelu_product.h).
+#include "ops/cuda/gelu_join.cuh"
 #include "ops/cuda/product_blocks.cuh"
 #include "ops/cuda/product_copies.cuh"
-#include "ops/cuda/row_math.cuh"
-#include "ops/cuda/wide_operand.cuh"
 
 namespace tandem::ops::cuda {
 namespace few {
@@ -75,64 +74,27 @@ __device__ inline void add_published(float (&sums)[S::kTiles * 4], Ring<S> ring,
   }
 }
 
-__device__ inline uint32_t gelu_times(uint32_t gate, uint32_t up) {
-  const uint32_t active = bf16x2(gelu_tanh(low_bf16(gate)), gelu_tanh(high_bf16(gate)));
-  return bf16x2(low_bf16(active) * low_bf16(up), high_bf16(active) * high_bf16(up));
-}
-
-// Stores columns `column` and + 1 (in `low`), + 8 and + 9 of a row, column a multiple of 16 plus 0,
-// 2, 4 or 6: an E4M3 operand has them beside each other.
-__device__ inline void store_words(const Operand& out, float inverse, int row, int column,
-                                   uint32_t low, uint32_t high) {
-  if (out.input_scale > 0.0F) {
-    const uint32_t word = e4m3x2(low_bf16(low), high_bf16(low), out.input_scale, inverse) |
-                          (e4m3x2(low_bf16(high), high_bf16(high), out.input_scale, inverse) << 16);
-    *reinterpret_cast<uint32_t*>(static_cast<uint8_t*>(out.data) +
-                                 operand_offset(out, row, column)) = word;
-  } else {
-    store_operand(out, row, column, low_bf16(low), high_bf16(low));
-    store_operand(out, row, column + 8, low_bf16(high), high_bf16(high));
-  }
-}
-
-// Joins gate, of the first warpgroup, and up, of the second. Values go through `staging`,
-// [2][tiles] [128 threads] of 8 bytes, kJoinTiles tiles at a time; each warpgroup joins every other
-// tile.
+// Joins gate and up of a set, each warpgroup for itself. Takes the sums.
 template <typename S>
-__device__ void join(const Job& job, const float (&sums)[S::kTiles * 4], int set,
-                     uint32_t staging) {
-  constexpr uint32_t kHalfBytes = S::kStagingBytes / 2;
-  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const uint32_t own = staging + threadIdx.x % 128 * 8;
-  const float scale = warpgroup == 0 ? job.gelu.gate_scale : job.gelu.up_scale;
-  const float inverse = __frcp_rn(job.gelu.out.input_scale);
-  const int column = set * (kSetColumns / 2) + static_cast<int>(threadIdx.x) % 128 / 32 * 16;
-#pragma unroll
-  for (int first = 0; first < S::kTiles; first += S::kJoinTiles) {
-    ptx::named_barrier(1, kWarps * 32);  // what was there before has been read
-#pragma unroll
-    for (int tile = 0; tile < S::kJoinTiles; ++tile) {
-      const float* const sum = sums + (first + tile) * 4;
-      // Rows 2t and 2t + 1 of features g and g + 8.
-      ptx::store_shared(own + warpgroup * kHalfBytes + tile * 1024,
-                        make_uint2(bf16x2(sum[0] * scale, sum[1] * scale),
-                                   bf16x2(sum[2] * scale, sum[3] * scale)));
-    }
-    ptx::named_barrier(1, kWarps * 32);
-    if (column >= job.intermediate) continue;
-#pragma unroll(S::kTiles == 16 ? 2 : 4)
-    for (int i = 0; i < S::kJoinTiles; i += 2) {
-      const int tile = i + warpgroup;
-      if (S::kJoinTiles == 1 && tile == 1) continue;
-      const uint2 gate = ptx::load_shared2(own + tile * 1024);
-      const uint2 up = ptx::load_shared2(own + kHalfBytes + tile * 1024);
-      const uint32_t low = ptx::transpose8x8(gelu_times(gate.x, up.x));
-      const uint32_t high = ptx::transpose8x8(gelu_times(gate.y, up.y));
-      store_words(job.gelu.out, inverse, (first + tile) * 8 + lane / 4, column + lane % 4 * 2, low,
-                  high);
-    }
+__device__ void join(const Job& job, float (&sums)[S::kTiles * 4], int set, uint32_t staging) {
+  const Operand& out = job.gelu.out;
+  const JoinScales scales{job.gelu.gate_scale, job.gelu.up_scale};
+  const int thread = static_cast<int>(threadIdx.x);
+  const int first = set * (kSetColumns / 2) + thread / 128 * 32;  // of the warpgroup's features
+  if (S::kFp8 && out.input_scale > 0.0F) {
+    const uint32_t joined = staging + thread / 128 * (S::kTiles * kE4m3TileBytes);
+    join_e4m3<S::kTiles>(sums, scales, out.input_scale, joined, 1 + thread / 128);
+    auto* const target = static_cast<uint4*>(out.data) + first / 32 * (S::kTiles * 16);
+    for (int i = thread % 128; i < S::kTiles * 16; i += 128)
+      if (first + i / 8 % 2 * 16 < job.intermediate) target[i] = ptx::load_shared(joined + i * 16);
+    return;
   }
+  const int lane = thread % 32;
+  const int column = first + thread % 128 / 32 * kGatedGroup + lane % 4 * 2;
+  join_tiles<S::kTiles>(sums, scales, [&](int tile, uint32_t two) {
+    if (column < job.intermediate)
+      store_operand(out, tile * 8 + lane / 4, column, low_bf16(two), high_bf16(two));
+  });
 }
 
 // The share's piece of a set is complete.

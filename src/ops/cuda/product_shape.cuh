@@ -39,9 +39,9 @@ struct Shape {
   static constexpr bool kIsUsed = kSmallCard == card::kSmallShared;
 
   static constexpr int kBlockBytes = kFp8 || kWidened ? 4096 : 8192;
-  static constexpr int kTileBytes = kFp8 ? 256 : 512;           // operand of 8 rows in a block
-  static constexpr int kRowBytes = kTiles * kTileBytes;         // of all rows
-  static constexpr int kStageBlocks = 16 * 1024 / kBlockBytes;  // of one stage of the ring
+  static constexpr int kTileBytes = kFp8 ? kE4m3TileBytes : 512;  // operand of 8 rows in a block
+  static constexpr int kRowBytes = kTiles * kTileBytes;           // of all rows
+  static constexpr int kStageBlocks = 16 * 1024 / kBlockBytes;    // of one stage of the ring
   static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
   static constexpr bool kTwoStages = kTiles <= 4;  // multiplied at once
   // Many rows take long to come: those of the first stage are waited for alone.
@@ -51,11 +51,11 @@ struct Shape {
   // multiprocessor: the warp that copies becomes a warpgroup, which gives its own up.
   static constexpr bool kPipelined = kTiles == 16 && kFp8 && !kSmallCard;
   static constexpr int kThreads = kPipelined ? 3 * 128 : few::kThreads;
-  static constexpr int kJoinTiles = kTiles < 8 ? kTiles : 8;  // joined at a time
-  static constexpr int kStagingBytes = kGelu ? kJoinTiles * 2048 : 0;
+  static constexpr int kStagingBytes = kGelu && kFp8 ? 2 * kTiles * kE4m3TileBytes : 0;
   static constexpr int kStages = (ring_bytes(kRing) - kStagingBytes) / kStageBytes;
   static_assert(kStages >= (kSmallCard && kTiles > 4 ? 2 : 4) && kStages <= kMaxStages);
-  static constexpr int kBytes = kStages * kStageBytes + (2 * kStages + 3) * 8 + kStagingBytes;
+  static constexpr int kBarrierBytes = (2 * kStages + 4) * 8;  // a multiple of 16
+  static constexpr int kBytes = kStages * kStageBytes + kBarrierBytes + kStagingBytes;
   static_assert(!kSmallCard || kBytes <= 99 * 1024);
   // Of how many tiles the sums fit into the weights of a stage.
   static constexpr int stage_tiles() { return kStageBlocks * kBlockBytes / kTileSumBytes; }
@@ -150,7 +150,9 @@ struct Ring {
   __device__ uint32_t other_rows() const { return full(2 * S::kStages + 1); }
   // Passed: the kernels in front have finished.
   __device__ uint32_t turn() const { return full(2 * S::kStages + 2); }
-  __device__ uint32_t staging() const { return full(2 * S::kStages + 3); }
+  __device__ uint32_t staging() const {
+    return base + S::kStages * S::kStageBytes + S::kBarrierBytes;
+  }
 };
 
 // A piece of a set's sums in the exchange, as its threads hold them: [kTiles][256 threads][4].

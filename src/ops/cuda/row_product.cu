@@ -1,9 +1,9 @@
 #include "ops/cuda/row_product.h"
 
 #include <algorithm>
-#include <cstddef>
 
 #include "ops/cuda/few_rows.cuh"
+#include "ops/cuda/gelu_join.cuh"
 #include "ops/cuda/launch.cuh"
 
 namespace tandem::ops::cuda {
@@ -22,11 +22,7 @@ struct Small {
   uint64_t full[kMaxRuns];
   uint64_t rows_full;
   float parts[2 * kFewWarps];
-  float joining[2][8][64];  // of gate and up: not there in other products
 };
-constexpr int small_bytes(bool joins) {
-  return static_cast<int>(joins ? sizeof(Small) : offsetof(Small, joining));
-}
 constexpr int kMostShared = 224 * 1024;  // or what the card has
 static_assert(kFewRows <= 8);
 
@@ -141,29 +137,14 @@ __device__ void make_inputs(const Job& job, const Share& share, const Places& pl
   }
 }
 
-// Gate, of the first warpgroup, and up, of the second, of one set.
-__device__ void join(const Job& job, const float (&sums)[4], int set, const Places& places) {
+// Joins gate and up: this warp's kGatedGroup features of a set.
+__device__ void join(const Job& job, const float (&sums)[4], int set) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = lane % 4 * 2;
-  const int feature = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
-  const bool up = threadIdx.x >= 128;
-  const float scale = up ? job.results.up_scale : job.results.gate_scale;
-  float* const target = places.small->joining[up ? 1 : 0][row] + feature;
-  ptx::named_barrier(1, kFewThreads);  // what was there has been read
-  target[0] = round_bf16(sums[0] * scale);
-  target[8] = round_bf16(sums[2] * scale);
-  target[64] = round_bf16(sums[1] * scale);
-  target[72] = round_bf16(sums[3] * scale);
-  ptx::named_barrier(1, kFewThreads);
-  for (int i = static_cast<int>(threadIdx.x); i < job.num_rows * 32; i += kFewThreads) {
-    const int column = set * 64 + i % 32 * 2;
-    if (column >= job.intermediate) continue;
-    const float* const gate = places.small->joining[0][i / 32] + i % 32 * 2;
-    const float* const ups = places.small->joining[1][i / 32] + i % 32 * 2;
-    store_operand(job.results.joined, i / 32, column,
-                  round_bf16(round_bf16(gelu_tanh(gate[0])) * ups[0]),
-                  round_bf16(round_bf16(gelu_tanh(gate[1])) * ups[1]));
-  }
+  const int first = set * (kSetColumns / 2) + static_cast<int>(threadIdx.x) / 32 * kGatedGroup;
+  const uint32_t two = join_rows(sums, job.results.gate_scale, job.results.up_scale);
+  if (first < job.intermediate && lane / 4 < job.num_rows)
+    store_operand(job.results.joined, lane / 4, first + lane % 4 * 2, low_bf16(two),
+                  high_bf16(two));
 }
 
 // sums += kCount blocks of weights (this lane's address) times the rows, with the bits of
@@ -223,7 +204,7 @@ __device__ void multiply_share(const Job& job, const Share& share, const Places&
       }
     }
     if constexpr (kJoined) {
-      join(job, sums, set, places);
+      join(job, sums, set);
     } else {
       const int slot = static_cast<int>(blockIdx.x) - job.plan.share_of(set * share.set_blocks);
       const int64_t index = static_cast<int64_t>(set) * job.plan.max_pieces + slot;
@@ -281,7 +262,7 @@ int share_blocks(const PackedLinear& weight) {
 int shared_bytes(const PackedLinear& weight, int row_blocks) {
   const int row_bytes = weight.type == PackedType::kFp8 ? 256 : 512;
   return share_blocks(weight) * static_cast<int>(weight.block_bytes()) + row_blocks * row_bytes +
-         small_bytes(weight.gated);
+         static_cast<int>(sizeof(Small));
 }
 
 template <bool kFp8, Source kSource, bool kJoined, bool kCopyWarp>

@@ -4,15 +4,16 @@
 // Two thread blocks form a cluster: neighbouring features, the same rows. Each copies its own
 // weights and half of the rows, the latter to both, which halves what the rows cost in L2. One warp
 // copies; two warpgroups multiply 64 features each, weights from registers, rows from shared
-// memory. While one adds a stage's sums to its FP32 registers, the other's products run.
+// memory. Rows are multiplied in parts, two at a time: while a part's products are added to FP32
+// registers, those of the next one run, be it of the next stage.
 #include "ops/cuda/wide_product.h"
 
 #include <algorithm>
 
+#include "ops/cuda/gelu_join.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/product_ptx.cuh"
 #include "ops/cuda/ptx.cuh"
-#include "ops/cuda/row_math.cuh"
-#include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -23,14 +24,17 @@ constexpr int kCluster = 2;
 constexpr int kStageBlocks = kWideSumInputs / 32;  // packed blocks of 32 inputs in a stage
 constexpr int kBlockBytes = 4096;
 constexpr int kWeightBytes = kStageBlocks * kBlockBytes;
-constexpr int kStagingBytes = 32 * 1024;  // of results
+constexpr int kStagingBytes =
+    kConsumers * (256 / 8) * kE4m3TileBytes;  // of results; 2 KB of a warp's
 
-// What depends on the rows of a tile. A product is at most 128 rows wide: its sums and the FP32
-// sums of all rows fit the registers together.
+// What depends on the rows of a tile. Products of two parts and the FP32 sums of all rows fit the
+// registers together.
 template <int kRows>
 struct Tile {
-  static constexpr int kParts = kRows == 256 ? 2 : 1;
-  static constexpr int kWidth = kRows / kParts;
+  static constexpr int kPartRows = kRows == 64 ? 32 : 64;
+  static constexpr int kParts = kRows / kPartRows;
+  using Products = float[kPartRows / 2];
+  using Sums = Products[kParts];
   static constexpr int kRowBytes = kRows * 128;
   static constexpr int kStageBytes = kWeightBytes + kRowBytes;
   static constexpr int kStages = 192 * 1024 / kStageBytes;
@@ -91,43 +95,139 @@ __device__ void copy_tiles(const Job& job, uint32_t ring, int rank) {
   }
 }
 
-// sums += one stage: `kCount` blocks from `weights` (of this warp's 16 features) on.
-template <int kRows, int kCount>
-__device__ inline void add_stage(float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
-                                 uint32_t weights, uint32_t rows) {
+// Products of one tile after the other. Every kWideSumInputs inputs they go to FP32 registers.
+template <int kRows>
+struct Multiplier {
   using T = Tile<kRows>;
-  uint4 a[kCount];
+  using Products = typename T::Products;
+  using Sums = typename T::Sums;
+  static constexpr int kParts = T::kParts;
+
+  uint32_t ring;
+  uint32_t own_weights;  // of the first stage
+  RingPlace<T::kStages> place = {};
+
+  __device__ explicit Multiplier(uint32_t ring_in)
+      : ring(ring_in), own_weights(ring + threadIdx.x / 32 * 512 + threadIdx.x % 32 * 16) {}
+
+  // A stage's weights in registers.
+  struct Stage {
+    uint4 weights[kStageBlocks];
+    uint32_t rows;
+    int place;
+  };
+  __device__ Stage next_stage() {
+    Stage stage{{}, ring + place.stage * T::kStageBytes + kWeightBytes, place.stage};
+    ptx::barrier_wait(full(place.stage), place.parity);
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) a[i] = ptx::load_shared(weights + i * kBlockBytes);
-#pragma unroll
-  for (int part = 0; part < T::kParts; ++part) {
-    float stage[T::kWidth / 2];
-    ptx::pin(stage);
+    for (int i = 0; i < kStageBlocks; ++i)
+      stage.weights[i] =
+          ptx::load_shared(own_weights + place.stage * T::kStageBytes + i * kBlockBytes);
+    place.advance();
+    return stage;
+  }
+  __device__ void give_back(int stage) const {
+    __syncwarp();
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (lane < kCluster) ptx::barrier_arrive_at(empty(stage), lane);
+  }
+  // Starts the products of blocks [begin, end) and a part of the rows.
+  __device__ static void start(Products& products, const Stage& stage, int part, int begin = 0,
+                               int end = kStageBlocks) {
+    ptx::pin(products);
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int i = 0; i < kCount; ++i)
-      ptx::wgmma_e4m3(stage, a[i], ptx::matrix_of(rows + part * T::kWidth * 128 + i * 32, 8 * 128),
-                      i);
+    for (int i = begin; i < end; ++i)
+      ptx::wgmma_e4m3(products, stage.weights[i],
+                      ptx::matrix_of(stage.rows + part * (T::kPartRows * 128) + i * 32, 8 * 128),
+                      i - begin);
     ptx::warpgroup_commit();
-    ptx::warpgroup_wait<0>();
-    ptx::pin(stage);
-#pragma unroll
-    for (int i = 0; i < T::kWidth / 2; ++i) sums[part][i] += stage[i];
   }
-}
+  __device__ static void add(Sums& sums, Products& products, int part) {
+    ptx::pin(products);
+#pragma unroll
+    for (int i = 0; i < T::kPartRows / 2; ++i) sums[part][i] += products[i];
+  }
+  // Where two parts are under way: adds up all but the last two of a stage, and starts these.
+  __device__ static void go_through(Sums& sums, Products (&products)[2], const Stage& stage) {
+#pragma unroll
+    for (int part = 0; part < kParts - 2; ++part) {
+      ptx::warpgroup_wait<1>();
+      add(sums, products[part % 2], part);
+      start(products[part % 2], stage, part + 2);
+    }
+  }
+  // Adds up the stage whose products are under way, and starts those of the next one.
+  __device__ Stage follow(Sums& sums, Products (&products)[2], const Stage& now) {
+    go_through(sums, products, now);
+    const Stage next = next_stage();
+    ptx::warpgroup_wait<1>();
+    add(sums, products[0], kParts - 2);
+    start(products[0], next, 0);
+    ptx::warpgroup_wait<1>();
+    give_back(now.place);
+    add(sums, products[1], kParts - 1);
+    start(products[1], next, 1);
+    return next;
+  }
+  // The same sums as one stage after the other.
+  __device__ void whole_stages(Sums& sums, int num_stages) {
+    Products products[2];
+    Stage stage = next_stage();
+    start(products[0], stage, 0);
+    start(products[1], stage, 1);
+    const auto finish = [&](const Stage& last) {
+      go_through(sums, products, last);
+      ptx::warpgroup_wait<0>();
+      give_back(last.place);
+      add(sums, products[0], kParts - 2);
+      add(sums, products[1], kParts - 1);
+    };
+    // Paths that met before the end would make ptxas wait after every product.
+#pragma unroll 1
+    for (; num_stages > 2; num_stages -= 2) {
+      const Stage second = follow(sums, products, stage);
+      stage = follow(sums, products, second);
+    }
+    if (num_stages == 2)
+      finish(follow(sums, products, stage));
+    else
+      finish(stage);
+  }
+  // The last stage, of fewer blocks: one after the other.
+  __device__ void partial_stage(Sums& sums, int blocks) {
+    const Stage stage = next_stage();
+    Products products;
+#pragma unroll
+    for (int i = 0; i < kStageBlocks - 1; ++i) {
+      if (i >= blocks) break;
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        start(products, stage, part, i, i + 1);
+        ptx::warpgroup_wait<0>();
+        add(sums, products, part);
+      }
+    }
+    give_back(stage.place);
+  }
+
+ private:
+  __device__ uint32_t full(int stage) const {
+    return ring + T::kStages * T::kStageBytes + kStagingBytes + stage * 8;
+  }
+  __device__ uint32_t empty(int stage) const { return full(T::kStages + stage); }
+};
 
 // The sum of columns 8 j + 2t (c 0, 2), + 1 (c 1, 3) of rows g (c 0, 1) and g + 8.
 template <int kRows>
-__device__ inline float& sum_at(float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2], int j,
-                                int c) {
-  constexpr int kTiles = Tile<kRows>::kWidth / 8;
-  return sums[j / kTiles][j % kTiles * 4 + c];
+__device__ inline const float* sums_of_tile(const typename Tile<kRows>::Sums& sums, int j) {
+  constexpr int kTiles = Tile<kRows>::kPartRows / 8;
+  return &sums[j / kTiles][j % kTiles * 4];
 }
 
 // Writes this warp's 16 features of every row, 64 rows at a time through its own 2 KB of `staging`.
 template <int kRows>
-__device__ void store_rows(const Job& job,
-                           float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
+__device__ void store_rows(const Job& job, const typename Tile<kRows>::Sums& sums,
                            int first_feature, int first_row, uint32_t staging) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const float scale = first_feature < job.parts.ends[0]   ? job.parts.scales[0]
@@ -144,9 +244,8 @@ __device__ void store_rows(const Job& job,
       uint32_t words[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int tile = begin / 8 + j + i / 2;
-        words[i] = bf16x2(sum_at<kRows>(sums, tile, i % 2 * 2) * scale,
-                          sum_at<kRows>(sums, tile, i % 2 * 2 + 1) * scale);
+        const float* const two = sums_of_tile<kRows>(sums, begin / 8 + j + i / 2) + i % 2 * 2;
+        words[i] = bf16x2(two[0] * scale, two[1] * scale);
       }
       ptx::store_transposed(write + j * 256, words[0], words[1], words[2], words[3]);
     }
@@ -163,114 +262,46 @@ __device__ void store_rows(const Job& job,
   }
 }
 
-// Joins gate and up of half of the rows: those of tiles kFirst on in this warpgroup's own sums and
-// in what the other one has handed over.
-template <int kRows, bool kIsGate>
-__device__ void join(const Job& job, float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
-                     uint32_t staging, int column, int first_row) {
-  constexpr int kTiles = kRows / 16;  // of 8 rows, in half of the rows
-  const uint32_t received = staging + (kIsGate ? kStagingBytes / 2 : 0) + threadIdx.x % 128 * 16;
-  constexpr int kFirst = kIsGate ? 0 : kTiles;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const float own_scale = kIsGate ? job.gelu.gate_scale : job.gelu.up_scale;
+// Joins gate and up of a unit, each warpgroup for itself. Takes the sums.
+template <int kRows>
+__device__ void join(const Job& job, typename Tile<kRows>::Sums& sums, int unit, int first_row,
+                     uint32_t staging) {
+  constexpr int kTiles = kRows / 8;
+  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   const WideOperand& out = job.gelu.out;
-  const float inverse = __frcp_rn(out.input_scale);
-#pragma unroll
-  for (int j = 0; j < kTiles; j += 2) {
-    const uint4 other = ptx::load_shared(received + j / 2 * 2048);
-    const uint32_t theirs[4] = {other.x, other.y, other.z, other.w};
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      uint32_t turned[2];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint32_t ours = bf16x2(sum_at<kRows>(sums, kFirst + j + i, half * 2) * own_scale,
-                                     sum_at<kRows>(sums, kFirst + j + i, half * 2 + 1) * own_scale);
-        const uint32_t gate = kIsGate ? ours : theirs[i * 2 + half];
-        const uint32_t up = kIsGate ? theirs[i * 2 + half] : ours;
-        const uint32_t active = bf16x2(gelu_tanh(low_bf16(gate)), gelu_tanh(high_bf16(gate)));
-        turned[half] = ptx::transpose8x8(
-            bf16x2(low_bf16(active) * low_bf16(up), high_bf16(active) * high_bf16(up)));
-      }
-      const int row = first_row + (kFirst + j + i) * 8 + lane / 4;
-      const uint32_t low =
-          e4m3x2(low_bf16(turned[0]), high_bf16(turned[0]), out.input_scale, inverse);
-      const uint32_t high =
-          e4m3x2(low_bf16(turned[1]), high_bf16(turned[1]), out.input_scale, inverse);
-      if (row < job.num_rows)
-        *reinterpret_cast<uint32_t*>(out.data + wide_word(out.capacity, row, column, lane % 4)) =
-            low | (high << 16);
-    }
-  }
-}
-
-// Hands the half of the rows that the other warpgroup joins to it.
-template <int kRows, bool kIsGate>
-__device__ void hand_over(const Job& job,
-                          float (&sums)[Tile<kRows>::kParts][Tile<kRows>::kWidth / 2],
-                          uint32_t staging) {
-  constexpr int kTiles = kRows / 16;
-  constexpr int kGiven = kIsGate ? kTiles : 0;
-  const uint32_t thread = threadIdx.x % 128 * 16;
-  const uint32_t sent = staging + (kIsGate ? 0 : kStagingBytes / 2) + thread;
-  const float scale = kIsGate ? job.gelu.gate_scale : job.gelu.up_scale;
-#pragma unroll
-  for (int j = 0; j < kTiles; j += 2) {
-    uint32_t words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      words[i] = bf16x2(sum_at<kRows>(sums, kGiven + j + i / 2, i % 2 * 2) * scale,
-                        sum_at<kRows>(sums, kGiven + j + i / 2, i % 2 * 2 + 1) * scale);
-    ptx::store_shared(sent + j / 2 * 2048, make_uint4(words[0], words[1], words[2], words[3]));
+  const uint32_t joined = staging + warpgroup * (kTiles * kE4m3TileBytes);
+  join_e4m3<kTiles>(reinterpret_cast<float(&)[kTiles * 4]>(sums),
+                    {job.gelu.gate_scale, job.gelu.up_scale}, out.input_scale, joined,
+                    1 + warpgroup);
+  // Lanes 2i and 2i + 1 have neighbouring chunks of a row.
+  const int thread = ptx::thread_now() % 128;
+  const int column = unit * (kSetColumns / 2) + warpgroup * 32 + thread % 2 * 16;
+  for (int i = thread / 2; i < kRows; i += 64) {
+    const int row = first_row + i;
+    const uint4 chunk =
+        ptx::load_shared(joined + i / 8 * kE4m3TileBytes + thread % 2 * 128 + i % 8 * 16);
+    if (row < job.num_rows)
+      *reinterpret_cast<uint4*>(out.data + wide_word(out.capacity, row, column, 0)) = chunk;
   }
 }
 
 template <int kRows, bool kGated>
 __device__ void multiply_tiles(const Job& job, uint32_t ring, int rank) {
   using T = Tile<kRows>;
-  const uint32_t staging = ring + T::kStages * T::kStageBytes;
-  const uint32_t full = staging + kStagingBytes;
-  const uint32_t empty = full + T::kStages * 8;
   const int warp = static_cast<int>(threadIdx.x) / 32;  // of 16 features
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const uint32_t own_weights = static_cast<uint32_t>(warp * 512 + lane * 16);
-  float sums[T::kParts][T::kWidth / 2];
-  RingPlace<T::kStages> place;
+  const uint32_t staging = ring + T::kStages * T::kStageBytes;
+  Multiplier<kRows> multiplier(ring);
   for (Walk walk(job); !walk.done(job); walk.advance()) {
-#pragma unroll
-    for (auto& part : sums)
-#pragma unroll
-      for (float& sum : part) sum = 0.0F;
-    for (int block = 0; block < job.set_blocks; block += kStageBlocks, place.advance()) {
-      const uint32_t stage = ring + place.stage * T::kStageBytes;
-      ptx::barrier_wait(full + place.stage * 8, place.parity);
-      const int count = min(kStageBlocks, job.set_blocks - block);
-      if (count == kStageBlocks) {
-        add_stage<kRows, kStageBlocks>(sums, stage + own_weights, stage + kWeightBytes);
-      } else {
-        for (int i = 0; i < count; ++i)
-          add_stage<kRows, 1>(sums, stage + own_weights + i * kBlockBytes,
-                              stage + kWeightBytes + i * 32);
-      }
-      __syncwarp();
-      if (lane < kCluster) ptx::barrier_arrive_at(empty + place.stage * 8, lane);
-    }
+    typename T::Sums sums = {};
+    const int stages = job.set_blocks / kStageBlocks;
+    if (stages > 0) multiplier.whole_stages(sums, stages);
+    if (job.set_blocks % kStageBlocks > 0)
+      multiplier.partial_stage(sums, job.set_blocks % kStageBlocks);
     const int unit = walk.unit(rank);
     const int first_row = walk.row_tile() * kRows;
     if constexpr (kGated) {
-      const int column = unit * 64 + warp % 4 * 16;
-      // A unit too many joins rows that do not exist.
-      const int row = unit < job.num_units ? first_row : job.num_rows;
-      ptx::named_barrier(1, kConsumers * 128);  // what was handed over before has been read
-      if (warp < 4)
-        hand_over<kRows, true>(job, sums, staging);
-      else
-        hand_over<kRows, false>(job, sums, staging);
-      ptx::named_barrier(1, kConsumers * 128);
-      if (warp < 4)
-        join<kRows, true>(job, sums, staging, column, row);
-      else
-        join<kRows, false>(job, sums, staging, column, row);
+      // A unit too many joins nothing.
+      if (unit < job.num_units) join<kRows>(job, sums, unit, first_row, staging);
     } else {
       store_rows<kRows>(job, sums, unit * kSetColumns + warp * 16, first_row,
                         staging + warp * 2048);

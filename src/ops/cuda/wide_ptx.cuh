@@ -93,7 +93,20 @@ __device__ inline void wgmma_e4m3(float (&d)[32], const uint4& a, uint64_t b, in
       : "memory");
 }
 
-// d (+)= a b: BF16, 64 x 16 by 16 x 64, both with the summed dimension contiguous.
+// d (+)= a b: BF16, 64 x 16 by 16 x (2 * registers), both with the summed dimension contiguous.
+__device__ inline void wgmma_bf16(float (&d)[16], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "}, %16, %17, p, 1, 1, 0, 0;\n"
+      "}"
+      : TANDEM_ACC8(d, 0), TANDEM_ACC8(d, 8)
+      : "l"(a), "l"(b), "r"(add)
+      : "memory");
+}
 __device__ inline void wgmma_bf16(float (&d)[32], uint64_t a, uint64_t b, int add) {
   asm volatile(
       "{\n"
@@ -222,6 +235,11 @@ __device__ inline void store_shared(uint32_t address, const uint2& value) {
 }
 __device__ inline void store_shared(uint32_t address, uint32_t value) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+// The lower half of `value`.
+__device__ inline void store_shared16(uint32_t address, uint32_t value) {
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(static_cast<uint16_t>(value))
+               : "memory");
 }
 // Nothing unless `condition`: not a branch.
 __device__ inline void store_shared_if(bool condition, uint32_t address, const uint4& value) {
