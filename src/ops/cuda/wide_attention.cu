@@ -1,13 +1,16 @@
 // Attention of many rows on the tensor cores: 64 keys at a time, the softmax carried along.
 //
 // The rows and query heads that share a KV head are the left side of the products, numbered
-// row * group + head, 64 of them to a warpgroup: 64 x 64 scores in registers become weights in
-// registers, the left side of the second product, whose sums are at most 64 x 256. Up to head_dim
-// 256 the two warpgroups have 64 of these pairs each and share keys and values; with 512 both have
-// the same pairs, compute the same scores, and each adds up half of the value columns. Two warps
-// copy keys, two copy values, as asynchronous copies of 16 bytes: pages, rings and padding make
-// them irregular. What they copy at a time, a load, has at most 256 columns; two loads of keys and
-// two of values have room.
+// row * group + head, 64 of them to a warpgroup: scores in registers become weights in registers,
+// the left side of the second product, whose sums are at most 64 x 256. Up to head_dim 256 the two
+// warpgroups have 64 of these pairs each and share keys and values; with 512 both have the same
+// pairs, score half of the keys each, tell each other the weights, and each adds up half of the
+// value columns. Two warps copy keys, two copy values, as asynchronous copies of 16 bytes: pages,
+// rings and padding make them irregular (wide_attention_copies.cuh). What they copy at a time, a
+// load, has at most 256 columns; two loads of keys and two of values have room.
+//
+// Where head_dim is 512 and all keys lie in pages of BF16, four rows of 16 heads would read them at
+// what L2 can give: two thread blocks share them (wide_attention_shared.cuh).
 //
 // Keys and values of a cache of E4M3 are widened to BF16 on their way: the copying warps, eight of
 // them, copy codes to a place of their own, a load ahead, and store from there what the tensor
@@ -17,113 +20,14 @@
 // chunks of 16 bytes exchanged by row.
 #include "ops/cuda/wide_attention.h"
 
-#include "ops/cuda/attention.cuh"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/product_ptx.cuh"
-#include "ops/cuda/ptx.cuh"
-#include "ops/cuda/wide_ptx.cuh"
+#include "ops/cuda/wide_attention_copies.cuh"
+#include "ops/cuda/wide_attention_shared.cuh"
+#include "ops/cuda/wide_attention_softmax.cuh"
 
 namespace tandem::ops::cuda {
+namespace wide {
 namespace {
-
-constexpr int kComputing = 256;  // threads: two warpgroups
-constexpr int kKeys = 64;        // of a step
-constexpr int kPairs = 64;       // of a warpgroup
-constexpr int kTurnBarrier = 2;  // and 3: whose turn it is
-
-// Warps that bring keys, and as many that bring values.
-template <bool kFp8>
-constexpr int kCopyWarps = kFp8 ? 4 : 2;
-template <bool kFp8>
-constexpr int kThreads = kComputing + 64 * kCopyWarps<kFp8>;
-
-template <int kDim>  // head_dim, rounded up to 64
-struct Plan {
-  static constexpr bool kSplit = kDim == 512;  // the warpgroups split the value columns
-  static constexpr int kBlockPairs = kSplit ? kPairs : 2 * kPairs;
-  static constexpr int kColumns = kSplit ? kDim / 2 : kDim;       // value columns of a warpgroup
-  static constexpr int kWidth = kColumns < 128 ? kColumns : 128;  // of a product
-  static constexpr int kParts = kColumns / kWidth;
-  static constexpr int kLoads = kSplit ? 2 : 1;  // of a step
-  static constexpr int kLoadColumns = kDim / kLoads;
-  static constexpr int kLoadBytes = kKeys * kLoadColumns * 2;
-  static constexpr int kColumnBytes = kKeys * 128;  // of a column block
-
-  // Shared memory, in bytes from its start.
-  static constexpr int kKeyAt = kBlockPairs * kDim * 2;
-  static constexpr int kValueAt = kKeyAt + 2 * kLoadBytes;
-  static constexpr int kBarrierAt = kValueAt + 2 * kLoadBytes;  // of Loads
-  static constexpr int kBytes = kBarrierAt + 8 * 8;
-  // Then a load of codes of E4M3 for keys, and one for values.
-  static constexpr int kCodesAt = kBytes;
-  static constexpr int kBytesFp8 = kCodesAt + kLoadBytes;
-};
-
-// The loads of keys, or of values, one after the other: load i lies in place i % 2.
-struct Loads {
-  uint32_t data;
-  uint32_t barriers;  // full, full, empty, empty
-  uint32_t load_bytes;
-  uint32_t index = 0;
-
-  __device__ uint32_t address() const { return data + index % 2 * load_bytes; }
-  __device__ uint32_t full() const { return barriers + index % 2 * 8; }
-  __device__ uint32_t empty() const { return barriers + 16 + index % 2 * 8; }
-  __device__ void wait_full() const { ptx::barrier_wait(full(), index / 2 % 2); }
-  __device__ void wait_empty() const { ptx::barrier_wait(empty(), index / 2 % 2 ^ 1); }
-};
-template <int kDim>
-__device__ Loads loads_of(uint32_t shared, bool values) {
-  using P = Plan<kDim>;
-  return {shared + (values ? P::kValueAt : P::kKeyAt), shared + P::kBarrierAt + (values ? 32 : 0),
-          P::kLoadBytes};
-}
-
-struct Job {
-  WideAttention attention;
-  Rows rows;
-  WideTiles tiles;
-  int group;       // query heads of a KV head
-  int block_rows;  // rows that a thread block takes of a tile
-};
-
-// The rows of a thread block.
-struct Block {
-  int first_row = 0;
-  int num_rows = 0;
-  int sequence = -1;
-  int first_position = 0;
-  int first_key = 0;    // that any row sees
-  int chunk_begin = 0;  // positions from here on are rows of the pass
-  int chunk_row = 0;    // the row of position 0, as it were
-
-  __device__ int last_position() const { return first_position + num_rows - 1; }
-  __device__ int first_step() const { return first_key / kKeys; }
-  __device__ int last_step() const { return last_position() / kKeys; }
-};
-
-__device__ Block load_block(const Job& job) {
-  // The last rows of a prompt see the most keys: they begin first.
-  const int index = static_cast<int>(gridDim.x - 1 - blockIdx.x);
-  const int of_tile = (kWideTileRows + job.block_rows - 1) / job.block_rows;
-  const int tile = index / of_tile;
-  const int skipped = index % of_tile * job.block_rows;
-  Block block;
-  block.num_rows = min(job.tiles.num_rows[tile] - skipped, job.block_rows);
-  if (block.num_rows <= 0) return block;
-  block.first_row = job.tiles.first_rows[tile] + skipped;
-  block.sequence = job.rows.sequences[block.first_row];
-  block.first_position = job.rows.positions[block.first_row];
-  block.first_key = first_key_of(job.attention.window, block.first_position);
-  block.chunk_begin = job.tiles.chunk_begins[tile];
-  block.chunk_row = block.first_row - block.first_position;
-  return block;
-}
-
-// Where 16 bytes of row `row`, columns 8 * chunk on, lie in a matrix of `num_rows` rows.
-__device__ inline uint32_t chunk_at(int num_rows, int row, int chunk) {
-  return static_cast<uint32_t>((chunk / 8 * num_rows + row) * 128 + (chunk % 8 ^ row % 8) * 16);
-}
 
 // The queries of both warpgroups; zeros where there is no pair or no column.
 template <int kDim>
@@ -155,306 +59,21 @@ __device__ void load_queries(const Job& job, const Block& block, int kv_head, ui
   ptx::named_barrier(1, 256);
 }
 
-// Whether some row sees a position's key, and whether that lies in the chunk.
-__device__ inline bool is_seen(const Block& block, int key) {
-  return key >= block.first_key && key <= block.last_position();
-}
-__device__ inline bool is_in_chunk(const Job& job, const Block& block, int key) {
-  return job.attention.chunk.k != nullptr && key >= block.chunk_begin;
-}
-__device__ inline const uint16_t* chunk_key(const Job& job, const Block& block, int kv_head,
-                                            int key, bool values) {
-  const WideAttention& attention = job.attention;
-  const int64_t line = static_cast<int64_t>(block.chunk_row + key) * attention.num_kv_heads;
-  return bf16_rows(values ? attention.chunk.v : attention.chunk.k) +
-         (line + kv_head) * attention.head_dim;
-}
-
-// Where this lane's key of a step lies; null: nobody sees it.
-__device__ const uint16_t* locate(const Job& job, const Block& block, int kv_head, int key,
-                                  bool values) {
-  const WideAttention& attention = job.attention;
-  if (!is_seen(block, key)) return nullptr;
-  if (is_in_chunk(job, block, key)) return chunk_key(job, block, kv_head, key, values);
-  return bf16_rows(values ? attention.kv.v : attention.kv.k) +
-         kv_offset(attention.places, attention.num_kv_heads, attention.head_dim, block.sequence,
-                   kv_head, key);
-}
-
-// Starts this warp's part of one load: kWarpKeys keys, a lane each, columns `first_column` on.
-// `spare`: an address that may be read where there is no key, though nothing is. With kSome those
-// from `first` on.
-template <int kDim, int kWarpKeys, bool kSome = false>
-__device__ void start_load(const uint16_t* own_key, const uint16_t* spare, int first_column,
-                           int head_dim, int warp_of_keys, uint32_t target, int first = 0) {
-  constexpr int kChunks = Plan<kDim>::kLoadColumns / 8;
-  constexpr int kKeysAtOnce = 32 / kChunks;
+// A warp needs a load no more: both thread blocks copy the next one there.
+template <Source kSource>
+__device__ inline void give_back(uint32_t empty) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int chunk = lane % kChunks;
-  const int column = first_column + chunk * 8;
-#pragma unroll(kSome ? 4 : 8)
-  for (int begin = 0; begin < kWarpKeys; begin += kKeysAtOnce) {
-    const int from = begin + lane / kChunks;
-    const auto address = __shfl_sync(0xffffffffU, reinterpret_cast<uint64_t>(own_key), from);
-    const auto* const source = reinterpret_cast<const uint16_t*>(address);
-    const bool valid = source != nullptr && column < head_dim;
-    const uint32_t place = target + chunk_at(kKeys, warp_of_keys * kWarpKeys + from, chunk);
-    if constexpr (kSome)
-      ptx::copy_async_if(from >= first, place, valid ? source + column : spare, valid);
-    else
-      ptx::copy_async(place, valid ? source + column : spare, valid);
+  if constexpr (kSource == Source::kShared) {
+    if (lane < kCluster) ptx::barrier_arrive_at(empty, lane);
+  } else {
+    if (lane == 0) ptx::barrier_arrive(empty);
   }
-}
-
-// Two warps copy the keys, or the values, of every step. Their copies arrive at the barrier by
-// themselves; who waits there makes them visible to the tensor cores.
-template <int kDim>
-__device__ void copy_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
-  using P = Plan<kDim>;
-  const int warp = static_cast<int>(threadIdx.x - kComputing) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const bool values = warp >= 2;
-  Loads loads = loads_of<kDim>(shared, values);
-  for (int step = block.first_step(); step <= block.last_step(); ++step) {
-    const int key = step * kKeys + warp % 2 * 32 + lane;
-    const uint16_t* const own = locate(job, block, kv_head, key, values);
-#pragma unroll
-    for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
-      loads.wait_empty();
-      start_load<kDim, 32>(own, job.attention.q, load * P::kLoadColumns, job.attention.head_dim,
-                           warp % 2, loads.address());
-      ptx::copy_arrive(loads.full());
-    }
-  }
-  ptx::copy_commit();
-  ptx::copy_wait(0);  // none outlives its thread
-}
-
-// The slot in the cache of this lane's key; -1: nobody sees it, or it is in the chunk.
-__device__ inline int cache_slot(const Job& job, const Block& block, int kv_head, int key) {
-  if (!is_seen(block, key) || is_in_chunk(job, block, key)) return -1;
-  return static_cast<int>(
-      kv_offset(job.attention.places, job.attention.num_kv_heads, 1, block.sequence, kv_head, key));
-}
-
-// One load of a warp.
-struct CodeSource {
-  int slot;  // of the lane's key, cache_slot()
-  int first_column;
-};
-
-// How a warp brings its part of a load of E4M3: 16 columns a lane, a line what all lanes take at
-// once. Eight lanes beside each other have two keys and 64 columns: then no two of them store to
-// the same banks. Each lane reads the codes that it copied itself.
-template <int kDim>
-struct Codes {
-  static constexpr int kWarpKeys = kKeys / kCopyWarps<true>;
-  static constexpr int kPieces = Plan<kDim>::kLoadColumns / 16;  // of a key
-  static constexpr int kKeysAtOnce = 32 / kPieces;
-  static constexpr int kLines = kWarpKeys / kKeysAtOnce;
-  static constexpr int kTogether = kLines < 4 ? kLines : 4;  // lines in a group of copies
-
-  const uint8_t* rows;  // the layer's keys, or values
-  int head_dim;
-  uint32_t staged;  // where this lane's codes of line 0 lie
-
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  static __device__ int piece() { return lane() % 4 + lane() / 8 % (kPieces / 4) * 4; }
-  static __device__ int key_of_line() { return lane() / 4 % 2 + lane() / (kPieces * 2) * 2; }
-  // Where this lane's columns of line 0 go.
-  static __device__ uint32_t place(uint32_t load, int warp_of_keys) {
-    return load + chunk_at(kKeys, warp_of_keys * kWarpKeys + key_of_line(), piece() * 2);
-  }
-
-  // Starts copying lines `line` .. line + kTogether - 1; zeros where a key's slot is -1.
-  __device__ void copy(int line, const CodeSource& source) const {
-    const int column = source.first_column + piece() * 16;
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      const int from = (line + i) * kKeysAtOnce + key_of_line();
-      const int slot = __shfl_sync(0xffffffffU, source.slot, from);
-      // Nothing is read there where there is no key.
-      const uint8_t* const codes = rows + column + static_cast<int64_t>(max(slot, 0)) * head_dim;
-      ptx::copy_async(staged + (line + i) * 512, codes, slot >= 0 && column < head_dim);
-    }
-    ptx::copy_commit();
-  }
-  __device__ void copy_all(const CodeSource& source) const {
-#pragma unroll 1
-    for (int line = 0; line < kLines; line += kTogether) copy(line, source);
-  }
-  // Stores them, of keys 0 .. `beside` - 1 of the warp's, for `place` of line 0.
-  __device__ void widen(int line, int beside, uint32_t place) const {
-    uint4 codes[kTogether];
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) codes[i] = ptx::load_shared(staged + (line + i) * 512);
-    // Chunks are exchanged by the row's last three bits.
-    const int first_key = line * kKeysAtOnce;
-    const uint32_t first = (place ^ (first_key % 8 * 16)) + first_key * 128;
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      const uint2 a = ptx::widen_e4m3(codes[i].x);
-      const uint2 b = ptx::widen_e4m3(codes[i].y);
-      const uint2 c = ptx::widen_e4m3(codes[i].z);
-      const uint2 d = ptx::widen_e4m3(codes[i].w);
-      const uint32_t at = (first ^ (i * kKeysAtOnce % 8 * 16)) + i * kKeysAtOnce * 128;
-      const bool stores = first_key + i * kKeysAtOnce + key_of_line() < beside;
-      ptx::store_shared_if(stores, at, make_uint4(a.x, a.y, b.x, b.y));
-      ptx::store_shared_if(stores, at ^ 16, make_uint4(c.x, c.y, d.x, d.y));
-    }
-  }
-};
-
-// What a warp takes from the chunk for one load.
-struct ChunkPart {
-  int key;  // of this lane
-  int first_column;
-  int first;  // of the warp's keys: from here on they are in the chunk, or nobody sees them
-};
-template <int kDim>
-__device__ void start_chunk(const Job& job, const Block& block, int kv_head, bool values,
-                            const ChunkPart& part, int warp, uint32_t target) {
-  const uint16_t* const own = is_seen(block, part.key) && is_in_chunk(job, block, part.key)
-                                  ? chunk_key(job, block, kv_head, part.key, values)
-                                  : nullptr;
-  start_load<kDim, Codes<kDim>::kWarpKeys, true>(own, job.attention.q, part.first_column,
-                                                 job.attention.head_dim, warp, target, part.first);
-}
-
-// copy_steps over a cache of E4M3. A warp's keys of a step are in the chunk, and copied; or in the
-// cache; or, once for a thread block, in both.
-template <int kDim>
-__device__ void widen_steps(const Job& job, const Block& block, int kv_head, uint32_t shared) {
-  using P = Plan<kDim>;
-  using C = Codes<kDim>;
-  const WideAttention& attention = job.attention;
-  const int copier = static_cast<int>(threadIdx.x - kComputing) / 32;
-  const int warp = copier % kCopyWarps<true>;  // of those with the same job
-  const bool values = copier >= kCopyWarps<true>;
-  const C codes{static_cast<const uint8_t*>(values ? attention.kv.v : attention.kv.k),
-                attention.head_dim,
-                shared + P::kCodesAt + copier * C::kLines * 512 + C::lane() * 16};
-  Loads loads = loads_of<kDim>(shared, values);
-  // Lanes beyond the warp's keys have none.
-  const int own_key = C::lane() < C::kWarpKeys ? warp * C::kWarpKeys + C::lane() : 1 << 30;
-  int slot = cache_slot(job, block, kv_head, block.first_step() * kKeys + own_key);
-  if (__any_sync(0xffffffffU, slot >= 0)) codes.copy_all({slot, 0});
-#pragma unroll 1
-  for (int step = block.first_step(); step <= block.last_step(); ++step) {
-    const int key = step * kKeys + own_key;
-    const int next = cache_slot(job, block, kv_head, key + kKeys);
-    const bool cached = __any_sync(0xffffffffU, slot >= 0);
-    // Of the warp's keys, those from here on are in the chunk.
-    const int beside = !cached ? 0
-                       : attention.chunk.k == nullptr
-                           ? C::kWarpKeys
-                           : block.chunk_begin - step * kKeys - warp * C::kWarpKeys;
-#pragma unroll 1
-    for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
-      const int column = load * P::kLoadColumns;
-      const bool last = load + 1 == P::kLoads;
-      const CodeSource following{last ? next : slot, last ? 0 : column + P::kLoadColumns};
-      loads.wait_empty();
-      if (beside < C::kWarpKeys)
-        start_chunk<kDim>(job, block, kv_head, values, {key, column, beside}, warp,
-                          loads.address());
-      if (!cached) {
-        ptx::copy_arrive(loads.full());
-        if (__any_sync(0xffffffffU, following.slot >= 0)) codes.copy_all(following);
-        continue;
-      }
-      if (beside < C::kWarpKeys) {
-        ptx::copy_commit();
-        ptx::copy_wait(0);
-      }
-      const uint32_t place = C::place(loads.address(), warp);
-#pragma unroll 1
-      for (int line = 0; line < C::kLines; line += C::kTogether) {
-        ptx::copy_wait(C::kLines / C::kTogether - 1);
-        codes.widen(line, beside, place);
-        codes.copy(line, following);
-      }
-      ptx::barrier_arrive(loads.full());
-    }
-    slot = next;
-  }
-  ptx::copy_commit();
-  ptx::copy_wait(0);
-}
-
-// A pair of this thread: fragment row g (half 0) or g + 8 of its warp's 16.
-struct Pair {
-  int row = -1;  // -1: none
-  int head = 0;
-  int first_key = 0;
-  int last_key = -1;
-};
-
-__device__ Pair load_pair(const Job& job, const Block& block, int kv_head, int index) {
-  Pair pair;
-  if (index >= block.num_rows * job.group) return pair;
-  pair.row = block.first_row + index / job.group;
-  pair.head = kv_head * job.group + index % job.group;
-  pair.last_key = block.first_position + index / job.group;
-  pair.first_key = first_key_of(job.attention.window, pair.last_key);
-  return pair;
-}
-
-// The softmax so far of a thread's two pairs: `largest` of the scores before their scale, totals
-// are of this thread's keys.
-struct Running {
-  float largest[2] = {-INFINITY, -INFINITY};
-  float total[2] = {0.0F, 0.0F};
-};
-
-__device__ inline void hide(const Pair (&pairs)[2], int first_key, float (&scores)[32]) {
-  const int own = first_key + static_cast<int>(threadIdx.x) % 4 * 2;
-#pragma unroll
-  for (int i = 0; i < 32; ++i) {
-    const int key = own + i / 4 * 8 + i % 2;
-    const Pair& pair = pairs[i / 2 % 2];
-    if (key < pair.first_key || key > pair.last_key) scores[i] = -INFINITY;
-  }
-}
-
-// Scores, times `scale` / log2(e), become weights, in pairs of BF16: weights[4 k + ...] are the
-// left side of the product with keys 16 k .. 16 k + 15. Returns by how much what was summed before
-// is to be scaled.
-__device__ inline float2 weigh(const float (&scores)[32], float scale, Running& running,
-                               uint32_t (&weights)[16]) {
-  float factor[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float largest = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < 32; i += 4)
-      largest = fmaxf(largest, fmaxf(scores[i + half * 2], scores[i + half * 2 + 1]));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
-    largest = fmaxf(largest, running.largest[half]);
-    // Nothing seen yet: every weight is e^-inf.
-    const float base = largest == -INFINITY ? 0.0F : largest * scale;
-    factor[half] = largest == running.largest[half]
-                       ? 1.0F
-                       : ptx::exp2_approx(fmaf(running.largest[half], scale, -base));
-    running.largest[half] = largest;
-    float total = 0.0F;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t two =
-          bf16x2(ptx::exp2_approx(fmaf(scores[i * 4 + half * 2], scale, -base)),
-                 ptx::exp2_approx(fmaf(scores[i * 4 + half * 2 + 1], scale, -base)));
-      weights[i / 2 * 4 + i % 2 * 2 + half] = two;
-      total += low_bf16(two) + high_bf16(two);
-    }
-    running.total[half] = fmaf(running.total[half], factor[half], total);
-  }
-  return make_float2(factor[0], factor[1]);
 }
 
 // The scores of one step; gives the places of its keys back.
-template <int kDim>
-__device__ inline void score(uint32_t queries, Loads& keys, float (&scores)[32]) {
+template <int kDim, Source kSource, int kScores>
+__device__ inline void score(uint32_t queries, int first_key, Loads& keys,
+                             float (&scores)[kScores]) {
   using P = Plan<kDim>;
   constexpr int kBlocks = P::kLoadColumns / 64;  // of a load
   Loads done = keys;
@@ -469,9 +88,11 @@ __device__ inline void score(uint32_t queries, Loads& keys, float (&scores)[32])
     for (int block = 0; block < kBlocks; ++block)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        ptx::wgmma_bf16(scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024),
-                        ptx::matrix_of(keys.address() + block * P::kColumnBytes + i * 32, 1024),
-                        load + block + i);
+        ptx::wgmma_bf16(
+            scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024),
+            ptx::matrix_of(keys.address() + block * P::kColumnBytes + first_key * 128 + i * 32,
+                           1024),
+            load + block + i);
     ptx::warpgroup_commit();
   }
 #pragma unroll
@@ -480,7 +101,7 @@ __device__ inline void score(uint32_t queries, Loads& keys, float (&scores)[32])
       ptx::warpgroup_wait<1>();
     else
       ptx::warpgroup_wait<0>();
-    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(done.empty());
+    give_back<kSource>(done.empty());
   }
   ptx::pin(scores);
 }
@@ -526,7 +147,7 @@ __device__ inline void add_values(uint32_t values, const float2& factor, uint32_
 }
 
 // A thread's columns of 16 are one word of the operand.
-template <int kDim, bool kFp8>
+template <int kDim, Source kSource>
 __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Running& running,
                             int first_column, Sums<kDim>& sums) {
   const WideAttention& attention = job.attention;
@@ -535,13 +156,11 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float total = running.total[half];
-    total += __shfl_xor_sync(0xffffffffU, total, 1);
-    total += __shfl_xor_sync(0xffffffffU, total, 2);
+    const float total = quad_sum(running.total[half]);
     const Pair& pair = pairs[half];
     if (pair.row < 0) continue;
     float inverse = __frcp_rn(total);
-    if constexpr (kFp8) inverse *= attention.kv.v_scale;
+    if constexpr (kSource == Source::kE4m3) inverse *= attention.kv.v_scale;
 #pragma unroll
     for (int j = 0; j < Plan<kDim>::kColumns / 8; j += 2) {
       const int column = first_column + j * 8;
@@ -559,92 +178,184 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
   }
 }
 
-template <int kDim, bool kFp8>
-__device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t shared) {
+// What a warpgroup does with its pairs.
+template <int kDim, Source kSource>
+struct Attending {
   using P = Plan<kDim>;
-  const int thread = static_cast<int>(threadIdx.x);
-  // Through a shuffle, so that the compiler knows it is one value for the warp.
-  const int warpgroup = __shfl_sync(0xffffffffU, thread / 128, 0);
-  const int first_pair = P::kSplit ? 0 : warpgroup * kPairs;
-  const int first_column = P::kSplit ? warpgroup * P::kColumns : 0;
-  const int own = first_pair + thread % 128 / 32 * 16 + thread % 32 / 4;
-  const Pair pairs[2] = {load_pair(job, block, kv_head, own),
-                         load_pair(job, block, kv_head, own + 8)};
-  load_queries<kDim>(job, block, kv_head, shared);
-  const uint32_t queries = shared + first_pair * kDim * 2;
+  static constexpr bool kHalves = kScoresHalves<kDim, kSource>;
+  using Weights = uint32_t[kKeys / 4];
+
+  const Job& job;
+  const Block& block;
+  int warpgroup;
+  int first_pair;
+  Pair pairs[2];
+  uint32_t queries;
+  Loads keys;
+  Loads values;
+  Halves halves;
   // Every pair sees all keys from the first to the second of these.
-  const int sees_from = first_key_of(job.attention.window, block.last_position());
-  const int sees_to = block.first_position;
-  Loads keys = loads_of<kDim>(shared, false);
-  Loads values = loads_of<kDim>(shared, true);
-  if (P::kSplit) values.index = static_cast<uint32_t>(warpgroup);  // every second load is its own
-  const float scale = kFp8 ? job.attention.kv.k_scale * kLog2E : kLog2E;
-  Running running;
-  Sums<kDim> sums;
-  for (int step = block.first_step(); step <= block.last_step(); ++step) {
-    // Scores by turns: while one warpgroup's scores become weights, the other's are made. Not where
-    // they share what is loaded next and would keep it waiting.
+  int sees_from;
+  int sees_to;
+  float scale;
+  Running running = {};
+
+  __device__ Attending(const Job& job_in, const Block& block_in, int warpgroup_in, int kv_head,
+                       uint32_t shared)
+      : job(job_in),
+        block(block_in),
+        warpgroup(warpgroup_in),
+        first_pair(P::kSplit ? 0 : warpgroup * kPairs),
+        queries(shared + first_pair * kDim * 2),
+        keys(loads_of<kDim>(shared, false)),
+        values(loads_of<kDim>(shared, true)),
+        halves{shared + P::kMaximaAt, shared + P::kWeightsAt, warpgroup},
+        sees_from(first_key_of(job.attention.window, block.last_position())),
+        sees_to(block.first_position),
+        scale(kSource == Source::kE4m3 ? job.attention.kv.k_scale * kLog2E : kLog2E) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int own = first_pair + thread % 128 / 32 * 16 + thread % 32 / 4;
+    pairs[0] = load_pair(job, block, kv_head, own);
+    pairs[1] = load_pair(job, block, kv_head, own + 8);
+    // Every second load is its own.
+    if (P::kSplit) values.index = static_cast<uint32_t>(warpgroup);
+  }
+  __device__ bool hides(int step) const {
+    return step * kKeys < sees_from || (step + 1) * kKeys - 1 > sees_to;
+  }
+  // Scores by turns: while one warpgroup's scores become weights, the other's are made. Not where
+  // they share what is loaded next and would keep it waiting.
+  __device__ float2 weigh_step(int step, Weights& weights) {
     if (!P::kSplit && (warpgroup == 1 || step > block.first_step()))
-      ptx::named_barrier(kTurnBarrier + warpgroup, 256);
-    float scores[32];
-    score<kDim>(queries, keys, scores);
+      ptx::named_barrier(kTurnBarrier + warpgroup, kComputing);
+    float scores[kKeys / 2];
+    score<kDim, kSource>(queries, 0, keys, scores);
     if (!P::kSplit && (warpgroup == 0 || step < block.last_step()))
-      ptx::named_arrive(kTurnBarrier + 1 - warpgroup, 256);
-    if (step * kKeys < sees_from || (step + 1) * kKeys - 1 > sees_to)
-      hide(pairs, step * kKeys, scores);
-    uint32_t weights[16];
-    const float2 factor = weigh(scores, scale, running, weights);
+      ptx::named_arrive(kTurnBarrier + 1 - warpgroup, kComputing);
+    if (hides(step)) hide(pairs, step * kKeys, scores);
+    return weigh(scores, largest_of(scores), scale, running, weights);
+  }
+  // The same with scores of half of the keys, and the other warpgroup's weights.
+  __device__ float2 weigh_half(int step, Weights& weights) {
+    const int first = warpgroup * (kKeys / 2);
+    float scores[kKeys / 4];
+    score<kDim, kSource>(queries, first, keys, scores);
+    if (hides(step)) hide(pairs, step * kKeys + first, scores);
+    const float2 own = largest_of(scores);
+    const float2 theirs = halves.exchange(own);
+    uint32_t own_weights[kKeys / 8];
+    const float2 factor = weigh(scores, make_float2(fmaxf(own.x, theirs.x), fmaxf(own.y, theirs.y)),
+                                scale, running, own_weights);
+    halves.exchange(own_weights, weights);
+    return factor;
+  }
+  __device__ void add_step(int step, const float2& factor, Weights& weights, Sums<kDim>& sums) {
     values.wait_full();
+    if constexpr (kSource == Source::kShared) {
+      const int seen = block.last_key % kKeys + 1;
+      if (step == block.last_step() && seen < kKeys)
+        clear_values<kDim>(values.address(), seen, kTurnBarrier + warpgroup);
+    }
     ptx::fence_async_shared();
     add_values<kDim>(values.address(), factor, weights, sums);
-    if (thread % 32 == 0) ptx::barrier_arrive(values.empty());
+    give_back<kSource>(values.empty());
     values.index += P::kLoads;
   }
-  store_pairs<kDim, kFp8>(job, pairs, running, first_column, sums);
+  // Of both warpgroups, in one of the lanes whose totals are added up.
+  __device__ void join_totals() {
+    const float2 own = make_float2(quad_sum(running.total[0]), quad_sum(running.total[1]));
+    const float2 theirs = halves.exchange(own);
+    const bool is_first = threadIdx.x % 4 == 0;
+    running.total[0] = is_first ? own.x + theirs.x : 0.0F;
+    running.total[1] = is_first ? own.y + theirs.y : 0.0F;
+  }
+};
+
+template <int kDim, Source kSource>
+__device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t shared) {
+  using P = Plan<kDim>;
+  using A = Attending<kDim, kSource>;
+  // Through a shuffle, so that the compiler knows it is one value for the warp.
+  const int warpgroup = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 128, 0);
+  A attending(job, block, warpgroup, kv_head, shared);
+  load_queries<kDim>(job, block, kv_head, shared);
+  Sums<kDim> sums;
+  for (int step = block.first_step(); step <= block.last_step(); ++step) {
+    typename A::Weights weights;
+    float2 factor;
+    if constexpr (A::kHalves)
+      factor = attending.weigh_half(step, weights);
+    else
+      factor = attending.weigh_step(step, weights);
+    attending.add_step(step, factor, weights, sums);
+  }
+  if constexpr (A::kHalves) attending.join_totals();
+  store_pairs<kDim, kSource>(job, attending.pairs, attending.running,
+                             P::kSplit ? warpgroup * P::kColumns : 0, sums);
+}
+
+template <int kDim, Source kSource>
+__device__ void init_barriers(uint32_t shared) {
+  using P = Plan<kDim>;
+  constexpr int kShares = kSource == Source::kShared ? kCluster : 1;
+  for (const bool values : {false, true}) {
+    const uint32_t barriers = loads_of<kDim>(shared, values).barriers;
+    // Full when the copies of all its threads are done, or the bytes are there; empty when every
+    // warp that uses it says so.
+    for (int i = 0; i < 2; ++i) {
+      ptx::barrier_init(barriers + i * 8,
+                        kSource == Source::kShared ? 1 : 32 * kCopyWarps<kSource>);
+      ptx::barrier_init(barriers + 16 + i * 8, (P::kSplit && values ? 4 : 8) * kShares);
+    }
+  }
+  ptx::fence_barrier_init();
 }
 
 // grid (rows, KV head)
-template <int kDim, bool kFp8>
-__global__ void __launch_bounds__(kThreads<kFp8>, 1) wide_attention_kernel(const Job job) {
+template <int kDim, Source kSource>
+__global__ void __launch_bounds__(kThreads<kSource>, 1)
+    wide_attention_kernel(const Job job, const __grid_constant__ TensorMaps maps) {
   if (!card::kWarpgroupProducts) __trap();  // never launched
-  using P = Plan<kDim>;
+  constexpr bool kShared = kSource == Source::kShared;
   extern __shared__ __align__(1024) uint8_t memory[];
   allow_next();
   const uint32_t shared = ptx::shared_address(memory);
-  if (threadIdx.x == 0) {
-    for (const bool values : {false, true}) {
-      const uint32_t barriers = loads_of<kDim>(shared, values).barriers;
-      // Full when the copies of all its threads are done, empty when every warp that uses it says
-      // so.
-      for (int i = 0; i < 2; ++i) {
-        ptx::barrier_init(barriers + i * 8, 32 * kCopyWarps<kFp8>);
-        ptx::barrier_init(barriers + 16 + i * 8, P::kSplit && values ? 4 : 8);
-      }
-    }
-    ptx::fence_barrier_init();
-  }
-  __syncthreads();
+  if (threadIdx.x == 0) init_barriers<kDim, kSource>(shared);
+  if constexpr (kShared)
+    ptx::cluster_barrier();
+  else
+    __syncthreads();
   wait_for_previous();
-  const Block block = load_block(job);
-  if (block.num_rows <= 0) return;
+  const Block block = load_block(job, kShared ? kCluster : 1);
+  if (block.last_key < 0) return;
   const int kv_head = static_cast<int>(blockIdx.y);
   if (threadIdx.x >= kComputing) {
-    ptx::lower_registers<kFp8 ? 64 : 56>();
-    if constexpr (kFp8)
+    ptx::lower_registers<kSource == Source::kE4m3 ? 64 : 56>();
+    if constexpr (kShared) {
+      const int warp = static_cast<int>(threadIdx.x - kComputing) / 32;
+      ptx::fence_async_global();
+      if (warp % 2 == 0) share_steps<kDim>(job, maps, block, kv_head, shared, warp > 0);
+      __syncwarp();
+    } else if constexpr (kSource == Source::kE4m3) {
       widen_steps<kDim>(job, block, kv_head, shared);
-    else
+    } else {
       copy_steps<kDim>(job, block, kv_head, shared);
+    }
   } else {
-    ptx::raise_registers<kFp8 ? 192 : 224>();
-    attend<kDim, kFp8>(job, block, kv_head, shared);
+    ptx::raise_registers<kSource == Source::kE4m3 ? 192 : 224>();
+    attend<kDim, kSource>(job, block, kv_head, shared);
   }
+  // The other thread block may still copy to, or arrive at, this one's memory.
+  if constexpr (kShared) ptx::cluster_barrier();
 }
 
-template <int kDim, bool kFp8>
+template <int kDim, Source kSource>
 void launch_as(const Stream& stream, Job job) {
   using P = Plan<kDim>;
-  auto* const kernel = wide_attention_kernel<kDim, kFp8>;
-  constexpr int kBytes = kFp8 ? P::kBytesFp8 : P::kBytes;
+  auto* const kernel = wide_attention_kernel<kDim, kSource>;
+  constexpr int kBytes = kSource == Source::kE4m3       ? P::kBytesFp8
+                         : kScoresHalves<kDim, kSource> ? P::kBytesHalves
+                                                        : P::kBytes;
   static const bool configured = [kernel] {
     TANDEM_CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
@@ -654,42 +365,64 @@ void launch_as(const Stream& stream, Job job) {
   job.block_rows = P::kBlockPairs / job.group;
   if (job.block_rows > kWideTileRows) job.block_rows = kWideTileRows;
   const int of_tile = (kWideTileRows + job.block_rows - 1) / job.block_rows;
-  launch(stream, kernel,
-         dim3(static_cast<unsigned>(job.tiles.num_tiles * of_tile),
-              static_cast<unsigned>(job.attention.num_kv_heads)),
-         dim3(kThreads<kFp8>), kBytes, job);
+  TensorMaps maps{};
+  if constexpr (kSource == Source::kShared) {
+    const int together = std::min(job.attention.places.block_size, kKeys / kCluster);
+    maps = {tensor_map(job.attention.kv.k, job.attention.head_dim, together),
+            tensor_map(job.attention.kv.v, job.attention.head_dim, together)};
+  }
+  launch_clusters(stream, kSource == Source::kShared ? kCluster : 1, kernel,
+                  dim3(static_cast<unsigned>(job.tiles.num_tiles * of_tile),
+                       static_cast<unsigned>(job.attention.num_kv_heads)),
+                  dim3(kThreads<kSource>), kBytes, job, maps);
+}
+
+// Whether the rows of two thread blocks share keys enough, and all of them lie in pages of which
+// copies take whole ones.
+bool takes_shared(const Job& job) {
+  const WideAttention& attention = job.attention;
+  const int block_rows = Plan<512>::kBlockPairs / job.group;
+  const int block_size = attention.places.block_size;
+  return attention.window == 0 && attention.chunk.k == nullptr && attention.places.ring_len == 0 &&
+         kWideTileRows % (kCluster * block_rows) == 0 && block_size >= 8 &&
+         std::has_single_bit(static_cast<unsigned>(block_size));
 }
 
 template <int kDim>
 void launch_all(const Stream& stream, const Job& job) {
-  if (job.attention.kv.is_fp8)
-    launch_as<kDim, true>(stream, job);
-  else
-    launch_as<kDim, false>(stream, job);
+  if (job.attention.kv.is_fp8) return launch_as<kDim, Source::kE4m3>(stream, job);
+  if constexpr (kDim == 512)
+    if (takes_shared(job)) return launch_as<kDim, Source::kShared>(stream, job);
+  launch_as<kDim, Source::kBf16>(stream, job);
+}
+
+// `job` but for its rows of a thread block.
+void launch_for_head_dim(const Stream& stream, const Job& job) {
+  switch (job.attention.head_dim) {
+    case 32:
+    case 64:
+      return launch_all<64>(stream, job);
+    case 128:
+      return launch_all<128>(stream, job);
+    case 256:
+      return launch_all<256>(stream, job);
+    case 512:
+      return launch_all<512>(stream, job);
+    default:
+      TANDEM_GPU_CHECK(!"wide_attention: head_dim 32, 64, 128, 256 or 512");
+  }
 }
 
 }  // namespace
+}  // namespace wide
 
 void wide_attention(const Stream& stream, const Rows& rows, const WideTiles& tiles,
                     const WideAttention& job) {
   TANDEM_GPU_CHECK(job.num_kv_heads > 0 && job.num_heads % job.num_kv_heads == 0);
-  TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= kPairs && has_warpgroup_products());
+  TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= wide::kPairs && has_warpgroup_products());
   TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.capacity && tiles.num_tiles > 0);
   TANDEM_GPU_CHECK(!job.chunk.is_fp8 && job.kv.k_scale > 0);
-  const Job all{job, rows, tiles, job.num_heads / job.num_kv_heads, 0};
-  switch (job.head_dim) {
-    case 32:
-    case 64:
-      return launch_all<64>(stream, all);
-    case 128:
-      return launch_all<128>(stream, all);
-    case 256:
-      return launch_all<256>(stream, all);
-    case 512:
-      return launch_all<512>(stream, all);
-    default:
-      TANDEM_GPU_CHECK(!"wide_attention: head_dim 32, 64, 128, 256 or 512");
-  }
+  wide::launch_for_head_dim(stream, {job, rows, tiles, job.num_heads / job.num_kv_heads, 0});
 }
 
 }  // namespace tandem::ops::cuda
