@@ -1,5 +1,6 @@
 #include "server/messages_request.h"
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -116,18 +117,30 @@ void read_message(Fields& message, const ordered_json& ordered, ordered_json& ou
   reader.flush();
 }
 
+// A message of the assistant without a word, a thought or a call.
+bool says_nothing(const ordered_json& message) {
+  if (message.contains("tool_calls") || message.contains("reasoning")) return false;
+  const ordered_json& content = message["content"];
+  if (content.is_string()) return content == "";
+  return std::ranges::all_of(content, [](const ordered_json& part) { return part["text"] == ""; });
+}
+
 void read_messages(Fields& fields, const ordered_json& body, ordered_json& chat) {
   const json* messages = fields.array("messages");
   if (messages == nullptr || messages->empty())
     return fields.fail("messages", "expected a list of at least one message");
+  ordered_json last;  // what the last one has become
   for (size_t i = 0; i < messages->size(); ++i) {
     Fields message((*messages)[i], element_path("messages", i));
-    read_message(message, body["messages"][i], chat["messages"]);
+    last = ordered_json::array();
+    read_message(message, body["messages"][i], last);
     message.finish();
     if (!fields.take(message)) return;
+    for (const ordered_json& one : last) chat["messages"].push_back(one);
   }
-  // An answer that is begun is gone on with.
-  if (messages->back()["role"] != "assistant") return;
+  // An answer that is begun is gone on with; an empty one has not been begun.
+  if (messages->back()["role"] != "assistant" || last.empty()) return;
+  if (says_nothing(last.back())) return chat["messages"].erase(chat["messages"].size() - 1);
   chat["continue_final_message"] = true;
   chat["add_generation_prompt"] = false;
 }

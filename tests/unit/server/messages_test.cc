@@ -102,6 +102,22 @@ TEST(Messages, ThinkingStopsAndPrefill) {
             static_cast<int64_t>(messages_ids(body).size()));
 }
 
+// Anthropic lets the last message of the assistant be empty.
+TEST(Messages, AnAnswerWithoutAWordIsNotBegun) {
+  const json user = {{"role", "user"}, {"content", "Hello"}};
+  const json empty_text = {{"type", "text"}, {"text", ""}};
+  const json hidden = {{"type", "redacted_thinking"}, {"data", "x"}};
+  const json contents = {"", json::array(), json::array({empty_text}),
+                         json::array({empty_text, empty_text}), json::array({hidden})};
+  for (const json& content : contents) {
+    const json last = {{"role", "assistant"}, {"content", content}};
+    const json body = {{"max_tokens", 9}, {"messages", {user, last}}};
+    EXPECT_EQ(messages_ids(body), chat_ids({{"messages", {user}}})) << content;
+    EXPECT_EQ(count_messages(body.dump(), demo_model()),
+              static_cast<int64_t>(messages_ids(body).size()));
+  }
+}
+
 TEST(Messages, RefusalsNameTheClientsField) {
   const json user = {{"role", "user"}, {"content", "x"}};
   const auto content = [](json blocks) {
