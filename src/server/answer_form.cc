@@ -84,6 +84,9 @@ ApiResult<Content> read_response_format(Fields& fields, const ordered_json& body
   if (type == "structural_tag") return tag_form(ordered, kParam, kParam);
   const json* schema = inner.object("json_schema");
   if (const auto error = inner.finish()) return refused(*error, kParam);
+  if (schema != nullptr && (type == "text" || type == "json_object"))
+    return api_error(400, "response_format.json_schema: expected none with the type " + type,
+                     kParam);
   if (type == "text") return Content();
   if (type == "json_object") return Content(text::json_object_grammar());
   if (type != "json_schema")

@@ -218,11 +218,16 @@ void read_output_config(Fields& fields, const ordered_json& body, ordered_json& 
   const bool has_format = config.object("format") != nullptr;
   config.finish();
   if (!fields.take(config) || !has_format) return;
-  const ordered_json& format = body["output_config"]["format"];
+  Fields format((*value)["format"], "output_config.format");
+  const std::string type = format.string("type", 64).value_or("");
+  const bool has_schema = format.any("schema") != nullptr;
+  format.finish();
+  if (!fields.take(format)) return;
+  chat["response_format"] = {{"type", type}};
+  if (type != "json_schema" && !has_schema) return;
   ordered_json schema = {{"name", "output"}, {"strict", true}};
-  if (format.contains("schema")) schema["schema"] = format["schema"];
-  chat["response_format"] = {{"type", format.value("type", ordered_json())},
-                             {"json_schema", std::move(schema)}};
+  if (has_schema) schema["schema"] = body["output_config"]["format"]["schema"];
+  chat["response_format"]["json_schema"] = std::move(schema);
 }
 
 // The body of a chat that asks the same.

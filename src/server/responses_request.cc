@@ -114,9 +114,13 @@ void read_text(Fields& fields, const ordered_json& body, ordered_json& chat, ord
   ordered_json schema = body["text"]["format"];
   reply["text"]["format"] = schema;
   const ordered_json type = schema.value("type", ordered_json());
+  // What else stands beside another type is the chat's to refuse.
   chat["response_format"] = {{"type", type}};
   schema.erase("type");
-  if (type == "json_schema") chat["response_format"]["json_schema"] = std::move(schema);
+  if (type == "json_schema")
+    chat["response_format"]["json_schema"] = std::move(schema);
+  else
+    chat["response_format"].update(schema);
 }
 
 void read_reasoning(Fields& fields, ordered_json& chat, ordered_json& reply) {

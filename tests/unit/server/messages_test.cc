@@ -144,6 +144,11 @@ TEST(Messages, RefusalsNameTheClientsField) {
        "thinking.type"},
       {{{"max_tokens", 5}, {"messages", {user}}, {"tools", {{{"type", "bash"}, {"name", "b"}}}}},
        "tools[0].type"},
+      {{{"max_tokens", 5},
+        {"messages", {user}},
+        {"output_config",
+         {{"format", {{"type", "json_schema"}, {"schema", kSchema}, {"name", "n"}}}}}},
+       "output_config.format.name"},
       {{{"max_tokens", 5}, {"messages", {user}}, {"temperature", "hot"}}, "temperature"},
       {{{"max_tokens", 5}, {"messages", {user}}, {"unknown", 1}}, "unknown"},
       {{{"max_tokens", 5}, {"messages", {user}}, {"model", "other"}}, "model"}};
@@ -155,6 +160,16 @@ TEST(Messages, RefusalsNameTheClientsField) {
       EXPECT_TRUE(request.error().message.starts_with(param + ":")) << request.error().message;
     }
   }
+}
+
+TEST(Messages, ASchemaBesideAnotherTypeIsRefused) {
+  const json format = {{"type", "json_object"}, {"schema", kSchema}};
+  const json body = {{"max_tokens", 5},
+                     {"messages", {{{"role", "user"}, {"content", "x"}}}},
+                     {"output_config", {{"format", format}}}};
+  const auto request = parse_messages(body.dump(), demo_model());
+  ASSERT_FALSE(request.has_value());
+  EXPECT_EQ(request.error().param, "output_config.format");
 }
 
 std::vector<json> events_of(const std::string& text) {

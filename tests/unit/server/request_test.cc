@@ -79,6 +79,8 @@ const std::vector<FieldCase>& shared_fields() {
         {{"type", "xml"}},
         {{"type", 3}},
         {{"type", "json_object"}, {"more", 1}},
+        {{"type", "json_object"}, {"json_schema", {{"schema", {{"type", "integer"}}}}}},
+        {{"type", "text"}, {"json_schema", {{"schema", {{"type", "integer"}}}}}},
         {{"type", "json_schema"}, {"json_schema", {{"schema", {{"not", true}}}}}},
         json::object()},
        {Type::object}},

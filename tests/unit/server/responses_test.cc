@@ -112,6 +112,17 @@ TEST(Responses, RefusalsNameTheClientsField) {
   EXPECT_FALSE(parse({{"input", "x"}}, 0)->store);
 }
 
+// What would have no effect beside the type is refused, as chats do.
+TEST(Responses, FormatsAreReadWhole) {
+  const std::vector<json> formats = {{{"type", "json_object"}, {"schema", json::object()}},
+                                     {{"type", "text"}, {"strict", true}}};
+  for (const json& format : formats) {
+    const auto request = parse({{"input", "x"}, {"text", {{"format", format}}}});
+    ASSERT_FALSE(request.has_value()) << format;
+    EXPECT_EQ(request.error().param, "text.format");
+  }
+}
+
 TEST(ResponseStore, DropsWhatWasNotUsedForLongest) {
   ResponseStore store(10'000);
   const auto body = [](char c) { return StoredResponse{std::string(2000, c), "[]"}; };
