@@ -47,6 +47,14 @@ const char* reason_of(const engine::TokenEvent& event) {
   return "error";
 }
 
+// Of a request for a prompt alone: neither the one token that was made nor that it is an end.
+void hide_answer(engine::TokenEvent& event) {
+  event.tokens.clear();
+  if (!event.finish || event.finish->reason != engine::FinishReason::kStop) return;
+  event.finish->reason = engine::FinishReason::kLength;
+  event.finish->stop_token.reset();
+}
+
 }  // namespace
 
 Generation::Generation(const ServerParts& parts, GenerationJob job,
@@ -186,7 +194,7 @@ void Generation::take(Arrival& arrival, ReplyPart& part) {
     if (score.token == sampling::kNotFinite)
       return fail({500, "the model gave no usable logits for a token of the prompt"}, part);
   if (!event.tokens.empty()) choice.num_cached_tokens = event.num_cached_tokens;
-  if (job_.params.only_prompt) event.tokens.clear();
+  if (job_.params.only_prompt) hide_answer(event);
   delta.pieces = choice.answer.push(event);
   const bool stopped = choice.answer.stopped();
   if (event.finish && !stopped && event.finish->reason == engine::FinishReason::kError) {

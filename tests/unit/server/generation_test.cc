@@ -145,6 +145,17 @@ TEST(Generation, AStopStringGivesThePlaceBackAtOnce) {
   over = true;
 }
 
+// The token behind a prompt that is all that was asked for is not shown, whatever it is.
+TEST(Generation, APromptAloneEndsForItsLength) {
+  GenerationParams params;
+  params.only_prompt = true;
+  params.sampling.stop_token_ids = {300};
+  const auto reply = nlohmann::json::parse(late_reader(run_step, std::move(params)).data);
+  EXPECT_EQ(reply["choices"][0]["finish_reason"], "length");
+  EXPECT_TRUE(reply["choices"][0]["stop_reason"].is_null());
+  EXPECT_EQ(reply["usage"]["completion_tokens"], 0);
+}
+
 // Where no token may be chosen, the one at fault is who has left none.
 TEST(Generation, NothingToChooseFromIsTheRequestsFaultWhereItMayBe) {
   const auto no_token = [](const speculation::SpecBatch& batch) {
