@@ -25,7 +25,7 @@ using std::chrono::seconds;
 
 constexpr size_t kBufferBytes = size_t{64} << 10;  // also the longest line of a chunked body
 constexpr auto kTick = std::chrono::milliseconds(500);
-constexpr int kCommentTicks = 30;  // proxies cut streams that are silent for a minute
+constexpr double kCommentSeconds = 15;  // proxies cut streams that are silent for a minute
 constexpr size_t kSlowestBytesPerSecond = size_t{64} << 10;
 
 auto token(beast::error_code& error) {
@@ -190,7 +190,7 @@ HttpConnection::Awaitable<bool> HttpConnection::accept_body(const HttpRequest& r
     co_return false;
   }
   const auto expect = parser_->get().find(http::field::expect);
-  if (expect != parser_->get().end()) {
+  if (expect != parser_->get().end() && !http_1_0_) {
     if (base::lower_case(view(expect->value())) != "100-continue") {
       const std::string message = "Expect: expected \"100-continue\"";
       co_await refuse(417, message);
@@ -297,14 +297,15 @@ HttpConnection::Awaitable<bool> HttpConnection::send_source(ReplySource& source,
     asio::post(executor, [self] { self->timer_.cancel(); });
   });
   may_watch_ = true;
-  int silent_ticks = 0;
+  base::Stopwatch silence;
   while (true) {
     woken_.store(false);
     ReplyPart part = source.poll();
     const bool has_part = part.head || !part.data.empty() || part.done;
-    if (!has_part && streaming_ && silent_ticks >= kCommentTicks) part.data = ": still working\n\n";
+    if (!has_part && streaming_ && silence.seconds() >= kCommentSeconds)
+      part.data = ": still working\n\n";
     if (has_part || !part.data.empty()) {
-      silent_ticks = 0;
+      silence.restart();
       const bool sent = co_await send_part(part, keep_alive);
       if (!sent) break;
       if (part.done) co_return !http_1_0_ || !streaming_;
@@ -313,7 +314,6 @@ HttpConnection::Awaitable<bool> HttpConnection::send_source(ReplySource& source,
     if (client_gone()) break;
     watch_for_disconnect();
     if (!woken_.load()) co_await wait_for_more();
-    ++silent_ticks;
     if (client_gone()) break;
   }
   source.cancel();

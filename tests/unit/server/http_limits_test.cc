@@ -14,11 +14,31 @@
 namespace tandem::server {
 namespace {
 
+// Is woken a hundred times before there is something to send.
+class LateSource : public ReplySource {
+ public:
+  void start(std::function<void()> wake) override { wake_ = std::move(wake); }
+  ReplyPart poll() override {
+    ReplyPart part;
+    if (num_polls_ == 0) part.head.emplace();
+    part.done = ++num_polls_ > 100;
+    if (part.done) part.data = "late";
+    wake_();
+    return part;
+  }
+  void cancel() override {}
+
+ private:
+  std::function<void()> wake_;
+  int num_polls_ = 0;
+};
+
 class OkHandler : public HttpHandler {
  public:
-  Reply handle(const HttpRequest&) override {
+  Reply handle(const HttpRequest& request) override {
     Reply reply;
     reply.body = "ok";
+    if (request.path == "/late") reply.source = std::make_shared<LateSource>();
     return reply;
   }
   std::optional<Reply> refuse_head(const HttpRequest&) override { return std::nullopt; }
@@ -111,6 +131,21 @@ TEST_F(HttpLimits, TheReplyToHeadIsAHead) {
   const size_t second = replies.find("\r\n\r\n") + 4;
   EXPECT_TRUE(replies.substr(second).starts_with("HTTP/1.1 200 ")) << replies;
   EXPECT_TRUE(replies.ends_with("\r\n\r\nok")) << replies;
+}
+
+// A stream gets a comment for its silence, not for how often somebody looked.
+TEST_F(HttpLimits, AStreamThatIsSilentForAMomentGetsNoComment) {
+  Client client(server_->port());
+  client.send("GET /late HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const std::string reply = client.read_all();
+  EXPECT_TRUE(reply.ends_with("\r\n\r\n4\r\nlate\r\n0\r\n\r\n")) << reply;
+}
+
+// HTTP/1.0 knows no 100: it would be taken for the reply.
+TEST_F(HttpLimits, NobodyTellsHttp10ToGoOn) {
+  Client client(server_->port());
+  client.send("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab");
+  EXPECT_TRUE(client.read_all().starts_with("HTTP/1.1 200 "));
 }
 
 TEST_F(HttpLimits, IdleConnection) {
