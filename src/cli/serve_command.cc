@@ -1,5 +1,6 @@
 // tandem serve: the OpenAI-compatible server.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -127,6 +128,8 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
 
 base::Status run(ServeFlags flags) {
   const InterruptGuard guard;
+  // Whoever reads the log may go away; the clients are still there.
+  std::signal(SIGPIPE, SIG_IGN);
   TANDEM_ASSIGN_OR_RETURN(flags.model.speculative_config, speculative_config(flags));
   std::vector<std::string> notes;
   TANDEM_RETURN_IF_ERROR(check_serve_flags(flags, notes));

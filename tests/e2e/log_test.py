@@ -1,14 +1,39 @@
 """What the server logs: JSON lines when asked, one for each request that ends, with its id and never its words."""
 
+import http.client
 import json
 import os
+import re
+import subprocess
 import time
 
-from harness import Checks
+from harness import DEMO_TARGET, TANDEM, Checks
 from serve_harness import MODEL, Server
 
 SECRET = "my aunt Petronella's recipe"
 BODY = {"model": MODEL, "prompt": SECRET, "max_tokens": 5, "temperature": 0}
+
+
+def check_closed_log(checks):
+    """A pipe behind the log whose reader has gone away: nobody reads lines any more, clients still get answers."""
+    process = subprocess.Popen([TANDEM, "serve", DEMO_TARGET, "--port", "0", "--enable-log-requests"],
+                               stderr=subprocess.PIPE)
+    ports = (re.search(rb"ready: http://127\.0\.0\.1:(\d+)", line) for line in process.stderr)
+    port = int(next(found for found in ports if found).group(1))
+    process.stderr.close()
+    statuses = []
+    try:
+        for _ in range(2):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "hi", "max_tokens": 2}))
+            statuses.append(connection.getresponse().status)
+            connection.close()
+            time.sleep(0.2)
+    except (OSError, http.client.HTTPException) as error:
+        statuses.append(repr(error))
+    checks.equal("nobody reads the log: answers", statuses, [200, 200])
+    process.terminate()
+    checks.equal("nobody reads the log: exit status", process.wait(40), 0)
 
 
 def main():
@@ -46,6 +71,7 @@ def main():
         server.stop()
         checks.check("not asked for: no line", "mine-1" not in "".join(server.lines), server.lines)
         checks.check("plain lines", all(line.startswith("tandem: ") for line in server.lines), server.lines)
+    check_closed_log(checks)
     checks.finish()
 
 
