@@ -2,6 +2,7 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -26,6 +27,7 @@ using std::chrono::seconds;
 constexpr size_t kBufferBytes = size_t{64} << 10;  // also the longest line of a chunked body
 constexpr auto kTick = std::chrono::milliseconds(500);
 constexpr double kCommentSeconds = 15;  // proxies cut streams that are silent for a minute
+constexpr int kClientGone = 499;        // before a reply, for metrics: nginx's number
 constexpr size_t kSlowestBytesPerSecond = size_t{64} << 10;
 
 auto token(beast::error_code& error) {
@@ -90,7 +92,7 @@ HttpConnection::Awaitable<void> HttpConnection::run() {
     Reply reply;
     co_await call_handler(request, reply);
     const bool goes_on = co_await send(reply, keep_alive);
-    shared_.handler.count(request, status_, watch.seconds());
+    shared_.handler.count(request, status_ != 0 ? status_ : kClientGone, watch.seconds());
     if (!goes_on || !keep_alive) break;
   }
   co_await linger();
@@ -111,7 +113,9 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
   http_1_0_ = message.version() == 10;
   request.method = std::string(view(message.method_string()));
   const std::string_view target = view(message.target());
-  request.path = std::string(target.substr(0, target.find('?')));
+  const size_t end = std::min(target.find('?'), target.size());
+  request.path = std::string(target.substr(0, end));
+  request.query = std::string(target.substr(std::min(end + 1, target.size())));
   const std::string& root = shared_.options.root_path;
   const bool below = request.path.starts_with(root) && request.path.size() > root.size() &&
                      request.path[root.size()] == '/';

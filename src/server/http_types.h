@@ -16,6 +16,7 @@ struct HttpRequest {
   std::string path;                                          // without the query
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
+  std::string query = {};  // behind the ?, as it was sent
 
   // The first header of that name (lower case); empty without one.
   std::string_view header(std::string_view name) const;

@@ -50,6 +50,12 @@ std::string chosen_id(const HttpRequest& request, const GenerationParams& params
   return request_id(params.request_id.empty() ? header : std::string_view(params.request_id));
 }
 
+// Whether a query has stream=true among its fields.
+bool asks_for_stream(std::string_view query) {
+  const std::string fields = fmt::format("&{}&", query);
+  return fields.find("&stream=true&") != std::string::npos;
+}
+
 // In the form that clients of the route know.
 Reply error_reply_for(const HttpRequest& request, const ApiError& error) {
   const bool anthropic = request.path.starts_with("/v1/messages");
@@ -335,6 +341,10 @@ Reply Service::stored_response(const HttpRequest& request) {
   std::string_view id = std::string_view(request.path).substr(kResponses.size());
   const bool cancels = request.method == "POST";
   if (cancels) id.remove_suffix(kCancel.size());
+  if (request.method == "GET" && asks_for_stream(request.query))
+    return refused(
+        {400, "stream: expected none, got true; a finished response is read whole", "stream"},
+        request);
   const auto stored = store_.get(std::string(id));
   if (!stored)
     return refused({404, "response_id: expected a response that this server keeps", "response_id"},

@@ -6,7 +6,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <memory>
 #include <string>
+#include <thread>
 
 #include "base/clock.h"
 #include "server/http_server.h"
@@ -33,12 +36,20 @@ class LateSource : public ReplySource {
   int num_polls_ = 0;
 };
 
+class NoSource : public ReplySource {
+ public:
+  void start(std::function<void()>) override {}
+  ReplyPart poll() override { return {}; }
+  void cancel() override {}
+};
+
 class OkHandler : public HttpHandler {
  public:
   Reply handle(const HttpRequest& request) override {
     Reply reply;
     reply.body = "ok";
     if (request.path == "/late") reply.source = std::make_shared<LateSource>();
+    if (request.path == "/never") reply.source = std::make_shared<NoSource>();
     return reply;
   }
   std::optional<Reply> refuse_head(const HttpRequest&) override { return std::nullopt; }
@@ -48,7 +59,13 @@ class OkHandler : public HttpHandler {
     reply.body = message;
     return reply;
   }
-  void count(const HttpRequest&, int, double) override {}
+  void count(const HttpRequest& request, int status, double) override {
+    last_query = request.query;
+    last_status = status;
+  }
+
+  std::string last_query;
+  std::atomic<int> last_status = 0;
 };
 
 class Client {
@@ -146,6 +163,18 @@ TEST_F(HttpLimits, NobodyTellsHttp10ToGoOn) {
   Client client(server_->port());
   client.send("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab");
   EXPECT_TRUE(client.read_all().starts_with("HTTP/1.1 200 "));
+}
+
+// What is counted of a client that goes away before there is a reply.
+TEST_F(HttpLimits, AClientThatGoesAwayFirst) {
+  auto client = std::make_unique<Client>(server_->port());
+  client->send("GET /never?a=b&c HTTP/1.1\r\nHost: x\r\n\r\n");
+  while (server_->num_busy() == 0) std::this_thread::yield();
+  client.reset();
+  const base::Stopwatch clock;
+  while (handler_.last_status == 0 && clock.seconds() < 20) std::this_thread::yield();
+  EXPECT_EQ(handler_.last_status, 499);
+  EXPECT_EQ(handler_.last_query, "a=b&c");
 }
 
 TEST_F(HttpLimits, IdleConnection) {

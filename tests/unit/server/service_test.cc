@@ -82,6 +82,21 @@ TEST_F(ServiceTest, TokenizingAChatTakesNoSpecialTokensBesideTheTemplates) {
   EXPECT_EQ(json::parse(refused.body)["error"]["param"], "add_special_tokens");
 }
 
+TEST_F(ServiceTest, AStoredResponseIsNotStreamed) {
+  const auto status = [&](const std::string& query) {
+    const HttpRequest request{.method = "GET",
+                              .path = "/v1/responses/resp_1",
+                              .headers = {{"x-api-key", key_}},
+                              .body = "",
+                              .query = query};
+    return service_.handle(request).head.status;
+  };
+  for (const char* whole : {"", "stream=false", "include=x", "upstream=true"})
+    EXPECT_EQ(status(whole), 404) << whole;
+  for (const char* stream : {"stream=true", "starting_after=3&stream=true"})
+    EXPECT_EQ(status(stream), 400) << stream;
+}
+
 TEST_F(ServiceTest, NamesOfModelsMayBeEscaped) {
   for (const char* good : {"folder/demo 100%", "folder%2Fdemo%20100%25", "folder%2fdemo%20100%"}) {
     const Reply reply = ask("GET", std::string("/v1/models/") + good, {});
