@@ -97,6 +97,11 @@ Reply Service::tokenize(const HttpRequest& request) {
   } else {
     fields.fail("prompt", "expected a string, or messages");
   }
+  // Each takes a hundredfold in the reply's JSON.
+  if (ids.size() > kMaxIds)
+    fields.fail(
+        parsed->contains("messages") ? "messages" : "prompt",
+        fmt::format("expected at most {} tokens, got {}; send it in parts", kMaxIds, ids.size()));
   if (auto error = fields.finish()) return refused(*error, request);
   ordered_json reply = {{"count", ids.size()}, {"max_model_len", model.max_model_len}};
   reply["tokens"] = ids;

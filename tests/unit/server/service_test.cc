@@ -82,6 +82,19 @@ TEST_F(ServiceTest, TokenizingAChatTakesNoSpecialTokensBesideTheTemplates) {
   EXPECT_EQ(json::parse(refused.body)["error"]["param"], "add_special_tokens");
 }
 
+// As many as /detokenize takes: the reply of a body of 64 MiB took gigabytes.
+TEST_F(ServiceTest, TokensOfAReplyAreBounded) {
+  const auto tokenize = [&](size_t num_words) {
+    std::string text;
+    for (size_t i = 0; i < num_words; ++i) text += "1";
+    return ask("POST", "/tokenize", {}, json({{"prompt", text}}).dump());
+  };
+  EXPECT_EQ(tokenize(10'000).head.status, 200);
+  const Reply refused = tokenize(1'000'001);
+  EXPECT_EQ(refused.head.status, 400);
+  EXPECT_EQ(json::parse(refused.body)["error"]["param"], "prompt");
+}
+
 TEST_F(ServiceTest, AStoredResponseIsNotStreamed) {
   const auto status = [&](const std::string& query) {
     const HttpRequest request{.method = "GET",
