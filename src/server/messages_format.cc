@@ -33,8 +33,10 @@ std::string_view error_type(int status) {
 }
 
 ordered_json error_body(const ApiError& error) {
-  return {{"type", "error"},
-          {"error", {{"type", error_type(error.status)}, {"message", error.message}}}};
+  ordered_json body = {{"type", "error"},
+                       {"error", {{"type", error_type(error.status)}, {"message", error.message}}}};
+  if (error.code == kNoThreads) body["error"]["details"] = {{"error_code", kNoThreads}};
+  return body;
 }
 
 ordered_json usage_json(const Usage& usage) {

@@ -8,6 +8,10 @@
 
 namespace tandem::server {
 
+// The code of a refused `thread`: Anthropic's helpers look for it, and then send the whole
+// conversation themselves.
+inline constexpr const char* kNoThreads = "thread_unsupported_request";
+
 // {"type": "error", "error": {"type", "message"}}
 std::string messages_error_json(const ApiError& error);
 Reply messages_error_reply(const ApiError& error);

@@ -7,6 +7,7 @@
 #include "io/json.h"
 #include "server/chat_translation.h"
 #include "server/json_text.h"
+#include "server/messages_format.h"
 
 namespace tandem::server {
 namespace {
@@ -236,6 +237,9 @@ ApiResult<std::string> translate(std::string_view body, bool counts) {
   if (!parsed) return tl::unexpected<ApiError>(std::move(parsed.error()));
   const ordered_json ordered = *io::parse_ordered_json(body);
   Fields fields(*parsed);
+  if (fields.any("thread") != nullptr)
+    return api_error(400, "thread: not supported: send the whole conversation in messages",
+                     "thread", kNoThreads);
   ordered_json chat = {{"messages", ordered_json::array()}};
   copy_fields(fields, ordered, common_fields(), chat);
   const ordered_json system = text_content(fields, "system", kText);

@@ -107,6 +107,18 @@ def tools(checks, client):
     checks.check("tools: tool_choice none", all(block.type == "text" for block in none.content), none)
 
 
+def runner(checks, client):
+    """The client's own loop of calls: it asks for a thread, and does without when that is refused."""
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return f"{city}: 18 degrees"
+
+    replies = client.beta.messages.tool_runner(model=MODEL, max_tokens=96, messages=ASK["tools"]["messages"],
+                                               tools=[get_weather], extra_body=GREEDY)
+    checks.equal("tool_runner: a call, then an answer", [reply.stop_reason for reply in replies], ["tool_use", "end_turn"])
+
+
 def thinking(checks, client):
     whole = whole_and_streamed(checks, client, "thinking")
     checks.equal("thinking: first, then text", [block.type for block in whole.content], ["thinking", "text"])
@@ -186,6 +198,7 @@ def main():
         client = client_of(server)
         text(checks, server, client)
         tools(checks, client)
+        runner(checks, client)
         thinking(checks, client)
         errors(checks, server, client)
         abort(checks, server, client)

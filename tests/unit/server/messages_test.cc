@@ -262,6 +262,19 @@ TEST(Messages, StreamsAddUpToTheWhole) {
   }
 }
 
+// What Anthropic's client looks for before it sends the whole conversation instead.
+TEST(Messages, ThreadsAreRefusedByTheirCode) {
+  const json body = {{"max_tokens", 9},
+                     {"messages", {{{"role", "user"}, {"content", "Hello"}}}},
+                     {"thread", {{"type", "create"}}}};
+  const auto request = parse_messages(body.dump(), demo_model());
+  ASSERT_FALSE(request.has_value());
+  EXPECT_EQ(request.error().param, "thread");
+  const json error = json::parse(messages_error_json(request.error()));
+  EXPECT_EQ(error["error"]["details"]["error_code"], "thread_unsupported_request");
+  EXPECT_FALSE(json::parse(messages_error_json({400, "x"}))["error"].contains("details"));
+}
+
 TEST(Messages, ErrorsHaveAnthropicsForm) {
   const json error = json::parse(messages_error_json({429, "full"}));
   EXPECT_EQ(error["type"], "error");
