@@ -7,9 +7,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/clock.h"
 #include "server/http_server.h"
@@ -175,6 +178,23 @@ TEST_F(HttpLimits, AClientThatGoesAwayFirst) {
   while (handler_.last_status == 0 && clock.seconds() < 20) std::this_thread::yield();
   EXPECT_EQ(handler_.last_status, 499);
   EXPECT_EQ(handler_.last_query, "a=b&c");
+}
+
+// Announcing costs a client nothing.
+TEST_F(HttpLimits, AnAnnouncedBodyTakesNoMemory) {
+  const auto address_space = [] {
+    int64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    return pages * ::sysconf(_SC_PAGESIZE);
+  };
+  const int64_t before = address_space();
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(std::make_unique<Client>(server_->port()));
+    clients.back()->send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n{");
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_LT(address_space() - before, int64_t{512} << 20);
 }
 
 TEST_F(HttpLimits, IdleConnection) {
