@@ -156,7 +156,8 @@ void Fields::refuse(const std::string& key, const std::string& why) {
 std::optional<ApiError> Fields::finish() {
   if (error_) return error_;
   for (const auto& [key, value] : object_.items()) {
-    if (known_.contains(key)) continue;
+    // Clients send back what they were given with all the fields they know, null where unset.
+    if (known_.contains(key) || value.is_null()) continue;
     fail(key.substr(0, 80), "expected a known field, got this one; the documentation lists them");
     break;
   }

@@ -103,6 +103,9 @@ def tools(checks, client):
                                               "content": "18 degrees"}]}]
     after = client.messages.create(model=MODEL, max_tokens=96, messages=messages, tools=[TOOL], extra_body=GREEDY)
     checks.equal("tools: an answer after the result", [block.type for block in after.content], ["text"])
+    messages[-2] = {"role": "assistant", "content": [block.model_dump() for block in whole.content]}
+    same = client.messages.create(model=MODEL, max_tokens=96, messages=messages, tools=[TOOL], extra_body=GREEDY)
+    checks.equal("tools: blocks come back with all the client's fields, null where unset", same.content, after.content)
     none = ask(client, "tools", tool_choice={"type": "none"})
     checks.check("tools: tool_choice none", all(block.type == "text" for block in none.content), none)
 

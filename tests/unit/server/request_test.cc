@@ -163,6 +163,8 @@ TEST(Request, UnknownFieldsAreRefusedByName) {
   const auto result = chat({{"temperatur_e", 1}});
   ASSERT_FALSE(result.has_value());
   EXPECT_EQ(result.error().param, "temperatur_e");
+  // null is as good as absent: clients send all the fields they know.
+  EXPECT_TRUE(chat({{"temperatur_e", nullptr}}).has_value());
 }
 
 TEST(Request, WhatIsNotSupportedIsRefusedByName) {
