@@ -11,7 +11,8 @@ using Kind = text::OutputEvent::Kind;
 
 void add_text(ordered_json& object, const char* key, const std::string& text) {
   auto& value = object[key];
-  value = value.is_string() ? value.get<std::string>() + text : text;
+  if (value.is_null()) value = "";
+  value.get_ref<std::string&>() += text;
 }
 
 // One entry per call in a chunk: id and name the first time, then more of the arguments.

@@ -84,7 +84,8 @@ class ItemReader {
     const std::string& text = content.empty() ? summary : content;
     if (text.empty()) return;
     ordered_json& reasoning = turn()["reasoning"];
-    reasoning = (reasoning.is_string() ? reasoning.get<std::string>() : "") + text;
+    if (reasoning.is_null()) reasoning = "";
+    reasoning.get_ref<std::string&>() += text;
   }
 
   void add_call(Fields& item) {

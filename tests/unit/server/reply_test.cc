@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/clock.h"
 #include "server/api_error.h"
 #include "server/format.h"
 #include "server/http_text.h"
@@ -167,6 +168,16 @@ TEST(Format, StreamsAddUpToTheWhole) {
 }
 
 // Every step's text is told apart by who wrote it; a character that two tokens share is the last's.
+TEST(Format, AChunkOfManyPiecesIsWrittenInAMoment) {
+  ChoicePart part;
+  part.pieces.resize(100'000,
+                     {{AnswerPiece::Kind::kContent, std::string(10, 'x'), -1, "", ""}, false});
+  const auto format = make_chat_format(demo_model().tokenizer, {"chatcmpl-1", 5, "demo"}, {});
+  const base::Stopwatch watch;
+  EXPECT_GT(format->chunk(part, {}).size(), 1'000'000U);
+  EXPECT_LT(watch.seconds(), 5);
+}
+
 TEST(Format, DraftInfoTellsWhoWroteTheText) {
   const auto format =
       make_chat_format(demo_model().tokenizer, {"chatcmpl-1", 5, "demo"}, {.draft_info = true});

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "server/responses_format.h"
 #include "server/responses_request.h"
 #include "tests/unit/server/demo_model.h"
@@ -75,6 +76,20 @@ TEST(Responses, ToolRoundIsTheChatsToolRound) {
                            {kHello, thought, message, call("c1"), call("c2"), output("c1", "cold"),
                             output("c2", {{{"type", "input_text"}, {"text", "very"}}})}}}),
             chat_ids(chat));
+}
+
+TEST(Responses, ThoughtsInManyItemsAreReadInAMoment) {
+  const ordered_json part = {{"type", "reasoning_text"}, {"text", std::string(1000, 'x')}};
+  const ordered_json item = {{"type", "reasoning"}, {"content", {part}}};
+  const ordered_json items(20'000, item);
+  const json body = json::object();
+  Fields fields(body);
+  ordered_json messages = ordered_json::array();
+  const base::Stopwatch watch;
+  add_item_messages(fields, items, 0, messages);
+  EXPECT_LT(watch.seconds(), 5);
+  ASSERT_EQ(messages.size(), 1U);
+  EXPECT_EQ(messages[0]["reasoning"].get_ref<const std::string&>().size(), 20'000'000U);
 }
 
 TEST(Responses, RefusalsNameTheClientsField) {
