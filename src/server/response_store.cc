@@ -9,16 +9,17 @@ constexpr size_t kEntryBytes = 512;  // of the lists around the texts, roughly
 
 }  // namespace
 
-void ResponseStore::put(const std::string& id, StoredResponse response) {
+bool ResponseStore::put(const std::string& id, StoredResponse response) {
   const size_t num_bytes =
       kEntryBytes + id.size() * 2 + response.reply.size() + response.items.size();
-  if (num_bytes > max_bytes_) return;
+  if (num_bytes > max_bytes_) return false;
   const std::lock_guard lock(mutex_);
   if (const auto found = index_.find(id); found != index_.end()) remove(found->second);
   while (num_bytes_ + num_bytes > max_bytes_) remove(std::prev(entries_.end()));
   entries_.push_front({id, std::make_shared<const StoredResponse>(std::move(response)), num_bytes});
   index_[id] = entries_.begin();
   num_bytes_ += num_bytes;
+  return true;
 }
 
 std::shared_ptr<const StoredResponse> ResponseStore::get(const std::string& id) {

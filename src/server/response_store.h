@@ -21,8 +21,8 @@ class ResponseStore {
   explicit ResponseStore(size_t max_bytes) : max_bytes_(max_bytes) {}
 
   bool enabled() const { return max_bytes_ > 0; }
-  // Does nothing with a response that alone is larger than the store.
-  void put(const std::string& id, StoredResponse response);
+  // False, and nothing done, for a response that alone is larger than the store.
+  bool put(const std::string& id, StoredResponse response);
   // Null when it is not there (any more).
   std::shared_ptr<const StoredResponse> get(const std::string& id);
   bool erase(const std::string& id);

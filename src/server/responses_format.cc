@@ -192,7 +192,7 @@ class ResponsesFormat : public ReplyFormat {
     if (store_ == nullptr) return;
     ordered_json items = *input_;
     for (const ordered_json& item : reply_["output"]) items.push_back(item);
-    store_->put(id_, {json_text(reply_), json_text(items)});
+    if (!store_->put(id_, {json_text(reply_), json_text(items)})) reply_["store"] = false;
   }
 
   std::string id_;

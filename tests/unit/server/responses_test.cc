@@ -237,6 +237,18 @@ TEST(Responses, StreamsAddUpToTheWhole) {
   }
 }
 
+TEST(Responses, OneThatIsTooLargeForTheStoreSaysSo) {
+  for (const size_t num_bytes : {size_t{1} << 20, size_t{600}}) {
+    ResponseStore store(num_bytes);
+    const Reply parts = reply_parts();
+    const auto format =
+        make_responses_format({"resp_1", 5, "demo"}, parts.fields, parts.input, &store);
+    const json reply = json::parse(format->whole({{.finish_reason = "stop"}}, {}, nullptr));
+    EXPECT_EQ(reply["store"], store.get("resp_1") != nullptr);
+    EXPECT_EQ(reply["store"], num_bytes > 600);
+  }
+}
+
 TEST(Responses, TheNextOneGoesOnFromTheStore) {
   ResponseStore store(1 << 20);
   const Reply parts = reply_parts();
