@@ -1,6 +1,5 @@
 #include "engine/runtime.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "engine/runtime_parts.h"
@@ -32,13 +31,6 @@ base::Status check_options(const RuntimeOptions& options) {
 }
 
 }  // namespace
-
-std::vector<int32_t> suppressed_ids(const io::Checkpoint& target) {
-  std::vector<int32_t> ids = target.generation_config().suppress_tokens;
-  for (const int32_t id : target.config().modality_token_ids)
-    if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
-  return ids;
-}
 
 // What is known before the weights are.
 EngineOptions engine_options(const RuntimeOptions& options, const io::TextConfig& config,
@@ -108,7 +100,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
 
   TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
   engine.eos_token_ids = eos_token_ids(*pair.target);
-  engine.suppress_tokens = suppressed_ids(pair.target->checkpoint());
+  engine.suppress_tokens = pair.target_checkpoint->suppressed_ids();
   TANDEM_ASSIGN_OR_RETURN(
       model::KvScaleLists scales,
       model::kv_scales(*pair.target_checkpoint, kv_dtype, options.kv_cache_dtype));

@@ -83,7 +83,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
   EngineOptions engine = engine_options(options, config.text, plan, ring_len);
   TANDEM_RETURN_IF_ERROR(Engine::validate(engine));
   engine.eos_token_ids = eos_token_ids(*pair.target);
-  engine.suppress_tokens = suppressed_ids(pair.target->checkpoint());
+  engine.suppress_tokens = pair.target_checkpoint->suppressed_ids();
   engine.pass_rows = gpu::kPassRows;
   TANDEM_ASSIGN_OR_RETURN(
       model::KvScaleLists scales,

@@ -1,5 +1,6 @@
 #include "io/checkpoint.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -175,6 +176,13 @@ const ModelConfig& Checkpoint::config() const {
 const GenerationConfig& Checkpoint::generation_config() const {
   return impl_->generation;
 }
+std::vector<int32_t> Checkpoint::suppressed_ids() const {
+  std::vector<int32_t> ids = generation_config().suppress_tokens;
+  for (const int32_t id : config().modality_token_ids)
+    if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
+  return ids;
+}
+
 const QuantizationInfo& Checkpoint::quantization() const {
   return impl_->quantization.info;
 }

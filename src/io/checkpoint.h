@@ -48,6 +48,9 @@ class Checkpoint {
   const ModelConfig& config() const;
   const GenerationConfig& generation_config() const;
   const QuantizationInfo& quantization() const;
+  // Of a target, ids that no answer may hold: what generation_config.json forbids, and the places
+  // for images and sound, which mean nothing in a text.
+  std::vector<int32_t> suppressed_ids() const;
 
   // "lm_head.weight" is there when the model is untied; a tied model may repeat its embedding
   // there. The tensor of a canonical name; nothing if the checkpoint does not have it.

@@ -76,7 +76,7 @@ base::Result<CalibrationRun> calibrate(const ops::Context& context, model::Pair&
     request.sampling = options.sampling;
     request.max_new_tokens = options.max_new_tokens;
     request.eos_ids = end_ids(*pair.target_checkpoint);
-    request.suppress_tokens = pair.target_checkpoint->generation_config().suppress_tokens;
+    request.suppress_tokens = pair.target_checkpoint->suppressed_ids();
     request.seed = options.seed + i;
     base::Status reported;
     const auto before = static_cast<int64_t>(i) * options.max_new_tokens;

@@ -91,7 +91,7 @@ base::Result<PairAnswers> answer_prompts(const ops::Context& context, const Eval
     request.sampling.temperature = 0;
     request.max_new_tokens = max_new_tokens;
     request.eos_ids = end_ids(*eval.pair->target_checkpoint);
-    request.suppress_tokens = eval.pair->target_checkpoint->generation_config().suppress_tokens;
+    request.suppress_tokens = eval.pair->target_checkpoint->suppressed_ids();
     speculation::RunOutput output = runner.run(context, request);
     if (output.failed)
       return base::invalid("{}: prompt {}: expected finite logits, got NaN or infinity",

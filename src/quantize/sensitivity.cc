@@ -147,7 +147,7 @@ double acceptance_length(const ops::Context& context, model::TargetModel& target
     request.sampling.temperature = 0;
     request.max_new_tokens = kMaxNewTokens;
     request.eos_ids = end_ids(target.checkpoint());
-    request.suppress_tokens = target.checkpoint().generation_config().suppress_tokens;
+    request.suppress_tokens = target.checkpoint().suppressed_ids();
     stats.add(runner.run(context, request).stats);
   }
   return stats.mean_acceptance_length();

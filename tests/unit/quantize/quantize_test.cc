@@ -324,22 +324,6 @@ TEST(Quantize, OutputsOnSourcesOrOnEachOtherAreRefused) {
   EXPECT_TRUE(io::Checkpoint::open(tiny.target));
 }
 
-TEST(Quantize, AnswersAreSampledAsTheGenerationConfigSays) {
-  const TempFolder temp;
-  const TinyPair tiny = write_tiny_pair(temp.path());
-  write_bytes(tiny.target / "generation_config.json",
-              R"({"do_sample": true, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.05,
-                  "repetition_penalty": 1.25})");
-  const auto target = io::Checkpoint::open(tiny.target);
-  ASSERT_TRUE(target) << target.error().message;
-  const sampling::SamplingParams params = default_sampling(*target);
-  EXPECT_EQ(params.temperature, 0.7);
-  EXPECT_EQ(params.top_k, 5);
-  EXPECT_EQ(params.top_p, 0.9);
-  EXPECT_EQ(params.min_p, 0.05);
-  EXPECT_EQ(params.repetition_penalty, 1.25);
-}
-
 TEST(Quantize, OutputsWhoseHelpersAreAnotherOutputOrASourceAreRefused) {
   const TempFolder temp;
   const TinyPair tiny = write_tiny_pair(temp.path());
