@@ -39,9 +39,7 @@ base::Status check_run(const speculation::RunOutput& output, size_t prompt,
 sampling::SamplingParams default_sampling(const io::Checkpoint& target) {
   const io::GenerationConfig& generation = target.generation_config();
   sampling::SamplingParams params;
-  params.temperature = 0;
-  if (!generation.do_sample) return params;
-  params.temperature = generation.temperature;
+  params.temperature = generation.do_sample ? generation.temperature : 0.0;
   params.top_k = generation.top_k;
   params.top_p = generation.top_p;
   params.min_p = generation.min_p;

@@ -29,7 +29,7 @@ struct CalibrationRun {
   int64_t num_rounds = 0;
 };
 
-// What generation_config.json asks for; greedy when it asks for nothing.
+// What generation_config.json asks for; greedy where do_sample is false, the rest as it stands.
 sampling::SamplingParams default_sampling(const io::Checkpoint& target);
 
 // Ids that end an answer.

@@ -36,6 +36,23 @@ TEST(Answers, AreSampledAsTheGenerationConfigSays) {
   EXPECT_EQ(params.repetition_penalty, 1.25);
 }
 
+// Served so, an answer has the penalty too, and the other bounds where a temperature is asked for.
+TEST(Answers, WithoutSamplingTheRestOfTheGenerationConfigHolds) {
+  const TempFolder temp;
+  const TinyPair tiny = write_tiny_pair(temp.path());
+  write_bytes(tiny.target / "generation_config.json",
+              R"({"do_sample": false, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.05,
+                  "repetition_penalty": 1.25})");
+  const auto target = io::Checkpoint::open(tiny.target);
+  ASSERT_TRUE(target) << target.error().message;
+  const sampling::SamplingParams params = default_sampling(*target);
+  EXPECT_EQ(params.temperature, 0.0);
+  EXPECT_EQ(params.repetition_penalty, 1.25);
+  EXPECT_EQ(params.top_k, 5);
+  EXPECT_EQ(params.top_p, 0.9);
+  EXPECT_EQ(params.min_p, 0.05);
+}
+
 // As where it is served: calibration and evaluation see the texts that users will.
 TEST(Answers, NoneHoldsThePlaceOfAnImage) {
   const TempFolder temp;
