@@ -45,13 +45,14 @@ struct PassSetup {
   std::vector<Chunk> chunks;
   int tile_rows = cuda::kWideTileRows;
   bool in_chunk = false;  // the pass's keys are beside the cache
+  int block_size = 16;
 };
 
 // Everything up to each chunk's end, in the reference's layout.
 Cache reference_cache(const PassSetup& setup) {
   std::vector<int> lengths;
   for (const Chunk& chunk : setup.chunks) lengths.push_back(chunk.end);
-  Cache cache(setup.heads, {16, 0, setup.window, lengths});
+  Cache cache(setup.heads, {setup.block_size, 0, setup.window, lengths});
   for (size_t s = 0; s < lengths.size(); ++s)
     for (int p = 0; p < lengths[s]; ++p)
       cache.write(static_cast<int>(s), p, value_of<1>(setup.chunks[s].sequence, p),
@@ -290,6 +291,16 @@ TEST_F(WideAttentionLong, TheWindowOfThe12B) {
     PassSetup setup{heads, 1024, {{0, 1800, 1990}}};
     setup.in_chunk = true;
     expect_like_reference(setup, 17);
+  }
+}
+
+// Those of which the copy engine takes whole pages, and others.
+TEST_F(WideAttentionLong, BlockSizesChangeNoBit) {
+  PassSetup setup{{16, 1, 512}, 0, {{0, 150, 280}, {1, 0, 5}, {2, 63, 64}}};
+  const auto expected = run(setup);
+  for (const int block_size : {1, 8, 24, 32, 64, 256}) {
+    setup.block_size = block_size;
+    EXPECT_TRUE(run(setup) == expected) << block_size;
   }
 }
 

@@ -70,31 +70,39 @@ __device__ inline void give_back(uint32_t empty) {
   }
 }
 
+// Starts the products of one load of keys.
+template <int kDim, int kScores>
+__device__ inline void start_scores(uint32_t queries, int load, int first_key, const Loads& keys,
+                                    float (&scores)[kScores]) {
+  using P = Plan<kDim>;
+  constexpr int kBlocks = P::kLoadColumns / 64;  // of a load
+  keys.wait_full();
+  ptx::fence_async_shared();
+  ptx::warpgroup_fence();
+  uint32_t left = queries + load * kBlocks * (kPairs * 128);
+  // Places worked out in front of the steps would take registers from them.
+  asm volatile("" : "+r"(left));
+#pragma unroll
+  for (int block = 0; block < kBlocks; ++block)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      ptx::wgmma_bf16(
+          scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024),
+          ptx::matrix_of(keys.address() + block * P::kColumnBytes + first_key * 128 + i * 32, 1024),
+          load + block + i);
+  ptx::warpgroup_commit();
+}
+
 // The scores of one step; gives the places of its keys back.
 template <int kDim, Source kSource, int kScores>
 __device__ inline void score(uint32_t queries, int first_key, Loads& keys,
                              float (&scores)[kScores]) {
   using P = Plan<kDim>;
-  constexpr int kBlocks = P::kLoadColumns / 64;  // of a load
   Loads done = keys;
   ptx::pin(scores);
 #pragma unroll
-  for (int load = 0; load < P::kLoads; ++load, ++keys.index) {
-    keys.wait_full();
-    ptx::fence_async_shared();
-    ptx::warpgroup_fence();
-    const uint32_t left = queries + load * kBlocks * (kPairs * 128);
-#pragma unroll
-    for (int block = 0; block < kBlocks; ++block)
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        ptx::wgmma_bf16(
-            scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024),
-            ptx::matrix_of(keys.address() + block * P::kColumnBytes + first_key * 128 + i * 32,
-                           1024),
-            load + block + i);
-    ptx::warpgroup_commit();
-  }
+  for (int load = 0; load < P::kLoads; ++load, ++keys.index)
+    start_scores<kDim>(queries, load, first_key, keys, scores);
 #pragma unroll
   for (int load = 0; load < P::kLoads; ++load, ++done.index) {
     if (load + 1 < P::kLoads)
@@ -117,30 +125,37 @@ struct Sums {
   }
 };
 
+// What was summed before, where a larger score was found.
 template <int kDim>
-__device__ inline void add_values(uint32_t values, const float2& factor, uint32_t (&weights)[16],
-                                  Sums<kDim>& sums) {
+__device__ inline void rescale(const float2& factor, Sums<kDim>& sums) {
+  // Most steps find none.
+  if (__all_sync(0xffffffffU, factor.x == 1.0F && factor.y == 1.0F)) return;
+#pragma unroll
+  for (auto& part : sums.parts)
+#pragma unroll
+    for (int i = 0; i < Plan<kDim>::kWidth / 2; ++i)
+      part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
+}
+
+// Starts sums += weights x values. `left(i)`: the weights of keys 16 i .. 16 i + 15.
+template <int kDim, typename Left>
+__device__ inline void start_values(uint32_t values, Sums<kDim>& sums, const Left& left) {
   using P = Plan<kDim>;
-  // Most steps find no larger score.
-  if (!__all_sync(0xffffffffU, factor.x == 1.0F && factor.y == 1.0F)) {
-#pragma unroll
-    for (auto& part : sums.parts)
-#pragma unroll
-      for (int i = 0; i < P::kWidth / 2; ++i) part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
-  }
 #pragma unroll
   for (auto& part : sums.parts) ptx::pin(part);
-  ptx::pin(weights);
   ptx::warpgroup_fence();
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
     for (int part = 0; part < P::kParts; ++part)
       ptx::wgmma_bf16_rows(
-          sums.parts[part], weights + i * 4,
+          sums.parts[part], left(i),
           ptx::matrix_of(values + part * (P::kWidth / 64) * P::kColumnBytes + i * 2048, 1024,
                          P::kColumnBytes));
   ptx::warpgroup_commit();
+}
+template <int kDim>
+__device__ inline void finish_values(Sums<kDim>& sums) {
   ptx::warpgroup_wait<0>();
 #pragma unroll
   for (auto& part : sums.parts) ptx::pin(part);
@@ -235,21 +250,19 @@ struct Attending {
     if (hides(step)) hide(pairs, step * kKeys, scores);
     return weigh(scores, largest_of(scores), scale, running, weights);
   }
-  // The same with scores of half of the keys, and the other warpgroup's weights.
-  __device__ float2 weigh_half(int step, Weights& weights) {
-    const int first = warpgroup * (kKeys / 2);
-    float scores[kKeys / 4];
-    score<kDim, kSource>(queries, first, keys, scores);
-    if (hides(step)) hide(pairs, step * kKeys + first, scores);
+  // The same with scores of half of the keys; weights of all are where both find them.
+  __device__ float2 weigh_half(int step, float (&scores)[kKeys / 4]) {
+    if (hides(step)) hide(pairs, step * kKeys + first_scored(), scores);
     const float2 own = largest_of(scores);
     const float2 theirs = halves.exchange(own);
-    uint32_t own_weights[kKeys / 8];
+    uint32_t weights[kKeys / 8];
     const float2 factor = weigh(scores, make_float2(fmaxf(own.x, theirs.x), fmaxf(own.y, theirs.y)),
-                                scale, running, own_weights);
-    halves.exchange(own_weights, weights);
+                                scale, running, weights);
+    halves.join(weights, step);
     return factor;
   }
-  __device__ void add_step(int step, const float2& factor, Weights& weights, Sums<kDim>& sums) {
+  __device__ int first_scored() const { return warpgroup * (kKeys / 2); }
+  __device__ void wait_values(int step) {
     values.wait_full();
     if constexpr (kSource == Source::kShared) {
       const int seen = block.last_key % kKeys + 1;
@@ -257,9 +270,54 @@ struct Attending {
         clear_values<kDim>(values.address(), seen, kTurnBarrier + warpgroup);
     }
     ptx::fence_async_shared();
-    add_values<kDim>(values.address(), factor, weights, sums);
+  }
+  __device__ void give_values_back() {
     give_back<kSource>(values.empty());
     values.index += P::kLoads;
+  }
+  __device__ void start_half_values(int step, Sums<kDim>& sums) {
+    wait_values(step);
+    start_values<kDim>(values.address(), sums, [&](int i) {
+      return ptx::matrix_of(halves.weights_of(step) + i * 32, 1024);
+    });
+  }
+  __device__ void steps(Sums<kDim>& sums) {
+    for (int step = block.first_step(); step <= block.last_step(); ++step) {
+      Weights weights;
+      const float2 factor = weigh_step(step, weights);
+      wait_values(step);
+      rescale(factor, sums);
+      ptx::pin(weights);
+      start_values<kDim>(values.address(), sums, [&](int i) { return &weights[i * 4]; });
+      finish_values(sums);
+      give_values_back();
+    }
+  }
+  // While a step's values are added up the next one's scores become weights.
+  __device__ void steps_of_halves(Sums<kDim>& sums) {
+    float scores[kKeys / 4];
+    int step = block.first_step();
+    score<kDim, kSource>(queries, first_scored(), keys, scores);
+    weigh_half(step, scores);
+    for (; step < block.last_step(); ++step) {
+      Loads done = keys;
+      ptx::pin(scores);
+#pragma unroll
+      for (int load = 0; load < P::kLoads; ++load, ++keys.index)
+        start_scores<kDim>(queries, load, first_scored(), keys, scores);
+      start_half_values(step, sums);
+      ptx::warpgroup_wait<1>();
+      ptx::pin(scores);
+#pragma unroll
+      for (int load = 0; load < P::kLoads; ++load, ++done.index) give_back<kSource>(done.empty());
+      const float2 factor = weigh_half(step + 1, scores);
+      finish_values(sums);
+      give_values_back();
+      rescale(factor, sums);
+    }
+    start_half_values(step, sums);
+    finish_values(sums);
+    give_values_back();
   }
   // Of both warpgroups, in one of the lanes whose totals are added up.
   __device__ void join_totals() {
@@ -280,15 +338,10 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
   A attending(job, block, warpgroup, kv_head, shared);
   load_queries<kDim>(job, block, kv_head, shared);
   Sums<kDim> sums;
-  for (int step = block.first_step(); step <= block.last_step(); ++step) {
-    typename A::Weights weights;
-    float2 factor;
-    if constexpr (A::kHalves)
-      factor = attending.weigh_half(step, weights);
-    else
-      factor = attending.weigh_step(step, weights);
-    attending.add_step(step, factor, weights, sums);
-  }
+  if constexpr (A::kHalves)
+    attending.steps_of_halves(sums);
+  else
+    attending.steps(sums);
   if constexpr (A::kHalves) attending.join_totals();
   store_pairs<kDim, kSource>(job, attending.pairs, attending.running,
                              P::kSplit ? warpgroup * P::kColumns : 0, sums);

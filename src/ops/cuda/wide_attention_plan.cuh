@@ -51,8 +51,8 @@ struct Plan {
   // Or what warpgroups with the same pairs tell each other: maxima, and weights of half of the
   // keys.
   static constexpr int kMaximaAt = kBytes;
-  static constexpr int kWeightsAt = kMaximaAt + 2 * kPairs * 4;
-  static constexpr int kBytesHalves = kWeightsAt + 2 * 128 * 32;
+  static constexpr int kWeightsAt = (kMaximaAt + 2 * kPairs * 4 + 1023) / 1024 * 1024;
+  static constexpr int kBytesHalves = kWeightsAt + 2 * kPairs * 128;
 };
 
 // The loads of keys, or of values, one after the other: load i lies in place i % 2.

@@ -100,35 +100,36 @@ constexpr bool kScoresHalves = Plan<kDim>::kSplit && kSource != Source::kE4m3;
 
 struct Halves {
   uint32_t maxima;   // [warpgroup][pair]
-  uint32_t weights;  // [warpgroup][2][thread][16 bytes]
+  uint32_t weights;  // [2 steps][pair][128 bytes], chunks of 16 exchanged by pair
   int warpgroup;
-  int thread = static_cast<int>(threadIdx.x) % 128;
 
   __device__ static uint32_t pair() { return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4; }
+  __device__ uint32_t weights_of(int step) const { return weights + step % 2 * (kPairs * 128); }
+  // What both say of the same pairs.
   __device__ float2 exchange(const float2& own) const {
     const uint32_t at = maxima + (warpgroup * kPairs + pair()) * 4;
     const uint32_t others = maxima + ((1 - warpgroup) * kPairs + pair()) * 4;
-    if (thread % 4 == 0) {
+    if (threadIdx.x % 4 == 0) {
       ptx::store_shared(at, __float_as_uint(own.x));
       ptx::store_shared(at + 32, __float_as_uint(own.y));
     }
     ptx::named_barrier(1, kComputing);
     return make_float2(load(others), load(others + 32));
   }
-  __device__ void exchange(const uint32_t (&own)[8], uint32_t (&all)[16]) const {
-    const uint32_t at = weights + warpgroup * 4096 + thread * 16;
-    const uint32_t others = weights + (1 - warpgroup) * 4096 + thread * 16;
-    ptx::store_shared(at, make_uint4(own[0], own[1], own[2], own[3]));
-    ptx::store_shared(at + 2048, make_uint4(own[4], own[5], own[6], own[7]));
-    ptx::named_barrier(1, kComputing);
-    const uint4 a = ptx::load_shared(others);
-    const uint4 b = ptx::load_shared(others + 2048);
-    const uint32_t their[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+  // Joins the weights of both, for products.
+  __device__ void join(const uint32_t (&own)[8], int step) const {
+    const uint32_t t = threadIdx.x % 4;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      all[i] = warpgroup == 0 ? own[i] : their[i];
-      all[8 + i] = warpgroup == 0 ? their[i] : own[i];
+    for (uint32_t half = 0; half < 2; ++half) {
+      const uint32_t row = pair() + half * 8;
+#pragma unroll
+      for (uint32_t i = 0; i < 4; ++i)
+        ptx::store_shared(weights_of(step) + row * 128 +
+                              ((static_cast<uint32_t>(warpgroup) * 4 + i) ^ row % 8) * 16 + t * 4,
+                          own[i / 2 * 4 + i % 2 * 2 + half]);
     }
+    ptx::fence_async_shared();
+    ptx::named_barrier(1, kComputing);
   }
 
  private:

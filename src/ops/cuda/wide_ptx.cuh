@@ -121,6 +121,19 @@ __device__ inline void wgmma_bf16(float (&d)[32], uint64_t a, uint64_t b, int ad
       : "l"(a), "l"(b), "r"(add)
       : "memory");
 }
+// d += a b: BF16, 64 x 16 by 16 x 128, the rows of b contiguous.
+__device__ inline void wgmma_bf16_rows(float (&d)[64], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, %64, %65, 1, 1, 1, 0, 1;\n"
+      : TANDEM_ACC64(d)
+      : "l"(a), "l"(b)
+      : "memory");
+}
 // d += a b: BF16, 64 x 16 in registers by 16 x (2 * registers), the rows of b contiguous.
 __device__ inline void wgmma_bf16_rows(float (&d)[64], const uint32_t* a, uint64_t b) {
   asm volatile(
