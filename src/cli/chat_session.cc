@@ -56,6 +56,8 @@ ChatSession::ChatSession(const ChatFlags& flags, engine::Runtime& runtime,
       num_draft_tokens_(num_draft_tokens),
       synthetic_(synthetic),
       colour_(shows_colour(STDOUT_FILENO)),
+      thinking_(text::thinking_is_on(
+          nlohmann::ordered_json::parse(flags.prompt.chat_template_kwargs, nullptr, false))),
       show_accepted_(flags.show_accepted),
       output_(STDOUT_FILENO),
       editor_(flags.history_file),
@@ -65,6 +67,8 @@ base::Status ChatSession::run() {
   if (editor_.is_terminal()) greet();
   while (output_.status()) {
     InterruptGuard::clear();
+    if (InterruptGuard::terminated())
+      return base::make_error(base::ErrorCode::kCancelled, "terminated");
     std::string line;
     switch (editor_.read(prompt(), line)) {
       case LineEditor::Event::kEnd:
@@ -74,6 +78,7 @@ base::Status ChatSession::run() {
         if (!editor_.is_terminal())
           return base::make_error(base::ErrorCode::kCancelled, "interrupted");
         output_.write("\n");
+        if (InterruptGuard::terminated()) break;
         if (!said_how_to_leave_) say("Ctrl-D or /quit leaves; Ctrl-C stops an answer");
         said_how_to_leave_ = true;
         break;
@@ -131,8 +136,7 @@ ChatSession::Next ChatSession::obey(std::string_view name, const std::string& ar
   } else if (name == "/system") {
     set_system(argument);
   } else if (name == "/think") {
-    set_switch("/think", argument, thinking_);
-    thinking_set_ = true;
+    if (set_switch("/think", argument, thinking_)) thinking_set_ = true;
   } else if (name == "/accepted") {
     set_switch("/accepted", argument, show_accepted_);
   } else if (name == "/save") {
@@ -201,14 +205,14 @@ void ChatSession::set_system(const std::string& text) {
                    : "system message set; the conversation is empty");
 }
 
-void ChatSession::set_switch(const char* name, const std::string& argument, bool& value) {
-  if (argument == "on" || argument == "off")
-    value = argument == "on";
-  else if (argument.empty())
-    value = !value;
-  else
-    return say(fmt::format("{}: expected on or off, got {}", name, argument));
+bool ChatSession::set_switch(const char* name, const std::string& argument, bool& value) {
+  if (!argument.empty() && argument != "on" && argument != "off") {
+    say(fmt::format("{}: expected on or off, got {}", name, argument));
+    return false;
+  }
+  value = argument.empty() ? !value : argument == "on";
   say(fmt::format("{} {}", name, value ? "on" : "off"));
+  return true;
 }
 
 void ChatSession::save(const std::string& path) {

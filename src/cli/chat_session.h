@@ -31,7 +31,8 @@ class ChatSession {
   void answer(const std::string& user_text);
   base::Status try_answer();
   void set_system(const std::string& text);
-  void set_switch(const char* name, const std::string& argument, bool& value);
+  // Whether there is such a position.
+  bool set_switch(const char* name, const std::string& argument, bool& value);
   void save(const std::string& path);
   void show_stats();
   // A line of the program's own, apart from the answers.
@@ -45,7 +46,7 @@ class ChatSession {
   int num_draft_tokens_;
   bool synthetic_;
   bool colour_;
-  bool thinking_ = false;
+  bool thinking_;
   bool thinking_set_ = false;  // by /think; else the flags say
   bool show_accepted_;
   Output output_;

@@ -15,6 +15,7 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
   static bool interrupted();
+  static bool terminated();  // by SIGTERM, which clear() does not forget
   static void clear();
 };
 

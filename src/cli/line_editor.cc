@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 #include <cwchar>
+#include <optional>
+#include <utility>
 
 #include "base/log.h"
 #include "cli/interrupt.h"
@@ -31,28 +33,6 @@ bool read_byte(char& byte) {
   }
 }
 
-// libedit's own reader retries after a signal and takes NUL for "quote the next character". A
-// Ctrl-D typed while the terminal was in line mode, during an answer, arrives as NUL: it is
-// Ctrl-D.
-int read_character(EditLine*, wchar_t* out) {
-  std::mbstate_t state{};
-  for (size_t length = 0; length < MB_LEN_MAX; ++length) {
-    char byte = 0;
-    if (!read_byte(byte)) return InterruptGuard::interrupted() ? -1 : 0;
-    if (byte == '\0') {
-      *out = kCtrlD;
-      return 1;
-    }
-    const size_t used = std::mbrtowc(out, &byte, 1, &state);
-    if (used == static_cast<size_t>(-1)) {
-      *out = L'\xfffd';
-      return 1;
-    }
-    if (used != static_cast<size_t>(-2)) return 1;
-  }
-  return 0;
-}
-
 }  // namespace
 
 struct LineEditor::State {
@@ -62,11 +42,42 @@ struct LineEditor::State {
   EditLine* editor = nullptr;
   History* history = nullptr;
   HistEvent event{};
+  std::optional<char> kept;  // read, and not looked at
 
   static const char* show_prompt(EditLine* editor) {
     void* data = nullptr;
     el_get(editor, EL_CLIENTDATA, &data);
     return static_cast<State*>(data)->prompt.c_str();
+  }
+
+  // libedit's own reader retries after a signal and takes NUL for "quote the next character". A
+  // Ctrl-D typed while the terminal was in line mode, during an answer, arrives as NUL: it is
+  // Ctrl-D.
+  static int read_character(EditLine* editor, wchar_t* out) {
+    void* data = nullptr;
+    el_get(editor, EL_CLIENTDATA, &data);
+    std::optional<char>& kept = static_cast<State*>(data)->kept;
+    std::mbstate_t state{};
+    for (size_t length = 0; length < MB_LEN_MAX; ++length) {
+      char byte = 0;
+      if (kept)
+        byte = *std::exchange(kept, std::nullopt);
+      else if (!read_byte(byte))
+        return InterruptGuard::interrupted() ? -1 : 0;
+      if (byte == '\0') {
+        *out = kCtrlD;
+        return 1;
+      }
+      const size_t used = std::mbrtowc(out, &byte, 1, &state);
+      if (used == static_cast<size_t>(-1)) {
+        // What does not go on with a character may begin the next one, or be Enter.
+        if (length > 0) kept = byte;
+        *out = L'\xfffd';
+        return 1;
+      }
+      if (used != static_cast<size_t>(-2)) return 1;
+    }
+    return 0;
   }
 };
 
@@ -90,8 +101,10 @@ LineEditor::LineEditor(const std::string& history_file) : state_(std::make_uniqu
   el_set(state_->editor, EL_EDITOR, "emacs");
   el_set(state_->editor, EL_SIGNAL, 0);
   el_set(state_->editor, EL_HIST, history, state_->history);
-  el_set(state_->editor, EL_GETCFN, &read_character);
+  el_set(state_->editor, EL_GETCFN, &State::read_character);
   el_set(state_->editor, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+  // There is nothing to complete; pasted code has tabs.
+  el_set(state_->editor, EL_BIND, "^I", "ed-insert", nullptr);
 }
 
 LineEditor::~LineEditor() {
@@ -131,6 +144,7 @@ LineEditor::Event LineEditor::read_one(const std::string& prompt, std::string& l
   line.clear();
   if (state_->terminal) {
     state_->prompt = prompt;
+    state_->kept.reset();
     int count = 0;
     const char* text = el_gets(state_->editor, &count);
     if (InterruptGuard::interrupted()) return Event::kInterrupted;
@@ -143,7 +157,10 @@ LineEditor::Event LineEditor::read_one(const std::string& prompt, std::string& l
   bool any = false;
   while (read_byte(byte)) {
     any = true;
-    if (byte == '\n') return Event::kLine;
+    if (byte == '\n') {
+      if (line.ends_with('\r')) line.pop_back();
+      return Event::kLine;
+    }
     line += byte;
   }
   if (InterruptGuard::interrupted()) return Event::kInterrupted;

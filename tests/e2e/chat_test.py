@@ -142,6 +142,38 @@ def interruption(checks):
     checks.equal("Ctrl-D typed during an answer leaves after it", chat.exit_status(60), 0)
 
 
+def pasted(checks, folder):
+    """Tabs and bytes that are no UTF-8 arrive, and the key behind such a byte counts, Enter too."""
+    saved = folder / "pasted.json"
+    chat = Terminal("--max-tokens", 4)
+    chat.prompt()
+    for line in (b"if x:\tpass\r", b"caf\xe9\r", b"\xc3\xc3\xa9\r"):
+        start = len(chat.text())
+        os.write(chat.fd, line)
+        chat.wait_for(r"cut off", 20, start)
+        chat.prompt(start)
+    chat.ask(f"/save {saved}", r"6 messages written")
+    texts = [message["content"] for message in json.loads(saved.read_text())[::2]] if saved.exists() else chat.text()
+    checks.equal("what was pasted arrives", texts, ["if x:\tpass", "caf\ufffd", "\ufffd\u00e9"])
+    chat.type("/quit\r")
+    chat.exit_status()
+
+
+def termination(checks, folder):
+    path = folder / "terminated"
+    chat = Terminal("--history-file", path, *LONG)
+    chat.prompt()
+    start = chat.type("Tell a short story about Paul the wizard.\r")
+    chat.wait_for(r"wizard.*\n.{20}", 60, start)
+    os.kill(chat.pid, signal.SIGTERM)
+    checks.equal("SIGTERM during an answer ends the program", chat.exit_status(), 130)
+    checks.check("and history is kept", path.exists() and "wizard" in path.read_text(), path)
+    chat = Terminal()
+    chat.prompt()
+    os.kill(chat.pid, signal.SIGTERM)
+    checks.equal("SIGTERM at the prompt ends the program", chat.exit_status(), 130)
+
+
 def colours(checks):
     chat = Terminal("--show-accepted")
     chat.prompt()
@@ -192,6 +224,13 @@ def pipe(checks, folder):
     checks.equal("pipe: the answer is what was shown", messages[1]["content"], out.split("\n")[0])
     status, out, _ = tandem("chat", *ARGUMENTS, stdin=b"What is 2 + 3?")
     checks.check("pipe: a last line without its end", status == 0 and "5" in out, out)
+    status, out, _ = tandem("chat", *ARGUMENTS, stdin=f"My favorite \\\r\ncolor is green.\r\n/save {saved}\r\n".encode())
+    checks.equal("pipe: CRLF ends a line, behind a backslash too", json.loads(saved.read_text())[0]["content"],
+                 "My favorite \ncolor is green.")
+    thinks = ["--chat-template-kwargs", '{"enable_thinking": true}']
+    status, out, _ = tandem("chat", *ARGUMENTS, *thinks, stdin=b"/think maybe\nWhat is 28 + 237?\n/think\n")
+    checks.check("a refused /think changes nothing", "expected on or off, got maybe" in out and "thought\n" in out, out)
+    checks.check("and /think switches off what a flag switched on", "/think off" in out, out)
     status, out, _ = tandem("chat", *ARGUMENTS, "--max-model-len", 64, stdin=("word " * 200 + "\n/stats\n").encode())
     checks.check("pipe: too long is said, and it goes on", status == 0 and "fewer than 64 tokens" in out and "0 answers" in out, out)
 
@@ -205,6 +244,8 @@ def main():
         interruption(checks)
         colours(checks)
         history_file(checks, pathlib.Path(folder))
+        pasted(checks, pathlib.Path(folder))
+        termination(checks, pathlib.Path(folder))
     checks.refused("an assistant alone", tandem("chat", DEMO_ASSISTANT), "no standalone text model")
     checks.finish()
 
