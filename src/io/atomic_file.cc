@@ -10,6 +10,8 @@
 namespace tandem::io {
 namespace {
 
+constexpr int kMostNames = 1000;
+
 tl::unexpected<base::Error> write_error(const std::filesystem::path& path, const char* action,
                                         int error) {
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
@@ -21,6 +23,7 @@ tl::unexpected<base::Error> write_error(const std::filesystem::path& path, const
 // The file that a rename may replace: a link's target, and never a device or a pipe, of which root
 // would make a file for everyone (/dev/null, /dev/stdout).
 base::Result<std::filesystem::path> replaceable(const std::filesystem::path& path) {
+  if (path.empty()) return base::invalid("expected the name of a file to write, got an empty one");
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status)) return path;
@@ -39,11 +42,16 @@ base::Result<std::filesystem::path> replaceable(const std::filesystem::path& pat
 base::Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
   AtomicFile file;
   TANDEM_ASSIGN_OR_RETURN(file.path_, replaceable(path));
-  std::filesystem::path temporary = file.path_;
-  temporary += ".partial";
-  file.descriptor_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file.descriptor_ < 0) return write_error(temporary, "create the file", errno);
-  file.temporary_ = std::move(temporary);
+  for (int i = 1; i <= kMostNames; ++i) {
+    std::filesystem::path temporary = file.path_;
+    temporary += i == 1 ? std::string(".partial") : fmt::format(".{}.partial", i);
+    // One that is there is another run's, which writes it now, or somebody's own.
+    file.descriptor_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (file.descriptor_ < 0 && errno == EEXIST && i < kMostNames) continue;
+    if (file.descriptor_ < 0) return write_error(temporary, "create the file", errno);
+    file.temporary_ = std::move(temporary);
+    break;
+  }
   return file;
 }
 

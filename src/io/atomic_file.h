@@ -12,8 +12,9 @@ namespace tandem::io {
 
 class AtomicFile {
  public:
-  // Writes to PATH.partial; one that an earlier run left behind is overwritten. Behind a link its
-  // target is written; a device, a pipe or a folder is refused.
+  // Writes to PATH.partial, or to PATH.2.partial and so on where that is there: two runs may write
+  // the same file, and the last one to publish its own counts. Behind a link its target is written;
+  // a device, a pipe or a folder is refused.
   static base::Result<AtomicFile> create(const std::filesystem::path& path);
 
   AtomicFile(AtomicFile&& other) noexcept;

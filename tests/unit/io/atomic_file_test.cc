@@ -32,6 +32,36 @@ TEST(AtomicFileTest, SaysWhetherItCouldBeWritten) {
   EXPECT_FALSE(fs::exists(folder / "new") || fs::exists(folder / "new.partial"));
 }
 
+// Both wrote into one PATH.partial: the first to publish had the other's bytes, the second nothing.
+TEST(AtomicFileTest, TwoWritersOfOneFileDoNotMix) {
+  const TempFolder folder;
+  auto first = AtomicFile::create(folder / "a");
+  auto second = AtomicFile::create(folder / "a");
+  ASSERT_TRUE(first && second);
+  EXPECT_TRUE(check_writable(folder / "a"));
+  ASSERT_TRUE(first->append("first", 5));
+  ASSERT_TRUE(second->append("2nd", 3));
+  ASSERT_TRUE(first->publish());
+  EXPECT_EQ(read_bytes(folder / "a"), "first");
+  ASSERT_TRUE(second->publish());
+  EXPECT_EQ(read_bytes(folder / "a"), "2nd");
+}
+
+TEST(AtomicFileTest, LeavesAFileOfTheTemporaryNameAlone) {
+  const TempFolder folder;
+  write_bytes(folder / "a.partial", "dear");
+  EXPECT_TRUE(check_writable(folder / "a"));
+  ASSERT_TRUE(write_file_atomically(folder / "a", "x"));
+  EXPECT_EQ(read_bytes(folder / "a"), "x");
+  EXPECT_EQ(read_bytes(folder / "a.partial"), "dear");
+  EXPECT_FALSE(fs::exists(folder / "a.2.partial"));
+}
+
+TEST(AtomicFileTest, RefusesAnEmptyName) {
+  EXPECT_FALSE(check_writable(""));
+  EXPECT_FALSE(fs::exists(".partial"));
+}
+
 // As root, `--out-json /dev/null` would otherwise leave a machine without /dev/null.
 TEST(AtomicFileTest, NeverReplacesWhatIsNoFile) {
   const TempFolder folder;

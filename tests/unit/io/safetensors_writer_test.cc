@@ -130,7 +130,7 @@ TEST(SafetensorsWriterTest, HalfAModelDoesNotLoad) {
   EXPECT_FALSE(open_model_files(folder.path()).has_value());
 }
 
-TEST(SafetensorsWriterTest, LeftoversOfAKilledRunAreOverwritten) {
+TEST(SafetensorsWriterTest, LeftoversOfAKilledRunDoNoHarm) {
   const TempFolder folder;
   write_bytes(folder / "model.safetensors.partial", std::string(5000, 'x'));
   auto writer = SafetensorsWriter::create_model(folder.path(), kTensors);
