@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -14,6 +16,26 @@
 namespace tandem::cli {
 
 using nlohmann::ordered_json;
+
+namespace {
+
+// What the report itself says: by some of these the history knows a run.
+constexpr std::array<std::string_view, 9> kOwnKeys = {"benchmark", "date",      "version",
+                                                      "device",    "machine",   "label",
+                                                      "model",     "assistant", "acceptance"};
+
+base::Status keep(const BenchOutput& output, const ordered_json& report, const std::string& json) {
+  if (!output.output_json.empty() && output.output_json != "-")
+    TANDEM_RETURN_IF_ERROR(io::write_file_atomically(output.output_json, json));
+  if (output.history == "none") return {};
+  TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(output.history));
+  TANDEM_ASSIGN_OR_RETURN(bench::History history, bench::History::open(path));
+  TANDEM_ASSIGN_OR_RETURN(const int64_t id, history.add(report));
+  base::log_info("kept as run {} of {}", id, path);
+  return {};
+}
+
+}  // namespace
 
 void add_bench_output(CLI::App& command, BenchOutput& output) {
   command.add_option("--output-json", output.output_json, "file for the report; -: print it");
@@ -33,7 +55,11 @@ base::Result<bench::ReportHead> report_head_of(const BenchOutput& output,
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || equals == 0)
       return base::invalid("bench: --metadata: expected KEY=VALUE, got \"{}\"", pair.substr(0, 60));
-    head.metadata[pair.substr(0, equals)] = pair.substr(equals + 1);
+    const std::string key = pair.substr(0, equals);
+    if (std::ranges::find(kOwnKeys, key) != kOwnKeys.end())
+      return base::invalid("bench: --metadata: expected a key that the report does not use, got {}",
+                           key);
+    head.metadata[key] = pair.substr(equals + 1);
   }
   return head;
 }
@@ -84,16 +110,11 @@ base::Status publish(const BenchOutput& output, const ordered_json& report,
                      const std::string& text) {
   const std::string json =
       report.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  // First what stays: nobody may read the table to its end (`| head`), which ends the program.
+  const base::Status kept = keep(output, report, json);
   Output out(STDOUT_FILENO);
   out.write(output.output_json == "-" ? json : text);
-  if (!output.output_json.empty() && output.output_json != "-")
-    TANDEM_RETURN_IF_ERROR(io::write_file_atomically(output.output_json, json));
-  if (output.history == "none") return out.status();
-  TANDEM_ASSIGN_OR_RETURN(const std::string path, history_path(output.history));
-  TANDEM_ASSIGN_OR_RETURN(bench::History history, bench::History::open(path));
-  TANDEM_ASSIGN_OR_RETURN(const int64_t id, history.add(report));
-  base::log_info("kept as run {} of {}", id, path);
-  return out.status();
+  return kept ? out.status() : kept;
 }
 
 }  // namespace tandem::cli

@@ -54,7 +54,7 @@ base::Result<bench::Endpoint> endpoint_of(const Flags& flags) {
     endpoint.headers.emplace_back("Authorization", std::string("Bearer ") + key);
   for (const std::string& header : flags.headers) {
     const size_t equals = header.find('=');
-    if (equals == std::string::npos || equals == 0 ||
+    if (equals == std::string::npos || equals == 0 || header.find_first_of(" \t:") < equals ||
         header.find_first_of("\r\n") != std::string::npos)
       return base::invalid("bench serve: --header: expected KEY=VALUE, got \"{}\"",
                            header.substr(0, 60));
@@ -72,7 +72,8 @@ base::Result<std::map<std::string, double>> parse_goodput(const std::vector<std:
     const char* const last = limit.data() + limit.size();
     const bool known = name == "ttft" || name == "tpot" || name == "e2el";
     if (!known || colon == std::string::npos ||
-        std::from_chars(limit.data() + colon + 1, last, milliseconds).ptr != last)
+        std::from_chars(limit.data() + colon + 1, last, milliseconds).ptr != last ||
+        !(milliseconds > 0))
       return base::invalid(
           "bench serve: --goodput: expected ttft:MS, tpot:MS or e2el:MS, got \"{}\"",
           limit.substr(0, 60));

@@ -153,6 +153,15 @@ base::Status check_outputs(const EvalFlags& flags) {
   return base::invalid("--out-html: expected another file than --out-json, got {}", flags.out_html);
 }
 
+base::Status write_outputs(const EvalFlags& flags, const quantize::EvalResult& result,
+                           const quantize::GateResult* gate) {
+  if (!flags.out_json.empty())
+    TANDEM_RETURN_IF_ERROR(
+        io::write_file_atomically(flags.out_json, quantize::eval_json(result, gate)));
+  if (flags.out_html.empty()) return {};
+  return io::write_file_atomically(flags.out_html, quantize::eval_html(result, gate));
+}
+
 base::Result<int> run(const EvalFlags& flags) {
   const InterruptGuard guard;
   PairPaths paths;
@@ -181,15 +190,11 @@ base::Result<int> run(const EvalFlags& flags) {
   std::optional<quantize::GateResult> gate;
   if (!flags.reference.empty()) gate = quantize::judge(result, options.bounds);
   const quantize::GateResult* verdict = flags.gate ? &*gate : nullptr;
+  // First the files: nobody may read the summary to its end (`| head`), which ends the program.
+  const base::Status written = write_outputs(flags, result, gate ? &*gate : nullptr);
   Output output(1);
   output.write(quantize::eval_summary(result, verdict));
-  const quantize::GateResult* judged = gate ? &*gate : nullptr;
-  if (!flags.out_json.empty())
-    TANDEM_RETURN_IF_ERROR(
-        io::write_file_atomically(flags.out_json, quantize::eval_json(result, judged)));
-  if (!flags.out_html.empty())
-    TANDEM_RETURN_IF_ERROR(
-        io::write_file_atomically(flags.out_html, quantize::eval_html(result, judged)));
+  TANDEM_RETURN_IF_ERROR(written);
   TANDEM_RETURN_IF_ERROR(output.status());
   return verdict != nullptr && !verdict->passed ? kGateFailed : 0;
 }

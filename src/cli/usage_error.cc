@@ -71,6 +71,12 @@ std::string plain_message(const std::string& text) {
   if (has(" not in {"))
     return fmt::format("{}: expected one of {}, got {}", text.substr(0, text.find(": ")),
                        between(" not in {", "}"), between(": ", " not in {"));
+  if (has(": At Most 1 required but received "))
+    return fmt::format("{}: expected it once, got it {} times", text.substr(0, text.find(": ")),
+                       text.substr(text.rfind(' ') + 1));
+  if (has(": At least ") && has(" required but received "))
+    return fmt::format("{}: expected {} values, got {}", text.substr(0, text.find(": ")),
+                       between(": At least ", " required"), text.substr(text.rfind(' ') + 1));
   if (text.ends_with(" is required"))
     return fmt::format("expected {}, got none", text.substr(0, text.find(" is required")));
   if (has(" required ") && text.ends_with(" missing"))

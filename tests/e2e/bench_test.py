@@ -193,6 +193,12 @@ def test_refusals(checks):
     checks.refused("device", tandem("bench", "ops", FP8, "--device", "tpu"), "--device", "tpu")
     checks.refused("loads on a CPU", tandem("bench", "step", DEMO_TARGET, "--device", "cpu", "--loads", "8x64"), "--loads", "GPU")
     checks.refused("metadata", tandem("bench", "ops", FP8, "--metadata", "x"), "KEY=VALUE")
+    checks.refused("metadata of the report's own", tandem("bench", "ops", FP8, "--metadata", "benchmark=serve", "--history", "none"),
+                   "--metadata", "benchmark")
+    for limit in ("ttft:", "tpot:-5", "e2el:nan", "itl:5"):
+        checks.refused(f"goodput {limit}", tandem("bench", "serve", "--goodput", limit), "--goodput", limit)
+    checks.refused("a header with a blank", tandem("bench", "serve", "--header", "X Y=1"), "--header")
+    checks.refused("half a comparison", tandem("bench", "history", "--compare", 1), "--compare: expected 2 values, got 1")
     checks.refused("overrides", tandem("bench", "ops", FP8, "--hf-overrides", "[1]"), "--hf-overrides")
     checks.refused("only", tandem("bench", "ops", FP8, "--only", "nothing", "--history", "none"), "--only")
 

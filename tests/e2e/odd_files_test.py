@@ -79,6 +79,18 @@ def outputs(checks, folder):
     status, _, err = tandem(*evaluate, "--out-json", pipe)
     checks.check("a pipe is no file to write", status == 2 and f"{pipe}: expected a file" in err, (status, err))
     checks.check("and stays a pipe", pipe.is_fifo())
+    # `tandem ... | head`: who reads the table no further ends the program, after the files are there.
+    report, figures, history = folder / "report.json", folder / "figures.json", folder / "history.sqlite"
+    for command, out in (([*evaluate, "--out-json", figures], figures),
+                         (["bench", "latency", DEMO_TARGET, "--num-iters", 1, "--output-len", 2, "--history", history,
+                           "--output-json", report], report)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([TANDEM, *map(str, command)], stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        checks.check(f"{command[0]}: its file is there although nobody reads the table",
+                     done.returncode in (141, -13) and out.exists(), done)
+    checks.check("and the run is in the history", "latency" in tandem("bench", "history", "--history", history)[1])
     if not os.path.exists("/dev/full"):
         return
     quantize = ["quantize", "--target", DEMO_TARGET, "--assistant", DEMO_ASSISTANT, "--dry-run", "--out-target", folder / "out"]
