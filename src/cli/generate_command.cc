@@ -41,6 +41,25 @@ base::Result<std::vector<PromptEntry>> read_entries(const GenerateFlags& flags,
   return std::vector<PromptEntry>{prompt_entry(*flags.prompt)};
 }
 
+// What the way of giving prompts leaves no part in: better refused than ignored.
+base::Status check_prompt_flags(const GenerateFlags& flags) {
+  const PromptFlags& prompt = flags.prompt_options;
+  const bool for_template = !prompt.system.empty() || !prompt.chat_template.empty();
+  const bool for_form = !prompt.chat_template_kwargs.empty() || prompt.raw;  // where it begins
+  if (!flags.token_ids.empty() &&
+      (for_template || prompt.no_bos || prompt.allow_special || (for_form && !flags.form.any())))
+    return base::invalid(
+        "--token-ids: expected none of --system, --chat-template, --chat-template-kwargs, --raw, "
+        "--no-bos and --allow-special beside it: the ids are the whole prompt");
+  if (prompt.raw && (for_template || !prompt.chat_template_kwargs.empty()))
+    return base::invalid(
+        "--raw: expected none of --system, --chat-template and --chat-template-kwargs beside it: "
+        "prompts are taken as they are, without a template");
+  if (prompt.no_bos && !prompt.raw)
+    return base::invalid("--no-bos: expected --raw beside it, got none: the template writes <bos>");
+  return {};
+}
+
 struct Prepared {
   std::vector<GenerateItem> items;
   std::vector<GenerationRequest> requests;
@@ -89,6 +108,7 @@ void fit_cache(const Prepared& prepared, engine::RuntimeOptions& options) {
 
 base::Status run(const GenerateFlags& flags) {
   const InterruptGuard guard;
+  TANDEM_RETURN_IF_ERROR(check_prompt_flags(flags));
   TANDEM_ASSIGN_OR_RETURN(engine::RuntimeOptions options, runtime_options(flags.model));
   TANDEM_ASSIGN_OR_RETURN(const io::ModelConfig config,
                           io::read_model_config(flags.model.target, flags.model.hf_overrides));

@@ -81,6 +81,8 @@ base::Result<EncodedPrompt> PromptEncoder::encode(const PromptEntry& entry) cons
     encoded = EncodedPrompt{{}, entry.token_ids};
   } else if (entry.messages != nullptr && flags_.raw) {
     encoded = base::invalid("expected a prompt with --raw, got messages");
+  } else if ((entry.tools != nullptr || entry.kwargs != nullptr) && flags_.raw) {
+    encoded = base::invalid("expected a prompt alone with --raw, got fields for the template");
   } else if (entry.messages != nullptr) {
     encoded = encode_chat(*entry.messages, entry.tools.get(), entry.kwargs.get());
   } else if (flags_.raw) {

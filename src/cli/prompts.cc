@@ -98,7 +98,8 @@ base::Result<std::vector<PromptEntry>> read_prompts_file(const std::filesystem::
   const bool is_jsonl = path.extension() == ".jsonl";
   std::vector<PromptEntry> entries;
   size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // some editors write one
+  for (size_t begin = text.starts_with(kByteOrderMark) ? 3 : 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     std::string_view line(text.data() + begin, end - begin);
     begin = end + 1;

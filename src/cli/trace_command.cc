@@ -141,15 +141,17 @@ void add_trace_command(CLI::App& program, int& exit_code) {
   CLI::App* command = program.add_subcommand(
       "trace", "Write the logits, hidden states and drafts of given token ids as safetensors");
   command->add_option("target", flags->target, "folder of the target")->required();
-  command->add_option("--assistant", flags->assistant, "folder of the assistant");
+  auto* assistant = command->add_option("--assistant", flags->assistant, "folder of the assistant");
   command->add_option("--token-ids", flags->token_ids, "JSON list of token ids")->required();
   command->add_option("--draft-steps", flags->draft_steps, "tokens to draft")
       ->check(CLI::Range(1, speculation::kMaxDraftTokens))
+      ->needs(assistant)
       ->capture_default_str();
   command
       ->add_option("--draft-position-offset", flags->draft_position_offset,
                    "position of draft queries: L-2 plus this")
       ->check(CLI::Range(0, 1))
+      ->needs(assistant)
       ->capture_default_str();
   command->add_option("--compute", flags->compute, "float32, bfloat16 or native")
       ->capture_default_str();

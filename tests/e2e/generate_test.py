@@ -200,6 +200,11 @@ def prompts(checks, folder):
     checks.equal("raw: <bos> in front", json.loads(out)["prompt"], "<bos>Hello")
     _, out, _ = tandem(*demo("--prompt", "Hello", "--raw", "--no-bos", "--json", "--max-tokens", 1))
     checks.equal("raw, no bos", json.loads(out)["prompt"], "Hello")
+    marked = folder / "marked.txt"
+    marked.write_bytes(b"\xef\xbb\xbfHello\r\n")
+    plain = tandem(*demo("--prompt", "Hello", "--json", "--max-tokens", 1))[1]
+    _, out, _ = tandem(*demo("--prompts-file", marked, "--json", "--max-tokens", 1))
+    checks.equal("a byte order mark is no text", json.loads(out)["prompt"], json.loads(plain)["prompt"])
 
 
 def defaults_of_the_file(checks, folder):
@@ -239,12 +244,19 @@ def refusals(checks, folder):
     bad.write_text('{"prompt": "a"}\n{"messages": 5}\n')
     ids = folder / "bad_ids.json"
     ids.write_text("[2, 999999]")
+    tools = folder / "tools.jsonl"
+    tools.write_text('{"prompt": "a", "tools": [{"type": "function", "function": {"name": "f"}}]}\n')
     image = json.loads((DEMO_TARGET / "config.json").read_text())["image_token_id"]
     image_ids = folder / "image.json"
     image_ids.write_text(json.dumps([2, image]))
     for name, arguments, words in [
         ("no prompt", [DEMO_TARGET], ["--prompt", "got none"]),
         ("two prompts", [DEMO_TARGET, "--prompt", "a", "--token-ids", ids], ["got several"]),
+        ("one flag twice", [DEMO_TARGET, "--prompt", "a", "--prompt", "b"], ["--prompt: expected it once, got it 2 times"]),
+        ("raw and a system message", [DEMO_TARGET, "--prompt", "a", "--raw", "--system", "b"], ["--raw: expected none of --system"]),
+        ("raw and tools", [DEMO_TARGET, "--prompts-file", tools, "--raw"], ["tools.jsonl: line 1", "--raw"]),
+        ("no bos without raw", [DEMO_TARGET, "--prompt", "a", "--no-bos"], ["--no-bos: expected --raw"]),
+        ("ids and a system message", [DEMO_TARGET, "--token-ids", ids, "--system", "a"], ["--token-ids: expected none of --system"]),
         ("unknown flag", [DEMO_TARGET, "--promt", "a"], ["got --promt", "did you mean --prompt?"]),
         ("unknown flag with value", [DEMO_TARGET, "--prompt", "a", "--max-token=5"], ["did you mean --max-tokens?"]),
         ("no such folder", ["/nowhere", "--prompt", "a"], ["/nowhere"]),
