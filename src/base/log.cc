@@ -104,6 +104,19 @@ LogLevel log_level() {
   return current_level().load(std::memory_order_relaxed);
 }
 
+void warn_of_log_variables() {
+  const auto check = [](const char* name, std::string_view known) {
+    const char* value = std::getenv(name);
+    const std::string_view given = value == nullptr ? "" : value;
+    if (given.empty() ||
+        fmt::format(", {},", known).find(fmt::format(" {},", given)) != std::string::npos)
+      return;
+    log_warning("{}: expected one of {}, got {}", name, known, given.substr(0, 60));
+  };
+  check("TANDEM_LOG", "debug, info, warning, error");
+  check("TANDEM_LOG_FORMAT", "json, text");
+}
+
 void log_line(LogLevel level, std::string_view message) {
   static const bool json = json_from_environment();
   const std::string_view name = kNames[static_cast<size_t>(level)];

@@ -14,6 +14,9 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 // (debug, info, warning, error) sets it at start.
 void set_log_level(LogLevel level);
 LogLevel log_level();
+// A line for each of TANDEM_LOG and TANDEM_LOG_FORMAT that says what nobody knows, and so does
+// nothing.
+void warn_of_log_variables();
 
 // Thread-safe; one write per line.
 void log_line(LogLevel level, std::string_view message);

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "base/log.h"
 #include "cli/command.h"
 #include "cli/cpu_isa_flag.h"
 #include "cli/dotted_flags.h"
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
   program.set_version_flag("--version", TANDEM_VERSION);
   program.require_subcommand(1);
   int exit_code = 0;
+  tandem::base::warn_of_log_variables();
   tandem::cli::add_generate_command(program, exit_code);
   tandem::cli::add_chat_command(program, exit_code);
   tandem::cli::add_inspect_command(program, exit_code);

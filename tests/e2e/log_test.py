@@ -36,8 +36,17 @@ def check_closed_log(checks):
     checks.equal("nobody reads the log: exit status", process.wait(40), 0)
 
 
+def unknown_values(checks):
+    for name, value, known in (("TANDEM_LOG", "warn", True), ("TANDEM_LOG_FORMAT", "xml", True), ("TANDEM_LOG", "info", False),
+                               ("TANDEM_LOG_FORMAT", "text", False), ("TANDEM_LOG", "", False)):
+        done = subprocess.run([TANDEM, "tokenize", DEMO_TARGET, "--text", "x"], capture_output=True, text=True,
+                              env={**os.environ, name: value})
+        checks.equal(f"{name}={value}: warned of", done.stderr.startswith(f"tandem: warning: {name}: expected one of "), known)
+
+
 def main():
     checks = Checks()
+    unknown_values(checks)
     os.environ["TANDEM_LOG_FORMAT"] = "json"
     with Server("--enable-log-requests") as server:
         server.request("POST", "/v1/completions", BODY, {"X-Request-Id": "mine-1"})
