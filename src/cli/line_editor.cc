@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <cwchar>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -43,6 +44,16 @@ struct LineEditor::State {
   History* history = nullptr;
   HistEvent event{};
   std::optional<char> kept;  // read, and not looked at
+
+  // Whether the file is one that may be written when the program ends. One that is not there yet
+  // or empty is; a device might never end.
+  bool load_history() {
+    std::error_code error;
+    if (history_file.empty() || !std::filesystem::exists(history_file, error)) return true;
+    if (!std::filesystem::is_regular_file(history_file, error)) return false;
+    if (std::filesystem::file_size(history_file, error) == 0) return true;
+    return ::history(history, &event, H_LOAD, history_file.c_str()) >= 0;
+  }
 
   static const char* show_prompt(EditLine* editor) {
     void* data = nullptr;
@@ -90,10 +101,13 @@ LineEditor::LineEditor(const std::string& history_file) : state_(std::make_uniqu
   state_->history = history_init();
   history(state_->history, &state_->event, H_SETSIZE, kHistoryLines);
   history(state_->history, &state_->event, H_SETUNIQUE, 1);
-  if (!history_file.empty() && ::access(history_file.c_str(), F_OK) == 0 &&
-      history(state_->history, &state_->event, H_LOAD, history_file.c_str()) < 0)
-    base::log_warning("{}: expected a history file, got something else; it is left as it is",
-                      history_file);
+  if (!state_->load_history()) {
+    base::log_warning(
+        "{}: expected a history file, got something else; it is left as it is, and history is kept "
+        "for this run only",
+        history_file);
+    state_->history_file.clear();
+  }
   state_->editor = el_init("tandem", stdin, stdout, stderr);
   el_set(state_->editor, EL_CLIENTDATA, state_.get());
   // 1 marks the parts of the prompt that take no place: colours.

@@ -212,6 +212,21 @@ def history_file(checks, folder):
     chat.exit_status()
 
 
+def history_of_others(checks, folder):
+    """What is no history stays as it is, and nothing waits for the end of a device."""
+    notes, empty = folder / "notes.txt", folder / "empty"
+    notes.write_text("dear diary\n")
+    empty.touch()
+    for path, said in ((notes, True), ("/dev/zero", True), (empty, False)):
+        chat = Terminal("--history-file", path)
+        checks.check(f"{path}: chat begins", chat.prompt(), chat.text())
+        checks.equal(f"{path}: said to be no history", f"{path}: expected a history file" in chat.text(), said)
+        chat.type("/quit\r")
+        checks.equal(f"{path}: exit status", chat.exit_status(), 0)
+    checks.equal("what is no history is left as it is", notes.read_text(), "dear diary\n")
+    checks.check("an empty file becomes one", "/quit" in empty.read_text(), empty.read_text())
+
+
 def pipe(checks, folder):
     saved = folder / "chat.json"
     lines = f"My favorite color is green.\nWhat is my \\\nfavorite color?\n/save {saved}\n/undo\n/system Be brief.\n/quit\nnever\n"
@@ -244,6 +259,7 @@ def main():
         interruption(checks)
         colours(checks)
         history_file(checks, pathlib.Path(folder))
+        history_of_others(checks, pathlib.Path(folder))
         pasted(checks, pathlib.Path(folder))
         termination(checks, pathlib.Path(folder))
     checks.refused("an assistant alone", tandem("chat", DEMO_ASSISTANT), "no standalone text model")
