@@ -3,6 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <stdexcept>
+#include <tuple>
 #include <utility>
 
 namespace tandem::cli {
@@ -20,6 +23,7 @@ struct ForeignFlag {
   std::string note;  // what is done instead, or anyway
 };
 
+constexpr const char* kUnlisted = "other flags of vllm serve";
 constexpr const char* kOneProcess = "Tandem runs the pair on one device";
 constexpr const char* kNoTls =
     "Tandem speaks plain HTTP; let a reverse proxy (nginx, HAProxy) in front of it speak TLS "
@@ -162,13 +166,38 @@ void add_engine(std::vector<ForeignFlag>& flags) {
   flags.push_back(value("--show-hidden-metrics-for-version", "no metric is hidden"));
 }
 
-// The other form of a switch.
+// The name of the other form of a switch, which --NAME=false means as well.
+std::string other_form(const std::string& name) {
+  return name.starts_with("--no-") ? "--" + name.substr(5) : "--no-" + name.substr(2);
+}
+
 ForeignFlag negated(const ForeignFlag& flag) {
-  ForeignFlag result{"--no-" + flag.name.substr(2), Form::kSwitch, {}, "", flag.note};
+  ForeignFlag result{other_form(flag.name), Form::kSwitch, {}, "", flag.note};
   if (!flag.refusal.empty()) result.note = kAlways;
   if (flag.note == kAlways) result.refusal = "it cannot be switched off";
   return result;
 }
+
+// What is wrong with the value of --NAME=VALUE; empty: nothing.
+std::string switch_fault(const std::string& text) {
+  try {
+    std::ignore = CLI::detail::to_flag_value(text);
+    return {};
+  } catch (const std::logic_error&) {  // no number, or one that is too large
+    return fmt::format("Value {} not in range true or false", text);
+  }
+}
+
+// Leaves these flags out: each says what it does when it is given. (Options of no group are not
+// listed either, but then errors do not name them.)
+class Formatter : public CLI::Formatter {
+ public:
+  std::string make_group(std::string group, bool is_positional,
+                         std::vector<const CLI::Option*> options) const override {
+    return group == kUnlisted ? std::string()
+                              : CLI::Formatter::make_group(group, is_positional, options);
+  }
+};
 
 const std::vector<ForeignFlag>& foreign_flags() {
   static const std::vector<ForeignFlag> kFlags = [] {
@@ -190,11 +219,17 @@ void add_foreign_flags(CLI::App& command, std::vector<ServeFlags::Foreign>& give
     const std::string name = flag.name;
     CLI::Option* option =
         flag.form == Form::kSwitch
-            ? command.add_flag_callback(name, [&given, name] { given.push_back({name, ""}); })
+            ? command.add_flag_function(
+                  name,
+                  [&given, name](int64_t count) {
+                    given.push_back({count > 0 ? name : other_form(name), ""});
+                  })
             : command.add_option_function<std::string>(
                   name, [&given, name](const std::string& text) { given.push_back({name, text}); });
-    option->group("");  // not listed: each says what it does when it is given
+    if (flag.form == Form::kSwitch) option->check(switch_fault);
+    option->group(kUnlisted);
   }
+  command.formatter(std::make_shared<Formatter>());
   command.footer(
       "Other flags of vllm serve are known too: those that change nothing here are accepted with a "
       "note, the rest are refused with what to do instead.");

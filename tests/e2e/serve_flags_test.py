@@ -9,7 +9,9 @@ QUESTION = [{"role": "user", "content": "What is a lighthouse?"}]
 REFUSED = [
     (("--ssl-keyfile", "x"), "reverse proxy"), (("--ssl-certfile=x",), "--ssl-certfile"), (("--enable-ssl-refresh",), "reverse proxy"),
     (("-tp", 2), "--tensor-parallel-size"), (("--tensor-paralel-size", 1), "--tensor-parallel-size"),
-    (("--no-enable-chunked-prefill",), "cannot be switched off"), (("--model", "x"), "tandem serve DIR"),
+    (("--no-enable-chunked-prefill",), "cannot be switched off"), (("--enable-chunked-prefill=false",), "cannot be switched off"),
+    (("--async-scheduling=maybe",), "--async-scheduling: expected true or false, got maybe"),
+    (("--tensor-parallel-size",), "--tensor-parallel-size: expected a value, got none"), (("--model", "x"), "tandem serve DIR"),
     (("--spec-tokens", 2), "num_speculative_tokens"), (("--spec-method", "eagle"), "method: expected"),
     (("--kv-cache-memory-bytes", 1), "--kv-cache-gib"), (("--max-num-seq", 2), "--max-num-seqs"),
     (("--max-model-len", "8x"), "--max-model-len"), (("--max-num-batched-tokens", "1x"), "--max-num-batched-tokens"),
