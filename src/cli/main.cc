@@ -1,6 +1,7 @@
 // tandem: runs a Gemma 4 target with its Multi-Token-Prediction assistant.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 
 #include "base/log.h"
 #include "cli/command.h"
@@ -15,6 +16,7 @@ int main(int argc, char** argv) {
   program.set_version_flag("--version", TANDEM_VERSION);
   program.require_subcommand(1);
   int exit_code = 0;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), like a full disk
   tandem::base::warn_of_log_variables();
   tandem::cli::add_generate_command(program, exit_code);
   tandem::cli::add_chat_command(program, exit_code);

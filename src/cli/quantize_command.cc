@@ -1,6 +1,5 @@
 // tandem quantize: FP8 checkpoints of a pair, calibrated by running it.
 #include <CLI/CLI.hpp>
-#include <csignal>
 #include <filesystem>
 #include <memory>
 
@@ -138,7 +137,6 @@ base::Status print_result(const quantize::QuantizeResult& result, bool dry_run) 
 
 base::Status run(const QuantizeFlags& flags) {
   const InterruptGuard guard;
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), like a full disk
   PhaseBars bars;
   model::PairOptions pair_options;
   pair_options.target = flags.target;

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import struct
 import subprocess
@@ -91,6 +92,11 @@ def outputs(checks, folder):
         checks.check(f"{command[0]}: its file is there although nobody reads the table",
                      done.returncode in (141, -13) and out.exists(), done)
     checks.check("and the run is in the history", "latency" in tandem("bench", "history", "--history", history)[1])
+    limited = subprocess.run([TANDEM, *map(str, [*evaluate, "--out-json", folder / "limited.json"])], capture_output=True,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)))
+    checks.check("eval: a file size limit is an error, and the summary is there",
+                 limited.returncode == 1 and b"File too large" in limited.stderr and b"perplexity" in limited.stdout, limited)
+    checks.equal("and nothing half written is left", sorted(folder.glob("limited*")), [])
     if not os.path.exists("/dev/full"):
         return
     quantize = ["quantize", "--target", DEMO_TARGET, "--assistant", DEMO_ASSISTANT, "--dry-run", "--out-target", folder / "out"]
