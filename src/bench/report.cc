@@ -27,7 +27,7 @@ ordered_json model_json(const io::Checkpoint& checkpoint, bool dummy) {
     if (!tensor.canonical_name.empty())
       bytes += tensor.view.shape.num_elements() *
                static_cast<int64_t>(core::dtype_bytes(tensor.view.dtype));
-  return {{"name", checkpoint.dir().filename().string()},
+  return {{"name", io::folder_name(checkpoint.dir())},
           {"model_type", checkpoint.config().model_type},
           {"weights", dummy ? "dummy" : "checkpoint"},
           {"quantization", quantization.quantized ? quantization.algorithm : "BF16"},

@@ -8,6 +8,7 @@
 #include "bench/ops_bench.h"
 #include "cli/bench_flags.h"
 #include "cli/command.h"
+#include "io/checkpoint.h"
 #include "io/speculative_config.h"
 #include "speculation/acceptance.h"
 
@@ -58,7 +59,7 @@ base::Result<nlohmann::ordered_json> new_report(const Flags& flags, const std::s
   TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
                           report_head_of(flags.output, "ops", device));
   nlohmann::ordered_json report = bench::report_head(head);
-  report["model"] = {{"name", std::filesystem::path(flags.target).filename().string()}};
+  report["model"] = {{"name", io::folder_name(flags.target)}};
   return report;
 }
 

@@ -101,7 +101,7 @@ base::Result<server::ServedModel> served_model(const ServeFlags& flags, engine::
       checkpoint.config().text.vocab_size);
   return server::ServedModel{
       .names = std::move(names),
-      .root = std::filesystem::path(flags.model.target).filename().string(),
+      .root = io::folder_name(flags.model.target),
       .version = TANDEM_VERSION,
       .tokenizer = std::move(tokenizer),
       .chat_template = std::move(chat_template),

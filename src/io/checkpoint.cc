@@ -35,6 +35,12 @@ struct Checkpoint::Impl {
   base::Status check_tied_head() const;
 };
 
+std::string folder_name(const fs::path& dir) {
+  std::error_code error;
+  const fs::path whole = fs::absolute(dir, error).lexically_normal();
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
 namespace {
 
 base::Status check_is_folder(const fs::path& dir) {

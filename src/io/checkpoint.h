@@ -29,6 +29,9 @@ struct LinearWeights {
   core::TensorView weight_scales;  // F32; shape by format (owned by the checkpoint)
 };
 
+// What a model folder is called: "target" for demo/target, demo/target/ and for . in it.
+std::string folder_name(const std::filesystem::path& dir);
+
 // Canonical names: no prefix ("embed_tokens.weight", "norm.weight",
 // "layers.3.self_attn.q_proj.weight", "pre_projection.weight"), whichever spelling the file has.
 class Checkpoint {

@@ -36,6 +36,14 @@ std::string bytes_of(const core::TensorView& view) {
           static_cast<size_t>(view.shape.num_elements()) * core::dtype_bytes(view.dtype)};
 }
 
+// A shell's Tab writes the slash.
+TEST(CheckpointTest, AFolderHasItsNameHoweverItIsWritten) {
+  for (const char* dir : {"demo/target", "demo/target/", "demo/target//", "demo/target/.",
+                          "/demo/target/", "target", "demo/other/../target/"})
+    EXPECT_EQ(folder_name(dir), "target") << dir;
+  EXPECT_EQ(folder_name("."), std::filesystem::current_path().filename());
+}
+
 TEST(CheckpointTest, Bf16TargetKnowsItsTensors) {
   const TempFolder folder;
   const Checkpoint checkpoint = open_target({}, folder);
