@@ -145,11 +145,12 @@ __device__ inline void wgmma_codes(float (&d)[kRegisters], uint64_t a, uint64_t 
 }
 
 // Of kernels for prompts, which such cards do not run (device.h).
-__device__ inline void wgmma_bf16(float (&)[32], uint64_t, uint64_t, int) {
+template <int kRegisters>
+__device__ inline void wgmma_bf16(float (&)[kRegisters], uint64_t, uint64_t, int) {
   __trap();
 }
-template <int kRegisters>
-__device__ inline void wgmma_bf16_rows(float (&)[kRegisters], const uint32_t*, uint64_t) {
+template <int kRegisters, typename Left>
+__device__ inline void wgmma_bf16_rows(float (&)[kRegisters], Left, uint64_t) {
   __trap();
 }
 

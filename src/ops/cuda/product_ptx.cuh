@@ -16,15 +16,6 @@ __device__ inline uint64_t rows_of(uint32_t address, uint32_t group_bytes) {
          ((address & 0x3ffffU) >> 4);
 }
 
-__device__ inline uint2 load_shared2(uint32_t address) {
-  uint2 value;
-  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
-               : "=r"(value.x), "=r"(value.y)
-               : "r"(address)
-               : "memory");
-  return value;
-}
-
 // Four E4M3 values as BF16, which holds each of them, NaN too.
 __device__ inline uint2 widen_e4m3(uint32_t codes) {
   uint2 wide;

@@ -338,11 +338,12 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
   A attending(job, block, warpgroup, kv_head, shared);
   load_queries<kDim>(job, block, kv_head, shared);
   Sums<kDim> sums;
-  if constexpr (A::kHalves)
+  if constexpr (A::kHalves) {
     attending.steps_of_halves(sums);
-  else
+    attending.join_totals();
+  } else {
     attending.steps(sums);
-  if constexpr (A::kHalves) attending.join_totals();
+  }
   store_pairs<kDim, kSource>(job, attending.pairs, attending.running,
                              P::kSplit ? warpgroup * P::kColumns : 0, sums);
 }

@@ -48,8 +48,7 @@ struct Plan {
   // Then a load of codes of E4M3 for keys, and one for values.
   static constexpr int kCodesAt = kBytes;
   static constexpr int kBytesFp8 = kCodesAt + kLoadBytes;
-  // Or what warpgroups with the same pairs tell each other: maxima, and weights of half of the
-  // keys.
+  // Or what warpgroups with the same pairs tell each other: maxima, and the weights of two steps.
   static constexpr int kMaximaAt = kBytes;
   static constexpr int kWeightsAt = (kMaximaAt + 2 * kPairs * 4 + 1023) / 1024 * 1024;
   static constexpr int kBytesHalves = kWeightsAt + 2 * kPairs * 128;

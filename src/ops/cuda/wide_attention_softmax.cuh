@@ -98,6 +98,7 @@ __device__ inline float2 weigh(const float (&scores)[kScores], const float2& fou
 template <int kDim, Source kSource>
 constexpr bool kScoresHalves = Plan<kDim>::kSplit && kSource != Source::kE4m3;
 
+// Where they do.
 struct Halves {
   uint32_t maxima;   // [warpgroup][pair]
   uint32_t weights;  // [2 steps][pair][128 bytes], chunks of 16 exchanged by pair

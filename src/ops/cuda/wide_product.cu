@@ -218,7 +218,7 @@ struct Multiplier {
   __device__ uint32_t empty(int stage) const { return full(T::kStages + stage); }
 };
 
-// The sum of columns 8 j + 2t (c 0, 2), + 1 (c 1, 3) of rows g (c 0, 1) and g + 8.
+// Those of rows 8 j .. 8 j + 7: feature g of rows 2t and 2t + 1, then feature g + 8 of the same.
 template <int kRows>
 __device__ inline const float* sums_of_tile(const typename Tile<kRows>::Sums& sums, int j) {
   constexpr int kTiles = Tile<kRows>::kPartRows / 8;
