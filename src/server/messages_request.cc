@@ -122,8 +122,12 @@ void read_message(Fields& message, const ordered_json& ordered, ordered_json& ou
 bool says_nothing(const ordered_json& message) {
   if (message.contains("tool_calls") || message.contains("reasoning")) return false;
   const ordered_json& content = message["content"];
-  if (content.is_string()) return content == "";
-  return std::ranges::all_of(content, [](const ordered_json& part) { return part["text"] == ""; });
+  const auto is_empty = [](const ordered_json& text) {
+    return text.get_ref<const std::string&>().empty();
+  };
+  if (content.is_string()) return is_empty(content);
+  return std::ranges::all_of(content,
+                             [&](const ordered_json& part) { return is_empty(part["text"]); });
 }
 
 void read_messages(Fields& fields, const ordered_json& body, ordered_json& chat) {
