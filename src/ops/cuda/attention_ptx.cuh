@@ -4,29 +4,12 @@
 
 #include <cstdint>
 
+#include "ops/cuda/wgmma_operands.cuh"
 #include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda::ptx {
 
 #ifndef TANDEM_WARP_PRODUCTS
-#define TANDEM_D4(d) "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-#define TANDEM_NAMES4 "%0, %1, %2, %3"
-#define TANDEM_D8(d, i)                                                                       \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-#define TANDEM_D12(d) TANDEM_D8(d, 0), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11])
-#define TANDEM_D16(d) TANDEM_D8(d, 0), TANDEM_D8(d, 8)
-#define TANDEM_D24(d) TANDEM_D16(d), TANDEM_D8(d, 16)
-#define TANDEM_D48(d) TANDEM_D24(d), TANDEM_D8(d, 24), TANDEM_D8(d, 32), TANDEM_D8(d, 40)
-#define TANDEM_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
-#define TANDEM_NAMES12 TANDEM_NAMES8 ", %8, %9, %10, %11"
-#define TANDEM_NAMES16 TANDEM_NAMES12 ", %12, %13, %14, %15"
-#define TANDEM_NAMES24 TANDEM_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23"
-#define TANDEM_NAMES48                                                           \
-  TANDEM_NAMES24                                                                 \
-  ", %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38," \
-  " %39, %40, %41, %42, %43, %44, %45, %46, %47"
-
 // d = a b, or d += a b with `add`: 64 x 16 by 16 x (2 * registers), BF16. b has the summed
 // dimension contiguous, a with kRows the other one.
 #define TANDEM_WGMMA_PAIRS(count, n, names, outputs, at0, at1, at2, at3)                      \
@@ -50,10 +33,10 @@ namespace tandem::ops::cuda::ptx {
                  : "l"(b), "r"(add), "r"(0x3f803f80)                                          \
                  : "memory");                                                                 \
   }
-TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_D4(d), "%4", "%5", "%6", "%7")
-TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11")
-TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_D12(d), "%12", "%13", "%14", "%15")
-TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27")
+TANDEM_WGMMA_PAIRS(4, "8", TANDEM_NAMES4, TANDEM_ACC4(d, 0), "%4", "%5", "%6", "%7")
+TANDEM_WGMMA_PAIRS(8, "16", TANDEM_NAMES8, TANDEM_ACC8(d, 0), "%8", "%9", "%10", "%11")
+TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_ACC12(d, 0), "%12", "%13", "%14", "%15")
+TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_ACC24(d, 0), "%24", "%25", "%26", "%27")
 
 // The same of E4M3, 64 x 32 by 32 x (2 * registers); a as a matrix or in registers.
 #define TANDEM_WGMMA_CODES(count, n, names, outputs, at0, at1, at2, at3, at4, at5)            \
@@ -75,28 +58,17 @@ TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26",
                  : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)                   \
                  : "memory");                                                                 \
   }
-TANDEM_WGMMA_CODES(8, "16", TANDEM_NAMES8, TANDEM_D8(d, 0), "%8", "%9", "%10", "%11", "%12", "%13")
-TANDEM_WGMMA_CODES(16, "32", TANDEM_NAMES16, TANDEM_D16(d), "%16", "%17", "%18", "%19", "%20",
+TANDEM_WGMMA_CODES(8, "16", TANDEM_NAMES8, TANDEM_ACC8(d, 0), "%8", "%9", "%10", "%11", "%12",
+                   "%13")
+TANDEM_WGMMA_CODES(16, "32", TANDEM_NAMES16, TANDEM_ACC16(d, 0), "%16", "%17", "%18", "%19", "%20",
                    "%21")
-TANDEM_WGMMA_CODES(24, "48", TANDEM_NAMES24, TANDEM_D24(d), "%24", "%25", "%26", "%27", "%28",
+TANDEM_WGMMA_CODES(24, "48", TANDEM_NAMES24, TANDEM_ACC24(d, 0), "%24", "%25", "%26", "%27", "%28",
                    "%29")
-TANDEM_WGMMA_CODES(48, "96", TANDEM_NAMES48, TANDEM_D48(d), "%48", "%49", "%50", "%51", "%52",
+TANDEM_WGMMA_CODES(48, "96", TANDEM_NAMES48, TANDEM_ACC48(d, 0), "%48", "%49", "%50", "%51", "%52",
                    "%53")
 
 #undef TANDEM_WGMMA_CODES
 #undef TANDEM_WGMMA_PAIRS
-#undef TANDEM_NAMES48
-#undef TANDEM_NAMES24
-#undef TANDEM_NAMES16
-#undef TANDEM_NAMES12
-#undef TANDEM_NAMES8
-#undef TANDEM_D48
-#undef TANDEM_D24
-#undef TANDEM_D16
-#undef TANDEM_D12
-#undef TANDEM_D8
-#undef TANDEM_NAMES4
-#undef TANDEM_D4
 #endif
 
 // Two values as sums of two E4M3 each: high + low / 16. Of eight bits of mantissa nothing is lost

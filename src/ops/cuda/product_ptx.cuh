@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "ops/cuda/wgmma_operands.cuh"
 #include "ops/cuda/wide_ptx.cuh"
 
 namespace tandem::ops::cuda::ptx {
@@ -69,13 +70,6 @@ __device__ inline uint32_t load_acquire(const uint32_t* counter) {
 }
 
 #ifndef TANDEM_WARP_PRODUCTS
-// Operands of asm: 4, 8, 16, 32 and 64 accumulators.
-#define TANDEM_ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define TANDEM_ACC8(d, i) TANDEM_ACC4(d, i), TANDEM_ACC4(d, i + 4)
-#define TANDEM_ACC16(d, i) TANDEM_ACC8(d, i), TANDEM_ACC8(d, i + 8)
-#define TANDEM_ACC32(d, i) TANDEM_ACC16(d, i), TANDEM_ACC16(d, i + 16)
-#define TANDEM_ACC64(d, i) TANDEM_ACC32(d, i), TANDEM_ACC32(d, i + 32)
-
 // d = a b, or d += a b with `add`: E4M3, 64 x 32 by 32 x (2 * registers). `a` holds 16 bytes of a
 // packed weight as they are. 64 and 128 rows: wide_ptx.cuh.
 __device__ inline void wgmma_e4m3(float (&d)[4], const uint4& a, uint64_t b, int add) {
@@ -83,8 +77,7 @@ __device__ inline void wgmma_e4m3(float (&d)[4], const uint4& a, uint64_t b, int
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %9, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3"
+      "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {" TANDEM_NAMES4
       "}, {%4, %5, %6, %7}, %8, p, 1, 1;\n"
       "}"
       : TANDEM_ACC4(d, 0)
@@ -96,8 +89,7 @@ __device__ inline void wgmma_e4m3(float (&d)[8], const uint4& a, uint64_t b, int
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %13, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7"
+      "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 {" TANDEM_NAMES8
       "}, {%8, %9, %10, %11}, %12, p, 1, 1;\n"
       "}"
       : TANDEM_ACC8(d, 0)
@@ -109,8 +101,7 @@ __device__ inline void wgmma_e4m3(float (&d)[16], const uint4& a, uint64_t b, in
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %21, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {" TANDEM_NAMES16
       "}, {%16, %17, %18, %19}, %20, p, 1, 1;\n"
       "}"
       : TANDEM_ACC16(d, 0)
@@ -120,60 +111,41 @@ __device__ inline void wgmma_e4m3(float (&d)[16], const uint4& a, uint64_t b, in
 
 // d += a b: BF16, 64 x 16 by 16 x (2 * registers). `a` as it is packed.
 __device__ inline void wgmma_bf16_inputs(float (&d)[4], const uint4& a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3"
-      "}, {%4, %5, %6, %7}, %8, 1, 1, 1, 0;"
-      : TANDEM_ACC4(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" TANDEM_NAMES4
+               "}, {%4, %5, %6, %7}, %8, 1, 1, 1, 0;"
+               : TANDEM_ACC4(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
 }
 __device__ inline void wgmma_bf16_inputs(float (&d)[8], const uint4& a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7"
-      "}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
-      : TANDEM_ACC8(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {" TANDEM_NAMES8
+               "}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
+               : TANDEM_ACC8(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
 }
 __device__ inline void wgmma_bf16_inputs(float (&d)[16], const uint4& a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-      "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
-      : TANDEM_ACC16(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" TANDEM_NAMES16
+               "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+               : TANDEM_ACC16(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
 }
 __device__ inline void wgmma_bf16_inputs(float (&d)[32], const uint4& a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
-      : TANDEM_ACC32(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TANDEM_NAMES32
+               "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+               : TANDEM_ACC32(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
 }
 __device__ inline void wgmma_bf16_inputs(float (&d)[64], const uint4& a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
-      : TANDEM_ACC64(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TANDEM_NAMES64
+               "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+               : TANDEM_ACC64(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
 }
 
-#undef TANDEM_ACC64
-#undef TANDEM_ACC32
-#undef TANDEM_ACC16
-#undef TANDEM_ACC8
-#undef TANDEM_ACC4
 #endif
 
 }  // namespace tandem::ops::cuda::ptx

@@ -5,19 +5,12 @@
 #include <cstdint>
 
 #include "ops/cuda/card.cuh"
+#include "ops/cuda/wgmma_operands.cuh"
 #ifdef TANDEM_WARP_PRODUCTS
 #include "ops/cuda/mma_sync.cuh"
 #endif
 
 namespace tandem::ops::cuda::ptx {
-
-// Operands of asm: 8, 32 and 64 accumulators.
-#define TANDEM_ACC8(d, i)                                                                     \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-#define TANDEM_ACC32(d, i) \
-  TANDEM_ACC8(d, i), TANDEM_ACC8(d, i + 8), TANDEM_ACC8(d, i + 16), TANDEM_ACC8(d, i + 24)
-#define TANDEM_ACC64(d) TANDEM_ACC32(d, 0), TANDEM_ACC32(d, 32)
 
 // A matrix in shared memory whose rows of 128 bytes have their 16-byte chunks exchanged: chunk c of
 // row r lies at c ^ (r % 8). `group_bytes`: from one group of eight rows to the next.
@@ -67,14 +60,10 @@ __device__ inline void wgmma_e4m3(float (&d)[64], const uint4& a, uint64_t b, in
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" TANDEM_NAMES64
       "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n"
       "}"
-      : TANDEM_ACC64(d)
+      : TANDEM_ACC64(d, 0)
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
@@ -83,9 +72,7 @@ __device__ inline void wgmma_e4m3(float (&d)[32], const uint4& a, uint64_t b, in
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {" TANDEM_NAMES32
       "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n"
       "}"
       : TANDEM_ACC32(d, 0)
@@ -99,11 +86,10 @@ __device__ inline void wgmma_bf16(float (&d)[16], uint64_t a, uint64_t b, int ad
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %18, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" TANDEM_NAMES16
       "}, %16, %17, p, 1, 1, 0, 0;\n"
       "}"
-      : TANDEM_ACC8(d, 0), TANDEM_ACC8(d, 8)
+      : TANDEM_ACC16(d, 0)
       : "l"(a), "l"(b), "r"(add)
       : "memory");
 }
@@ -112,9 +98,7 @@ __device__ inline void wgmma_bf16(float (&d)[32], uint64_t a, uint64_t b, int ad
       "{\n"
       ".reg .pred p;\n"
       "setp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TANDEM_NAMES32
       "}, %32, %33, p, 1, 1, 0, 0;\n"
       "}"
       : TANDEM_ACC32(d, 0)
@@ -123,46 +107,29 @@ __device__ inline void wgmma_bf16(float (&d)[32], uint64_t a, uint64_t b, int ad
 }
 // d += a b: BF16, 64 x 16 by 16 x 128, the rows of b contiguous.
 __device__ inline void wgmma_bf16_rows(float (&d)[64], uint64_t a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-      "}, %64, %65, 1, 1, 1, 0, 1;\n"
-      : TANDEM_ACC64(d)
-      : "l"(a), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TANDEM_NAMES64
+               "}, %64, %65, 1, 1, 1, 0, 1;\n"
+               : TANDEM_ACC64(d, 0)
+               : "l"(a), "l"(b)
+               : "memory");
 }
 // d += a b: BF16, 64 x 16 in registers by 16 x (2 * registers), the rows of b contiguous.
 __device__ inline void wgmma_bf16_rows(float (&d)[64], const uint32_t* a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
-      : TANDEM_ACC64(d)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TANDEM_NAMES64
+               "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
+               : TANDEM_ACC64(d, 0)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+               : "memory");
 }
 __device__ inline void wgmma_bf16_rows(float (&d)[32], const uint32_t* a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
-      : TANDEM_ACC32(d, 0)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-      : "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TANDEM_NAMES32
+               "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
+               : TANDEM_ACC32(d, 0)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+               : "memory");
 }
 
 #endif
-
-#undef TANDEM_ACC64
-#undef TANDEM_ACC32
-#undef TANDEM_ACC8
 
 // Moves registers between the warpgroups of a thread block; every warp of a warpgroup calls it.
 template <int kRegisters>

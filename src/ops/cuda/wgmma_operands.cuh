@@ -1,0 +1,24 @@
+// The accumulators of wgmma as operands of asm, where they come first: how many there are is a
+// product's width, and each is written out.
+#pragma once
+
+#define TANDEM_ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define TANDEM_ACC8(d, i) TANDEM_ACC4(d, i), TANDEM_ACC4(d, i + 4)
+#define TANDEM_ACC12(d, i) TANDEM_ACC8(d, i), TANDEM_ACC4(d, i + 8)
+#define TANDEM_ACC16(d, i) TANDEM_ACC8(d, i), TANDEM_ACC8(d, i + 8)
+#define TANDEM_ACC24(d, i) TANDEM_ACC16(d, i), TANDEM_ACC8(d, i + 16)
+#define TANDEM_ACC32(d, i) TANDEM_ACC16(d, i), TANDEM_ACC16(d, i + 16)
+#define TANDEM_ACC48(d, i) TANDEM_ACC24(d, i), TANDEM_ACC24(d, i + 24)
+#define TANDEM_ACC64(d, i) TANDEM_ACC32(d, i), TANDEM_ACC32(d, i + 32)
+
+// Their names in the text.
+#define TANDEM_NAMES4 "%0, %1, %2, %3"
+#define TANDEM_NAMES8 TANDEM_NAMES4 ", %4, %5, %6, %7"
+#define TANDEM_NAMES12 TANDEM_NAMES8 ", %8, %9, %10, %11"
+#define TANDEM_NAMES16 TANDEM_NAMES12 ", %12, %13, %14, %15"
+#define TANDEM_NAMES24 TANDEM_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define TANDEM_NAMES32 TANDEM_NAMES24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define TANDEM_NAMES40 TANDEM_NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define TANDEM_NAMES48 TANDEM_NAMES40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define TANDEM_NAMES56 TANDEM_NAMES48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define TANDEM_NAMES64 TANDEM_NAMES56 ", %56, %57, %58, %59, %60, %61, %62, %63"
