@@ -35,10 +35,13 @@ struct Checkpoint::Impl {
   base::Status check_tied_head() const;
 };
 
+fs::path normal_folder(const fs::path& dir) {
+  const fs::path whole = fs::absolute(dir).lexically_normal();
+  return whole.has_filename() ? whole : whole.parent_path();
+}
+
 std::string folder_name(const fs::path& dir) {
-  std::error_code error;
-  const fs::path whole = fs::absolute(dir, error).lexically_normal();
-  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+  return normal_folder(dir).filename().string();
 }
 
 namespace {

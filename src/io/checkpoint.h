@@ -29,6 +29,8 @@ struct LinearWeights {
   core::TensorView weight_scales;  // F32; shape by format (owned by the checkpoint)
 };
 
+// Absolute, and the same with and without a slash at its end.
+std::filesystem::path normal_folder(const std::filesystem::path& dir);
 // What a model folder is called: "target" for demo/target, demo/target/ and for . in it.
 std::string folder_name(const std::filesystem::path& dir);
 

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "io/atomic_file.h"
+#include "io/checkpoint.h"
 
 namespace tandem::quantize {
 namespace {
@@ -55,12 +56,6 @@ bool is_leftover(const fs::path& dir) {
 bool is_empty_folder(const fs::path& dir) {
   std::error_code error;
   return fs::is_directory(fs::symlink_status(dir, error)) && fs::is_empty(dir, error);
-}
-
-// Absolute, and the same with and without a slash at its end.
-fs::path normal(const fs::path& path) {
-  const fs::path whole = fs::absolute(path).lexically_normal();
-  return whole.has_filename() ? whole : whole.parent_path();
 }
 
 // Where the files are written.
@@ -136,7 +131,7 @@ base::Status rename_path(const fs::path& from, const fs::path& to) {
 
 base::Result<OutputFolder> OutputFolder::create(const fs::path& path, bool force) {
   OutputFolder folder;
-  folder.path_ = normal(path);
+  folder.path_ = io::normal_folder(path);
   folder.force_ = force;
   TANDEM_RETURN_IF_ERROR(check_target(folder.path_, force));
   TANDEM_RETURN_IF_ERROR(check_aside(folder.path_));
@@ -156,7 +151,7 @@ base::Result<OutputFolder> OutputFolder::create(const fs::path& path, bool force
 }
 
 std::vector<fs::path> OutputFolder::names(const fs::path& path) {
-  const fs::path own = normal(path);
+  const fs::path own = io::normal_folder(path);
   return {own, unfinished(own), aside(own)};
 }
 
