@@ -1,4 +1,5 @@
 // The answers that calibration and evaluation look at.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -20,15 +21,20 @@ using test_support::write_tiny_pair;
 
 const std::vector<std::vector<int32_t>> kPrompts = {{2, 5, 9, 40, 13}, {2, 77, 31}};
 
-TEST(Answers, AreSampledAsTheGenerationConfigSays) {
+sampling::SamplingParams sampling_where_do_sample_is(const char* value) {
   const TempFolder temp;
   const TinyPair tiny = write_tiny_pair(temp.path());
   write_bytes(tiny.target / "generation_config.json",
-              R"({"do_sample": true, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.05,
-                  "repetition_penalty": 1.25})");
+              fmt::format(R"({{"do_sample": {}, "temperature": 0.7, "top_k": 5, "top_p": 0.9,
+                               "min_p": 0.05, "repetition_penalty": 1.25}})",
+                          value));
   const auto target = io::Checkpoint::open(tiny.target);
-  ASSERT_TRUE(target) << target.error().message;
-  const sampling::SamplingParams params = default_sampling(*target);
+  EXPECT_TRUE(target) << target.error().message;
+  return target ? default_sampling(*target) : sampling::SamplingParams();
+}
+
+TEST(Answers, AreSampledAsTheGenerationConfigSays) {
+  const sampling::SamplingParams params = sampling_where_do_sample_is("true");
   EXPECT_EQ(params.temperature, 0.7);
   EXPECT_EQ(params.top_k, 5);
   EXPECT_EQ(params.top_p, 0.9);
@@ -38,14 +44,7 @@ TEST(Answers, AreSampledAsTheGenerationConfigSays) {
 
 // Served so, an answer has the penalty too, and the other bounds where a temperature is asked for.
 TEST(Answers, WithoutSamplingTheRestOfTheGenerationConfigHolds) {
-  const TempFolder temp;
-  const TinyPair tiny = write_tiny_pair(temp.path());
-  write_bytes(tiny.target / "generation_config.json",
-              R"({"do_sample": false, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.05,
-                  "repetition_penalty": 1.25})");
-  const auto target = io::Checkpoint::open(tiny.target);
-  ASSERT_TRUE(target) << target.error().message;
-  const sampling::SamplingParams params = default_sampling(*target);
+  const sampling::SamplingParams params = sampling_where_do_sample_is("false");
   EXPECT_EQ(params.temperature, 0.0);
   EXPECT_EQ(params.repetition_penalty, 1.25);
   EXPECT_EQ(params.top_k, 5);
