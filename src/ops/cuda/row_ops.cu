@@ -12,6 +12,8 @@ constexpr int kRowThreads = 256;
 // Of more rows than this thread blocks have up to twice as many threads: starting them counts.
 constexpr int kManyRows = 64;
 constexpr int kMostRowThreads = 2 * kRowThreads;
+// Thread blocks of more rows than this do not fit at once with the registers that they would like.
+constexpr int kRowsWithRegisters = 128;
 constexpr int kMaxRowWarps = kMaxHidden / 4 / 32;
 static_assert(kMaxRowWarps == 64);                 // add_up() reads two for each lane
 static_assert(kMaxHidden == 4 * 8 * kRowThreads);  // a cluster has at most 8 blocks
@@ -23,8 +25,9 @@ __device__ void store_four(const Operand& operand, int row, int column, const Fo
   store_operand(operand, row, column + 2, x.v[2], x.v[3], stores);
 }
 
+template <typename Loaded = Pieces4>
 __device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
-  return scaled(load_sum4(sums, row, column, pieces), scale);
+  return scaled(sum_pieces4(load_pieces4<Loaded>(sums, row, column, pieces), pieces), scale);
 }
 
 // A row belongs to a cluster of blocks, four columns of it to a thread: one multiprocessor alone
@@ -70,10 +73,10 @@ __device__ RowPlace row_place() {
 
 // load_product() of a row. With several groups each adds a run of the pieces in order, and group 0
 // adds their sums in order; the other groups get zeros. Whole blocks.
-template <int kGroups>
+template <int kGroups, typename Loaded = Pieces4>
 __device__ Four load_row(const Partials& sums, float scale, const RowPlace& place, int pieces) {
   if constexpr (kGroups == 1) {
-    return load_product(sums, scale, place.row, place.column, pieces);
+    return load_product<Loaded>(sums, scale, place.row, place.column, pieces);
   } else {
     __shared__ float4 parts[kGroups - 1][kRowThreads / kGroups];
     const int thread = static_cast<int>(threadIdx.x) % (kRowThreads / kGroups);
@@ -199,10 +202,8 @@ __global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
   finish_row(x, place, op.hidden, op.x, op.next, weight, true, sums[0]);
 }
 
-template <int kGroups>
-__global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
-    residual_norm_kernel(const ResidualNorm op) {
-  allow_next();
+template <int kGroups, typename Loaded>
+__device__ void residual_norm_row(const ResidualNorm& op, bool rehearses) {
   __shared__ RowSum sums[2];
   const RowPlace place = row_place<kGroups>();
   prepare_sums(sums, place);
@@ -210,21 +211,35 @@ __global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
   ptx::cluster_wait();
-  // More threads than this find no room before the product in front of them is over.
 #pragma unroll 1
-  for (int turn = first_turn(gridDim.x * blockDim.x <= 132 * kRowThreads); turn < 2; ++turn) {
+  for (int turn = first_turn(rehearses); turn < 2; ++turn) {
     const bool live = turn == 1;
     if (live) wait_for_previous();
     Four old;
     if (live && place.group == 0 && place.column < op.hidden)
       old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden + place.column));
-    const Four y = load_row<kGroups>(op.sums, op.scale, place, live ? pieces : 0);
+    const Four y = load_row<kGroups, Loaded>(op.sums, op.scale, place, live ? pieces : 0);
     const float inverse = inverse_rms(y, op.hidden, op.eps, place, live, sums[0]);
     const Four norm = normalized(y, inverse, post_weight);
     const Four x = joined(old, norm, op.layer_scalar);
     finish_row(x, place, op.hidden, op.x, op.next, weight, live, sums[1]);
     if (kGroups > 1 || place.cluster == 1) __syncthreads();
   }
+}
+
+template <int kGroups>
+__global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
+    residual_norm_kernel(const ResidualNorm op) {
+  allow_next();
+  // More threads than this find no room before the product in front of them is over.
+  residual_norm_row<kGroups, Pieces4>(op, gridDim.x * blockDim.x <= 132 * kRowThreads);
+}
+
+// The same for so many rows that they fit at once only if each thread has few registers.
+__global__ void __launch_bounds__(kMostRowThreads, 3)
+    residual_norm_many_kernel(const ResidualNorm op) {
+  allow_next();
+  residual_norm_row<1, PiecesOf<4>>(op, false);
 }
 
 // A block has a tile of eight rows and 128 columns: it writes whole runs of the operand.
@@ -321,7 +336,9 @@ void residual_norm(const Stream& stream, const ResidualNorm& op) {
   TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
   const int groups = piece_groups(op.sums, op.hidden);
   launch_rows(stream, op, groups,
-              groups > 1 ? residual_norm_kernel<kPieceGroups> : residual_norm_kernel<1>);
+              groups > 1                         ? residual_norm_kernel<kPieceGroups>
+              : op.num_rows > kRowsWithRegisters ? residual_norm_many_kernel
+                                                 : residual_norm_kernel<1>);
 }
 
 void gelu_operand(const Stream& stream, const GeluOperand& op) {
