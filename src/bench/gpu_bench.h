@@ -19,7 +19,7 @@ struct GpuModel {
 };
 
 struct GpuOpsOptions {
-  std::vector<int64_t> rows = {1, 5, 8, 16, 32, 64, 128};
+  std::vector<int64_t> rows = {1, 5, 8, 16, 32, 64, 128, 192};
   std::vector<int64_t> prompt_rows = {512, 2048, 8192};
   std::string only = {};  // names that contain it; empty: all
 };

@@ -112,7 +112,7 @@ void add_bench_ops_command(CLI::App& bench, int& exit_code) {
   command->add_option("--threads", flags->threads, "0: all cores")->check(CLI::Range(0, 1024));
   command
       ->add_option("--rows", flags->rows,
-                   "row counts; default 1,5,16 on a CPU and 1,5,8,16,32,64,128 on a GPU")
+                   "row counts; default 1,5,16 on a CPU and 1,5,8,16,32,64,128,192 on a GPU")
       ->delimiter(',');
   command->add_option("--only", flags->ops.only,
                       "projections and kernels whose name contains this");

@@ -64,7 +64,7 @@ int64_t rows_paid(int64_t num_rows, int64_t pass_rows) {
   if (pass_rows <= 0) return num_rows;
   const int64_t rest = num_rows % pass_rows;
   if (rest == 0) return num_rows;
-  return num_rows - rest + std::min<int64_t>(gpu::padded(rest), pass_rows);
+  return num_rows - rest + std::min<int64_t>(gpu::padded_rows(rest), pass_rows);
 }
 
 int64_t StepTimes::bucket_of(int64_t num_rows) const {

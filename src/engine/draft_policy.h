@@ -15,7 +15,7 @@
 namespace tandem::engine {
 
 // What `num_rows` rows of a step cost as many as: a device that takes passes of `pass_rows` rows
-// pads each to a power of two, 8 at least. pass_rows 0: every row has its price.
+// pads each to what kernels take (gpu::padded_rows()). pass_rows 0: every row has its price.
 int64_t rows_paid(int64_t num_rows, int64_t pass_rows);
 
 // Seconds of a step by its number of rows; each a low one of the last few measurements, as what

@@ -38,7 +38,7 @@ struct EngineOptions {
   int64_t vocab_size = 0;
   int num_draft_tokens = 0;  // K of requests that name none, and the most they may name
   bool auto_drafts = false;  // those that name none have in each round what is best, up to K
-  // The step takes passes of so many rows, each padded to a power of two: what one more row costs.
+  // The step takes passes of so many rows, each padded: what one more row costs.
   // 0: every row has its price.
   int64_t pass_rows = 0;
   // Those that name none have this K from so many running requests on; before, num_draft_tokens.

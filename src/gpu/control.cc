@@ -93,7 +93,7 @@ ControlSizes Control::sizes_of(const speculation::SpecBatch& batch, const StepLa
   const int64_t page_blocks = (padded(max_keys) + block_size_ - 1) / block_size_;
   const auto entries = static_cast<int>(layout.entries.size());
   return {.passes = static_cast<int>(layout.passes.size()),
-          .entries = entries <= kPassRows ? padded(entries)
+          .entries = entries <= kPassRows ? padded_rows(entries)
                                           : (entries + kPassRows - 1) / kPassRows * kPassRows,
           .sequences = static_cast<int>(batch.sequences.size()),
           .ring_blocks = most_.ring_blocks,

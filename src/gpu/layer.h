@@ -1,4 +1,4 @@
-// One transformer layer on the GPU: a chain of kernels over at most 128 rows. The arithmetic is
+// One transformer layer on the GPU: a chain of kernels over the rows of a pass. The arithmetic is
 // that of model/transformer_layer.h on BF16 activations, which is its specification.
 #pragma once
 

@@ -83,6 +83,9 @@ base::Result<std::unique_ptr<DeviceStep>> open_device_step(const io::Checkpoint&
   if (options.kv.dtype != core::DType::kBF16 && options.kv.dtype != core::DType::kF8E4M3)
     return base::unsupported("--kv-cache-dtype: expected bfloat16 or fp8 on a GPU, got {}",
                              core::dtype_name(options.kv.dtype));
+  if (options.max_sequences > ops::cuda::kMaxSequences)
+    return base::unsupported("--max-num-seqs: expected at most {} on a GPU, got {}",
+                             ops::cuda::kMaxSequences, options.max_sequences);
   WeightUploader uploader(info.num_multiprocessors);
   TANDEM_ASSIGN_OR_RETURN(Target loaded, Target::load(uploader, target, options.screens_heads));
   std::optional<Assistant> drafter;

@@ -274,7 +274,7 @@ Pass PairStep::draft_pass(const StepLayout& layout, int begin) const {
   int64_t max_keys = 1;
   for (const PlannedPass& pass : layout.passes) max_keys = std::max(max_keys, pass.max_keys);
   const int count = std::min(layout.num_drafting - begin, kPassRows);
-  return {.rows = {.num_rows = padded(count),
+  return {.rows = {.num_rows = padded_rows(count),
                    .tokens = c.draft_tokens + begin,
                    .positions = c.draft_positions + begin,
                    .last_keys = c.draft_last_keys + begin,

@@ -8,7 +8,8 @@ namespace {
 
 class Packer {
  public:
-  Packer(StepLayout& layout, int64_t ring_slack) : layout_(layout), ring_slack_(ring_slack) {}
+  Packer(StepLayout& layout, int64_t pass_rows, int64_t ring_slack)
+      : layout_(layout), pass_rows_(pass_rows), ring_slack_(ring_slack) {}
 
   // Begins a new pass unless `num_rows` more rows fit.
   void reserve(int64_t num_rows) {
@@ -53,7 +54,7 @@ class Packer {
   int64_t free_rows() const {
     return layout_.passes.empty() || layout_.passes.back().wide >= 0
                ? 0
-               : kPassRows - static_cast<int64_t>(layout_.passes.back().rows.size());
+               : pass_rows_ - static_cast<int64_t>(layout_.passes.back().rows.size());
   }
   static void add_to_tile(PlannedPass& pass, bool first_of_sequence) {
     if (first_of_sequence || pass.tiles.back().num_rows == kTileQueries)
@@ -62,8 +63,38 @@ class Packer {
   }
 
   StepLayout& layout_;
+  int64_t pass_rows_;
   int64_t ring_slack_;
 };
+
+// Rows of one sequence that are no prompt's: a round, or a chunk, which may be cut.
+struct Run {
+  int64_t num_rows;
+  bool is_round;
+};
+
+int64_t count_passes(std::span<const Run> runs, int64_t pass_rows) {
+  int64_t count = 0;
+  int64_t free = 0;
+  for (const Run& run : runs) {
+    const bool fits = run.is_round ? free >= run.num_rows : free > 0;
+    if (!fits) free = 0;
+    const int64_t missing = std::max<int64_t>(run.num_rows - free, 0);
+    const int64_t begun = (missing + pass_rows - 1) / pass_rows;
+    count += begun;
+    free += begun * pass_rows - run.num_rows;
+  }
+  return count;
+}
+
+// Most rows of each pass: twice 128 rows cost less than 192 and then 64.
+int64_t pass_rows_of(std::span<const Run> runs) {
+  constexpr int64_t kEven = 128;
+  int64_t all_rows = 0;
+  for (const Run& run : runs) all_rows += run.num_rows;
+  if (all_rows <= kPassRows || all_rows > 2 * kEven) return kPassRows;
+  return count_passes(runs, kEven) == 2 ? kEven : kPassRows;
+}
 
 // Rows of prompts into wide passes, and those whose logits are wanted into passes of their own.
 class WidePacker {
@@ -153,7 +184,6 @@ StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, in
   StepLayout layout;
   WidePacker wide(layout, wide_rows);
   for (size_t i = 0; i < batch.sequences.size(); ++i) wide.add(i, batch.sequences[i]);
-  Packer packer(layout, ring_slack);
   layout.entries.reserve(batch.sequences.size());
   std::vector<size_t> order(batch.sequences.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -162,9 +192,18 @@ StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, in
     const speculation::SpecSequence& sequence = batch.sequences[i];
     return sequence.num_draft_tokens > 0 ? 2 : sequence.tokens.size() == 1 ? 1 : 0;
   });
+  std::vector<Run> runs;
+  runs.reserve(order.size());
   for (const size_t i : order) {
     const speculation::SpecSequence& sequence = batch.sequences[i];
     TANDEM_CHECK(!sequence.tokens.empty());
+    const int64_t rows = static_cast<int64_t>(sequence.tokens.size()) - wide.num_rows(sequence);
+    if (rows > 0 || sequence.num_draft_tokens > 0)
+      runs.push_back({rows + sequence.num_draft_tokens, sequence.num_draft_tokens > 0});
+  }
+  Packer packer(layout, pass_rows_of(runs), ring_slack);
+  for (const size_t i : order) {
+    const speculation::SpecSequence& sequence = batch.sequences[i];
     const int drafts = sequence.num_draft_tokens;
     const int64_t num_wide = wide.num_rows(sequence);
     if (num_wide == static_cast<int64_t>(sequence.tokens.size())) {

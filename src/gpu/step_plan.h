@@ -1,4 +1,4 @@
-// How one step of the engine is laid out as passes of at most 128 rows: pure arithmetic.
+// How one step of the engine is laid out as passes of at most kPassRows rows: pure arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,18 @@
 
 namespace tandem::gpu {
 
-inline constexpr int kPassRows = 128;  // places of a pass; a row's index is 128 * pass + place
+inline constexpr int kPassRows = 192;  // places of a pass; a row's index is 192 * pass + place
 inline constexpr int kMaxScreenedRows = 32;  // of a pass whose tokens come through a head's screen
 inline constexpr int kTileQueries = 9;       // rows of one sequence that attention takes together
 
-// The next of 8, 16, 32, ...: kernels are made for these numbers of rows, and graphs for contexts
-// up to one of them.
+// The next number of rows that kernels are made for; kPassRows at most.
+constexpr int padded_rows(int64_t count) {
+  for (const int size : {8, 16, 32, 64, 96, 128, 160})
+    if (count <= size) return size;
+  return kPassRows;
+}
+
+// The next of 8, 16, 32, ...: graphs are made for contexts up to one of them.
 constexpr int padded(int64_t count) {
   int size = 8;
   while (size < count) size *= 2;
@@ -40,7 +46,7 @@ struct PlannedPass {
   bool needs_logits = false;
   int64_t max_keys = 0;
 
-  int num_padded_rows() const { return padded(static_cast<int64_t>(rows.size())); }
+  int num_padded_rows() const { return padded_rows(static_cast<int64_t>(rows.size())); }
 };
 
 // Neighbouring rows of one sequence in a wide pass, at most kWideTileQueries.

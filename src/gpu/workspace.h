@@ -4,13 +4,15 @@
 
 #include <cstdint>
 
+#include "gpu/step_plan.h"
 #include "ops/cuda/device.h"
 #include "ops/cuda/operand.cuh"
 #include "ops/cuda/packed_linear.h"
 
 namespace tandem::gpu {
 
-inline constexpr int kMaxPassRows = ops::cuda::kMaxProductRows;
+inline constexpr int kMaxPassRows = kPassRows;
+static_assert(kMaxPassRows == ops::cuda::kMaxProductRows);
 // Lists of attention that layers share: of sliding layers and of full ones.
 inline constexpr int kMaxLists = 2;
 

@@ -107,7 +107,7 @@ class GeluProduct : public testing::TestWithParam<Case> {
 TEST_P(GeluProduct, IsProductAndGeluOperand) {
   ASSERT_TRUE(takes_gelu_product(weight_));
   EXPECT_EQ(weight_.max_pieces > 1, GetParam().divided);
-  for (const int tiles : {1, 2, 4, 8, 16}) {
+  for (const int tiles : {1, 2, 4, 8, 12, 16, 20, 24}) {
     SCOPED_TRACE(tiles);
     const auto x =
         tests::random_bf16(static_cast<size_t>(tiles * 8) * static_cast<size_t>(in_features()), 11);
@@ -123,9 +123,9 @@ TEST_P(GeluProduct, IsProductAndGeluOperand) {
 }
 
 TEST_P(GeluProduct, ARowHasTheSameBitsInEveryCompany) {
-  const auto x = tests::random_bf16(size_t{128} * static_cast<size_t>(in_features()), 5);
-  const auto all = in_one(operand_of(x, 16), 16);
-  for (const int tiles : {1, 2, 4, 8}) {
+  const auto x = tests::random_bf16(size_t{192} * static_cast<size_t>(in_features()), 5);
+  const auto all = in_one(operand_of(x, 24), 24);
+  for (const int tiles : {1, 2, 4, 8, 12, 16, 20}) {
     const std::vector<BFloat16> some(x.begin(),
                                      x.begin() + static_cast<int64_t>(tiles) * 8 * in_features());
     const std::vector<uint16_t> same(

@@ -137,9 +137,9 @@ TEST_P(ProductTest, MatchesASumInDouble) {
 TEST_P(ProductTest, ARowHasTheSameBitsInEveryCompany) {
   const int in = GetParam().in_features;
   const auto out = static_cast<size_t>(GetParam().out_features);
-  const auto x = tests::random_bf16(static_cast<size_t>(128 * in), 5);
-  const auto all = run(x, 128, 16);
-  for (const int tiles : {1, 2, 4, 8}) {
+  const auto x = tests::random_bf16(static_cast<size_t>(192 * in), 5);
+  const auto all = run(x, 192, 24);
+  for (const int tiles : {1, 2, 4, 8, 12, 16, 20}) {
     const auto some = run(x, tiles * 8, tiles);
     const std::vector<float> same(all.begin(), all.begin() + static_cast<int64_t>(some.size()));
     EXPECT_EQ(some, same) << tiles << " tiles";

@@ -9,6 +9,7 @@
 
 #include "bench/gpu/graph_timer.h"
 #include "bench/ops_bench.h"
+#include "gpu/step_plan.h"
 #include "ops/cuda/gelu_product.h"
 #include "ops/cuda/head_product.h"
 
@@ -174,9 +175,7 @@ DeviceBuffer zeros(int64_t size_bytes) {
 }
 
 int num_tiles(int64_t rows) {
-  int tiles = 1;
-  while (8 * tiles < rows) tiles *= 2;
-  return tiles;
+  return gpu::padded_rows(rows) / 8;
 }
 
 base::Result<PackedType> packed_type(const LinearShape& shape) {

@@ -2,32 +2,34 @@
 #pragma once
 
 #include "ops/cuda/attention_job.cuh"
+#include "ops/cuda/packed_linear.h"
 
 namespace tandem::ops::cuda {
 
 // Pairs of row and head that a thread block takes at a time: 16, or one of these.
 inline constexpr int kMediumPairs = 24;
 inline constexpr int kWidePairs = 48;
-inline constexpr int kMaxEntries = 128;  // a row belongs to one
+inline constexpr int kMaxEntries = kMaxProductRows;  // a row belongs to one
 
 // Neighbouring rows of a tile, which share the keys they see: all items of these rows, ordered by
 // group of query heads (of KV heads), segment of keys, part of the value columns.
 struct Entry {
   int first_item = 0;
-  int first_row = 0;
-  int num_rows = 0;
-  int sequence = -1;
   int first_key = 0x7fffffff;  // of any row
   int last_key = -1;
   int fresh_key = 0x7fffffff;  // keys from here on may be of this very pass
+  int16_t sequence = -1;
+  uint8_t first_row = 0;
+  uint8_t num_rows = 0;
 };
+static_assert(kMaxEntries <= 256);
 
 // The work of a launch, as list_attention() leaves it.
 struct alignas(16) SharedWork {
   int num_items;
   int num_entries;
   int column_parts;  // thread blocks that take the same keys, each a part of the value columns
-  int sequences[kMaxEntries];  // of every row
+  int16_t sequences[kMaxEntries];  // of every row
   int last_keys[kMaxEntries];
   Entry entries[kMaxEntries];
 };
@@ -169,7 +171,7 @@ __device__ __forceinline__ void copy_rows(const AttentionJob& job, WorkList& lis
   }
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    list.sequences[i * 32 + lane] = sequences[i];
+    list.sequences[i * 32 + lane] = static_cast<int16_t>(sequences[i]);
     list.last_keys[i * 32 + lane] = last_keys[i];
   }
   __syncwarp();
@@ -313,9 +315,10 @@ __device__ void list_one_tile(const AttentionJob& job, int max_column_parts, int
   if (to >= 0) {
     if (segments(from, to) > job.attention.max_segments) __trap();
     add_entry(list, __popc(exist & ((1U << lane) - 1U)),
-              {before, first_row + begin, min(rows, num_rows - begin), sequence,
-               first_key_of(job.attention.window, from), to,
-               job.attention.has_fresh_keys ? low : 0x7fffffff},
+              {before, first_key_of(job.attention.window, from), to,
+               job.attention.has_fresh_keys ? low : 0x7fffffff, static_cast<int16_t>(sequence),
+               static_cast<uint8_t>(first_row + begin),
+               static_cast<uint8_t>(min(rows, num_rows - begin))},
               own_items, own_begin);
   }
   if (lane == 31) {
@@ -356,11 +359,12 @@ __device__ void list_tiles(const AttentionJob& job, int max_column_parts, int bl
         const int segments = num_segments<kKeys>(job, span);
         if (segments > job.attention.max_segments || part >= kMaxEntries) __trap();
         if (turn == 1)
-          add_entry(list, part,
-                    {item, first_row, num_rows, list.sequences[first_row],
-                     first_key_of(job.attention.window, span.low), span.high,
-                     job.attention.has_fresh_keys ? tile.span.low : 0x7fffffff},
-                    segments * of_segment, begin);
+          add_entry(
+              list, part,
+              {item, first_key_of(job.attention.window, span.low), span.high,
+               job.attention.has_fresh_keys ? tile.span.low : 0x7fffffff, list.sequences[first_row],
+               static_cast<uint8_t>(first_row), static_cast<uint8_t>(num_rows)},
+              segments * of_segment, begin);
         ++part;
         item += segments * of_segment;
       });

@@ -189,7 +189,7 @@ void launch_heads(const Stream& stream, const Rows& rows, const HeadPrep& job) {
   const int units = units_of(job);
   const int warps = rows.num_rows * units * kHeadWarps;
   // Products of so many rows have all registers of a multiprocessor.
-  if (job.product.num_rows == 128 && warps > 8 * num_multiprocessors()) {
+  if (job.product.num_rows >= 96 && warps > 8 * num_multiprocessors()) {
     launch(stream, head_prep_many_kernel<kTwoWarps, kFp8>,
            dim3(static_cast<unsigned>((warps + kManyWarps - 1) / kManyWarps)),
            dim3(kManyWarps * 32), 0, job, rows);

@@ -25,7 +25,7 @@ enum class PackedType {
 };
 
 // The largest number of rows of one product; more rows take several.
-inline constexpr int kMaxProductRows = 128;
+inline constexpr int kMaxProductRows = 192;
 
 struct PackedLinear {
   PackedType type = PackedType::kFp8;
@@ -95,8 +95,8 @@ void rows_to_operand(const Stream& stream, const uint16_t* rows, int num_rows, i
 // itself.
 enum class Follows { kSmallKernel, kProduct };
 
-// partial sums of operand x weight^T. operand: `num_tiles` tiles of 8 rows (1, 2, 4, 8 or 16), see
-// operand.cuh; partials: weight.partial_bytes(8 * num_tiles).
+// partial sums of operand x weight^T. operand: `num_tiles` tiles of 8 rows (1, 2, 4, 8, 12, 16, 20
+// or 24), see operand.cuh; partials: weight.partial_bytes(8 * num_tiles).
 // The sum over `in` runs in index order within a share. Sums of E4M3 products keep some 13 bits in
 // the tensor cores: they are added to FP32 registers at least every 128 inputs.
 void product(const Stream& stream, const PackedLinear& weight, const void* operand, int num_tiles,

@@ -159,60 +159,69 @@ struct Multiplier {
     place.advance();
     return stage;
   }
-  // Products of half of the rows.
-  using HalfProducts = float[S::kTiles * 2];
-  __device__ static void start_half(HalfProducts& products, const Stage& stage, int half) {
+  __device__ static void start(PartProducts<S>& products, const Stage& stage, int part) {
     ptx::pin(products);
     ptx::warpgroup_fence();
-#pragma unroll
-    for (int i = 0; i < kStage; ++i)
-      stage.blocks.multiply_e4m3(products, i, half * (S::kTiles / 2));
-    ptx::warpgroup_commit();
-  }
-  __device__ static void add_half(float (&sums)[S::kTiles * 4], HalfProducts& products, int half) {
-    ptx::pin(products);
-#pragma unroll
-    for (int i = 0; i < S::kTiles * 2; ++i) sums[half * S::kTiles * 2 + i] += products[i];
+    start_part<S>(products, stage.blocks, part);
   }
   __device__ void give_back(const Stage& stage) const {
     __syncwarp();
     give_back(stage.place);
   }
-  // Adds up the stage whose products are under way, and starts those of the next one.
-  __device__ Stage follow(float (&sums)[S::kTiles * 4], HalfProducts (&products)[2],
+  // Adds up the stage whose first two parts are under way, the first one in products[kFirst], and
+  // starts those of the next one.
+  template <int kFirst>
+  __device__ Stage follow(float (&sums)[S::kTiles * 4], PartProducts<S> (&products)[2],
                           const Stage& now) {
-    const Stage next = next_stage();
-    ptx::warpgroup_wait<1>();
-    add_half(sums, products[0], 0);
-    start_half(products[0], next, 0);
-    ptx::warpgroup_wait<1>();
-    give_back(now);
-    add_half(sums, products[1], 1);
-    start_half(products[1], next, 1);
+    Stage next;
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) {
+      PartProducts<S>& own = products[(kFirst + part) % 2];
+      if (part + 2 == S::kParts) next = next_stage();
+      ptx::warpgroup_wait<1>();
+      if (part + 1 == S::kParts) give_back(now);
+      add_part<S>(sums, own, part);
+      if (part + 2 < S::kParts)
+        start(own, now, part + 2);
+      else
+        start(own, next, part + 2 - S::kParts);
+    }
     return next;
+  }
+  // The same without a next one.
+  template <int kFirst>
+  __device__ void finish(float (&sums)[S::kTiles * 4], PartProducts<S> (&products)[2],
+                         const Stage& last) {
+#pragma unroll
+    for (int part = 0; part + 2 < S::kParts; ++part) {
+      PartProducts<S>& own = products[(kFirst + part) % 2];
+      ptx::warpgroup_wait<1>();
+      add_part<S>(sums, own, part);
+      start(own, last, part + 2);
+    }
+    ptx::warpgroup_wait<0>();
+    give_back(last);
+#pragma unroll
+    for (int part = S::kParts - 2; part < S::kParts; ++part)
+      add_part<S>(sums, products[(kFirst + part) % 2], part);
   }
   // The same sums as one stage after the other.
   __device__ void pipeline(float (&sums)[S::kTiles * 4], int num_stages) {
-    HalfProducts products[2];
+    constexpr int kSecond = S::kParts % 2;  // where the first part of every second stage is
+    PartProducts<S> products[2];
     Stage stage = next_stage();
-    start_half(products[0], stage, 0);
-    start_half(products[1], stage, 1);
-    const auto finish = [&](const Stage& last) {
-      ptx::warpgroup_wait<0>();
-      give_back(last);
-      add_half(sums, products[0], 0);
-      add_half(sums, products[1], 1);
-    };
+    start(products[0], stage, 0);
+    start(products[1], stage, 1);
     // Paths that met before the end would make ptxas wait after every product.
 #pragma unroll 1
     for (; num_stages > 2; num_stages -= 2) {
-      const Stage second = follow(sums, products, stage);
-      stage = follow(sums, products, second);
+      const Stage second = follow<0>(sums, products, stage);
+      stage = follow<kSecond>(sums, products, second);
     }
     if (num_stages == 2)
-      finish(follow(sums, products, stage));
+      finish<kSecond>(sums, products, follow<0>(sums, products, stage));
     else
-      finish(stage);
+      finish<0>(sums, products, stage);
   }
   // `count` blocks, from block `within` of the set on.
   __device__ void one_stage(float (&sums)[S::kTiles * 4], int within, int count) {
@@ -227,10 +236,12 @@ struct Multiplier {
   }
   __device__ void piece(float (&sums)[S::kTiles * 4], int begin, int end) {
     while (begin < end) {
-      if (S::kTwoStages && begin % kStage == 0) {
+      if constexpr (S::kTwoStages) {
+        if (begin % kStage == 0) {
 #pragma unroll 1
-        for (; end - begin >= 2 * kStage; begin += 2 * kStage) two_stages(sums);
-        if (begin == end) break;
+          for (; end - begin >= 2 * kStage; begin += 2 * kStage) two_stages(sums);
+          if (begin == end) break;
+        }
       }
       if constexpr (S::kPipelined) {
         const int whole = begin % kStage == 0 ? (end - begin) / kStage : 0;
@@ -336,10 +347,16 @@ void launch_for_tiles(const Stream& stream, const PackedLinear& weight, int num_
       return launch_product<Shape<4, kType, kGelu, kRing>>(stream, weight, job);
     case 8:
       return launch_product<Shape<8, kType, kGelu, kGelu ? kManyRows : kRing>>(stream, weight, job);
+    case 12:
+      return launch_product<Shape<12, kType, kGelu, kManyRows>>(stream, weight, job);
     case 16:
       return launch_product<Shape<16, kType, kGelu, kManyRows>>(stream, weight, job);
+    case 20:
+      return launch_product<Shape<20, kType, kGelu, kManyRows>>(stream, weight, job);
+    case 24:
+      return launch_product<Shape<24, kType, kGelu, kManyRows>>(stream, weight, job);
     default:
-      check_condition(false, "num_tiles 1, 2, 4, 8 or 16");
+      check_condition(false, "num_tiles 1, 2, 4, 8, 12, 16, 20 or 24");
   }
 }
 

@@ -80,30 +80,48 @@ struct Blocks {
   }
 };
 
+// E4M3 products of a part of the rows.
+template <typename S>
+using PartProducts = float[S::kPartTiles * 4];
+
+// Behind pin() and warpgroup_fence().
+template <typename S, int kCount>
+__device__ inline void start_part(PartProducts<S>& products, const Blocks<S, kCount>& blocks,
+                                  int part) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) blocks.multiply_e4m3(products, i, part * S::kPartTiles);
+  ptx::warpgroup_commit();
+}
+
+template <typename S>
+__device__ inline void add_part(float (&sums)[S::kTiles * 4], PartProducts<S>& products, int part) {
+  ptx::pin(products);
+#pragma unroll
+  for (int i = 0; i < S::kPartTiles * 4; ++i) sums[part * S::kPartTiles * 4 + i] += products[i];
+}
+
 template <typename S, int kCount>
 __device__ inline void add_blocks(float (&sums)[S::kTiles * 4], const Blocks<S, kCount>& blocks) {
   if constexpr (S::kFp8) {
-    // 128 rows in two halves: one is added up while the products of the other run.
-    constexpr int kHalfTiles = S::kTiles == 16 ? 8 : S::kTiles;
-    constexpr int kParts = S::kTiles / kHalfTiles;
-    float stage[kParts][kHalfTiles * 4];
-    for (auto& part : stage) ptx::pin(part);
+    // One part is added up while the products of another run.
+    constexpr int kTogether = S::kParts < 2 ? S::kParts : 2;
+    PartProducts<S> products[kTogether];
+    for (auto& part : products) ptx::pin(part);
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
+    for (int part = 0; part < kTogether; ++part) start_part<S>(products[part], blocks, part);
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) blocks.multiply_e4m3(stage[part], i, part * kHalfTiles);
-      ptx::warpgroup_commit();
-    }
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      if (part + 1 < kParts)
+    for (int part = 0; part < S::kParts; ++part) {
+      if (part + 1 < S::kParts)
         ptx::warpgroup_wait<1>();
       else
         ptx::warpgroup_wait<0>();
-      ptx::pin(stage[part]);
-#pragma unroll
-      for (int i = 0; i < kHalfTiles * 4; ++i) sums[part * kHalfTiles * 4 + i] += stage[part][i];
+      add_part<S>(sums, products[part % kTogether], part);
+      if (part + kTogether < S::kParts) {
+        ptx::pin(products[part % kTogether]);
+        ptx::warpgroup_fence();
+        start_part<S>(products[part % kTogether], blocks, part + kTogether);
+      }
     }
   } else {
     ptx::pin(sums);

@@ -1,5 +1,5 @@
-// The products of a warpgroup that few rows need (PTX ISA 9.0): 64 features from registers by 8,
-// 16, 32, 64 or 128 rows from shared memory, in the layout of operand.cuh.
+// The products of a warpgroup that few rows need (PTX ISA 9.0): 64 features from registers by 8
+// to 192 rows from shared memory, in the layout of operand.cuh.
 #pragma once
 
 #include <cstdint>
@@ -108,6 +108,30 @@ __device__ inline void wgmma_e4m3(float (&d)[16], const uint4& a, uint64_t b, in
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
       : "memory");
 }
+__device__ inline void wgmma_e4m3(float (&d)[24], const uint4& a, uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %29, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n48k32.f32.e4m3.e4m3 {" TANDEM_NAMES24
+      "}, {%24, %25, %26, %27}, %28, p, 1, 1;\n"
+      "}"
+      : TANDEM_ACC24(d, 0)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
+      : "memory");
+}
+__device__ inline void wgmma_e4m3(float (&d)[40], const uint4& a, uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %45, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n80k32.f32.e4m3.e4m3 {" TANDEM_NAMES40
+      "}, {%40, %41, %42, %43}, %44, p, 1, 1;\n"
+      "}"
+      : TANDEM_ACC40(d, 0)
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
+      : "memory");
+}
 
 // d += a b: BF16, 64 x 16 by 16 x (2 * registers). `a` as it is packed.
 __device__ inline void wgmma_bf16_inputs(float (&d)[4], const uint4& a, uint64_t b) {
@@ -138,10 +162,31 @@ __device__ inline void wgmma_bf16_inputs(float (&d)[32], const uint4& a, uint64_
                : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
                : "memory");
 }
+__device__ inline void wgmma_bf16_inputs(float (&d)[48], const uint4& a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" TANDEM_NAMES48
+               "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"
+               : TANDEM_ACC48(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
+}
 __device__ inline void wgmma_bf16_inputs(float (&d)[64], const uint4& a, uint64_t b) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TANDEM_NAMES64
                "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
                : TANDEM_ACC64(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
+}
+__device__ inline void wgmma_bf16_inputs(float (&d)[80], const uint4& a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {" TANDEM_NAMES80
+               "}, {%80, %81, %82, %83}, %84, 1, 1, 1, 0;"
+               : TANDEM_ACC80(d, 0)
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
+               : "memory");
+}
+__device__ inline void wgmma_bf16_inputs(float (&d)[96], const uint4& a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" TANDEM_NAMES96
+               "}, {%96, %97, %98, %99}, %100, 1, 1, 1, 0;"
+               : TANDEM_ACC96(d, 0)
                : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
                : "memory");
 }

@@ -41,15 +41,20 @@ struct Shape {
   static constexpr int kBlockBytes = kFp8 || kWidened ? 4096 : 8192;
   static constexpr int kTileBytes = kFp8 ? kE4m3TileBytes : 512;  // operand of 8 rows in a block
   static constexpr int kRowBytes = kTiles * kTileBytes;           // of all rows
-  static constexpr int kStageBlocks = 16 * 1024 / kBlockBytes;    // of one stage of the ring
+  // Of one stage of the ring. Many rows are longer than the weights that they go with.
+  static constexpr int kStageBlocks = (kWidened && kTiles > 16 ? 8 : 16) * 1024 / kBlockBytes;
   static constexpr int kStageBytes = kStageBlocks * (kBlockBytes + kRowBytes);
   static constexpr bool kTwoStages = kTiles <= 4;  // multiplied at once
   // Many rows take long to come: those of the first stage are waited for alone.
   static constexpr bool kSplitsRows = kTiles >= 8;
-  // 128 rows: products of a stage start while those of the stage before are added up. It takes more
-  // registers than nine warps leave each other, since they are allotted by quarters of a
+  // What the tensor cores multiply at a time: of many rows a part, of which two are under way.
+  static constexpr int kPartTiles = kTiles <= 8 ? kTiles : kTiles <= 20 ? kTiles / 2 : 8;
+  static constexpr int kParts = kTiles / kPartTiles;
+  static_assert(kTiles % kPartTiles == 0);
+  // Many rows: products of a stage start while those of the stage before are added up. It takes
+  // more registers than nine warps leave each other, since they are allotted by quarters of a
   // multiprocessor: the warp that copies becomes a warpgroup, which gives its own up.
-  static constexpr bool kPipelined = kTiles == 16 && kFp8 && !kSmallCard;
+  static constexpr bool kPipelined = kParts > 1 && kFp8 && !kSmallCard;
   static constexpr int kThreads = kPipelined ? 3 * 128 : few::kThreads;
   static constexpr int kStagingBytes = kGelu && kFp8 ? 2 * kTiles * kE4m3TileBytes : 0;
   static constexpr int kStages = (ring_bytes(kRing) - kStagingBytes) / kStageBytes;

@@ -5,6 +5,9 @@
 
 namespace tandem::ops::cuda {
 
+// Kernels keep a sequence's number in 16 bits.
+inline constexpr int kMaxSequences = 32767;
+
 // Per-row values on the device, [num_rows]. A padding row has sequence -1: it writes no KV, reads
 // no KV, and what it computes is never looked at.
 struct Rows {
@@ -12,7 +15,7 @@ struct Rows {
   const int32_t* tokens = nullptr;
   const int32_t* positions = nullptr;  // of the row: RoPE, and where its KV goes
   const int32_t* last_keys = nullptr;  // last visible key: the position in a target, L-2 in a draft
-  const int32_t* sequences = nullptr;  // row of the block tables, -1: padding
+  const int32_t* sequences = nullptr;  // row of the block tables, below kMaxSequences; -1: padding
   // Positions, last keys, sequences, tiles and block tables were complete before the first kernel
   // that may still run when one of this pass starts: kernels read them before they wait.
   bool early_plan = false;

@@ -8,8 +8,11 @@
 #define TANDEM_ACC16(d, i) TANDEM_ACC8(d, i), TANDEM_ACC8(d, i + 8)
 #define TANDEM_ACC24(d, i) TANDEM_ACC16(d, i), TANDEM_ACC8(d, i + 16)
 #define TANDEM_ACC32(d, i) TANDEM_ACC16(d, i), TANDEM_ACC16(d, i + 16)
+#define TANDEM_ACC40(d, i) TANDEM_ACC32(d, i), TANDEM_ACC8(d, i + 32)
 #define TANDEM_ACC48(d, i) TANDEM_ACC24(d, i), TANDEM_ACC24(d, i + 24)
 #define TANDEM_ACC64(d, i) TANDEM_ACC32(d, i), TANDEM_ACC32(d, i + 32)
+#define TANDEM_ACC80(d, i) TANDEM_ACC64(d, i), TANDEM_ACC16(d, i + 64)
+#define TANDEM_ACC96(d, i) TANDEM_ACC64(d, i), TANDEM_ACC32(d, i + 64)
 
 // Their names in the text.
 #define TANDEM_NAMES4 "%0, %1, %2, %3"
@@ -22,3 +25,7 @@
 #define TANDEM_NAMES48 TANDEM_NAMES40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define TANDEM_NAMES56 TANDEM_NAMES48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define TANDEM_NAMES64 TANDEM_NAMES56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define TANDEM_NAMES72 TANDEM_NAMES64 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define TANDEM_NAMES80 TANDEM_NAMES72 ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define TANDEM_NAMES88 TANDEM_NAMES80 ", %80, %81, %82, %83, %84, %85, %86, %87"
+#define TANDEM_NAMES96 TANDEM_NAMES88 ", %88, %89, %90, %91, %92, %93, %94, %95"

@@ -113,6 +113,41 @@ TEST(StepPlanTest, HoldsEveryRowOfRandomBatches) {
   }
 }
 
+// Rows of each pass of so many rounds.
+std::vector<size_t> passes_of(int rounds, int num_drafts) {
+  const std::vector<int32_t> tokens(1, 5);
+  SpecBatch batch;
+  SpecSequence sequence;
+  sequence.tokens = tokens;
+  sequence.samples = true;
+  sequence.num_draft_tokens = num_drafts;
+  batch.sequences.assign(static_cast<size_t>(rounds), sequence);
+  std::vector<size_t> rows;
+  for (const PlannedPass& pass : plan_step(batch, kSlack).passes) rows.push_back(pass.rows.size());
+  return rows;
+}
+
+TEST(StepPlanTest, RoundsFillPasses) {
+  using Rows = std::vector<size_t>;
+  EXPECT_EQ(passes_of(64, 2), Rows{192});
+  EXPECT_EQ(passes_of(32, 4), Rows{160});
+  EXPECT_EQ(passes_of(64, 4), (Rows{190, 130}));
+  // As two of 128 rows, where rounds fit.
+  EXPECT_EQ(passes_of(65, 2), (Rows{126, 69}));
+  EXPECT_EQ(passes_of(64, 3), (Rows{128, 128}));
+  EXPECT_EQ(passes_of(200, 0), (Rows{128, 72}));
+  EXPECT_EQ(passes_of(50, 4), (Rows{125, 125}));
+  EXPECT_EQ(passes_of(51, 4), (Rows{190, 65}));
+  EXPECT_EQ(passes_of(65, 3), (Rows{192, 68}));
+}
+
+TEST(StepPlanTest, RowsArePaddedToWhatKernelsTake) {
+  const std::vector<std::pair<int64_t, int>> expected = {
+      {1, 8},   {8, 8},    {9, 16},    {17, 32},   {33, 64},   {65, 96},
+      {96, 96}, {97, 128}, {129, 160}, {160, 160}, {161, 192}, {192, 192}};
+  for (const auto& [rows, padded] : expected) EXPECT_EQ(padded_rows(rows), padded) << rows;
+}
+
 TEST(StepPlanTest, ScoredRowsNeedLogits) {
   std::vector<int32_t> tokens(100, 5);
   SpecBatch batch;

@@ -50,22 +50,28 @@ TEST(StepTimesTest, LowOnesOfTheLastFewAndLinesBetween) {
   EXPECT_DOUBLE_EQ(*measured.at(4), 2.75);
 }
 
-TEST(RowsPaid, ArePowersOfTwoAndWholePasses) {
+TEST(RowsPaid, ArePaddedAndWholePasses) {
   for (int64_t n = 0; n <= 40; ++n) EXPECT_EQ(rows_paid(n, 0), n);
   EXPECT_EQ(rows_paid(0, 128), 0);
   EXPECT_EQ(rows_paid(1, 128), 8);
   EXPECT_EQ(rows_paid(9, 128), 16);
-  EXPECT_EQ(rows_paid(65, 128), 128);
+  EXPECT_EQ(rows_paid(65, 128), 96);
+  EXPECT_EQ(rows_paid(97, 128), 128);
   EXPECT_EQ(rows_paid(128, 128), 128);
   EXPECT_EQ(rows_paid(129, 128), 136);
   EXPECT_EQ(rows_paid(320, 128), 320);
   EXPECT_EQ(rows_paid(130, 64), 136);
+  EXPECT_EQ(rows_paid(129, 192), 160);
+  EXPECT_EQ(rows_paid(161, 192), 192);
+  EXPECT_EQ(rows_paid(192, 192), 192);
+  EXPECT_EQ(rows_paid(193, 192), 200);
+  EXPECT_EQ(rows_paid(320, 192), 320);
 }
 
 TEST(StepTimesTest, PaddedRowsShareAPrice) {
   StepTimes measured(128);
   measured.add({128, 14.0});
-  measured.add({70, 12.0});
+  measured.add({110, 12.0});
   EXPECT_DOUBLE_EQ(*measured.at(100), 12.0);  // the low one of 128 padded rows
   measured.add({130, 22.0});
   EXPECT_DOUBLE_EQ(*measured.at(128), 12.0);
