@@ -36,8 +36,9 @@ size_t lay_out(const ControlSizes& sizes, int32_t* block, ControlView& view) {
   take(view.sources, rows);
   for (int32_t** pointer : {&view.wide_tokens, &view.wide_positions, &view.wide_sequences})
     take(*pointer, int64_t{sizes.wide_passes} * sizes.wide_rows);
-  for (int32_t** pointer : {&view.wide_tile_first_rows, &view.wide_tile_num_rows,
-                            &view.wide_tile_begins, &view.wide_tile_ends})
+  for (int32_t** pointer :
+       {&view.wide_tile_first_rows, &view.wide_tile_num_rows, &view.wide_tile_begins,
+        &view.wide_tile_ends, &view.wide_tile_widened_rows})
     take(*pointer, int64_t{sizes.wide_passes} * sizes.wide_tiles);
   return used;
 }
@@ -174,6 +175,7 @@ void Control::fill_wide(const PlannedWidePass& pass, int64_t index) {
     host_.wide_tile_num_rows[at] = pass.tiles[i].num_rows;
     host_.wide_tile_begins[at] = pass.tiles[i].begin;
     host_.wide_tile_ends[at] = pass.tiles[i].end;
+    host_.wide_tile_widened_rows[at] = pass.tiles[i].widened_row;
   }
 }
 

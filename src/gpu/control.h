@@ -63,6 +63,7 @@ struct ControlView {
   int32_t* wide_tile_num_rows = nullptr;
   int32_t* wide_tile_begins = nullptr;
   int32_t* wide_tile_ends = nullptr;
+  int32_t* wide_tile_widened_rows = nullptr;
 };
 
 class Control {

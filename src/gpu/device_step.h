@@ -74,9 +74,10 @@ class DeviceStep {
                                              int count) = 0;
 };
 // Bytes on the device beside weights and KV cache, from the config alone: an upper bound, so that
-// memory can be divided before weights are read. max_model_len: tokens of a sequence;
-// max_step_rows: of a step.
-int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64_t max_step_rows);
+// memory can be divided before weights are read. kv_dtype: of the cache; max_model_len: tokens of a
+// sequence; max_step_rows: of a step.
+int64_t working_bytes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len,
+                      int64_t max_step_rows);
 
 // What DeviceStepOptions::screens_heads takes for a head [vocab, hidden].
 int64_t screen_bytes(const core::TensorView& head);

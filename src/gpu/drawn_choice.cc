@@ -116,7 +116,7 @@ void PairStep::decide_on_host(const SpecBatch& batch, size_t sequence, SpecResul
   alone.sequences = {batch.sequences[sequence]};
   alone.ring = places_of(batch.ring, sequence);
   alone.pages = places_of(batch.pages, sequence);
-  const StepLayout layout = plan_step(alone, ring_slack_, wide_ ? wide_->capacity : 0);
+  const StepLayout layout = layout_of(alone);
   control_.fill(alone, layout, options_.draft_position_offset, false);
   SpecResult own;
   own.sequences.resize(1);

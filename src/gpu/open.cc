@@ -45,7 +45,8 @@ base::Result<DeviceInfo> find_device() {
   return info;
 }
 
-int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64_t max_step_rows) {
+int64_t working_bytes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len,
+                      int64_t max_step_rows) {
   // The head's partial sums, a set of 128 in at most three pieces, and logits for the host
   // (LogitRows::kSlots).
   constexpr int64_t kFloat = 4;
@@ -63,7 +64,8 @@ int64_t working_bytes(const io::TextConfig& target, int64_t max_model_len, int64
   }
   // Hidden states of every row of a step, of which passes may hold half.
   const int64_t hidden = 2 * (max_step_rows + kMaxPassRows) * target.hidden_size * 2;
-  return attention + 5 * logits + hidden + wide_sizes(target).bytes(wide_capacity(max_step_rows));
+  return attention + 5 * logits + hidden +
+         wide_sizes(target, kv_dtype, max_model_len).bytes(wide_capacity(max_step_rows));
 }
 
 int64_t screen_bytes(const core::TensorView& head) {

@@ -90,8 +90,8 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
   host_moments_ = ops::cuda::PinnedBuffer(3 * sizeof(uint64_t));
   host_kept_ = ops::cuda::PinnedBuffer(entries * sizeof(ops::cuda::KeptState));
   if (target_.runs_wide())
-    wide_.emplace(wide_sizes(target_.config()), options.max_step_rows,
-                  ops::cuda::num_multiprocessors());
+    wide_.emplace(wide_sizes(target_.config(), options.kv.dtype, options.max_model_len),
+                  options.max_step_rows, ops::cuda::num_multiprocessors());
   suppressed_ = upload(options.suppress_tokens);
   draft_suppressed_ = upload(draft_suppress_tokens);
   num_draft_suppressed_ = static_cast<int>(draft_suppress_tokens.size());
@@ -115,7 +115,7 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   result.sequences.resize(batch.sequences.size());
   if (batch.sequences.empty()) return result;
   kv_.copy_ring_blocks(stream_, batch.ring_copies);
-  const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
+  const StepLayout layout = layout_of(batch);
   const Choice choice = choice_of(batch, layout);
   control_.fill(batch, layout, options_.draft_position_offset, choice == Choice::kDraw);
   if (choice == Choice::kHost)
@@ -123,6 +123,11 @@ SpecResult PairStep::run(const SpecBatch& batch) {
   else
     run_on_device(batch, layout, choice, result);
   return result;
+}
+
+StepLayout PairStep::layout_of(const SpecBatch& batch) const {
+  if (!wide_) return plan_step(batch, ring_slack_);
+  return plan_step(batch, ring_slack_, wide_->capacity, wide_->widened_rows);
 }
 
 void PairStep::run_on_device(const SpecBatch& batch, const StepLayout& layout, Choice choice,

@@ -41,6 +41,7 @@ class PairStep final : public DeviceStep {
   using Shape = std::vector<int32_t>;
   Shape shape_of(const StepLayout& layout, Choice choice) const;
 
+  StepLayout layout_of(const speculation::SpecBatch& batch) const;
   void run_on_device(const speculation::SpecBatch& batch, const StepLayout& layout, Choice choice,
                      speculation::SpecResult& result);
   // A sequence of which the device could not decide the first token.

@@ -4,6 +4,7 @@
 
 #include "gpu/pair_step.h"
 #include "ops/cuda/wide_attention.h"
+#include "ops/cuda/wide_keys.h"
 
 namespace tandem::gpu {
 namespace {
@@ -65,6 +66,34 @@ void project(const Stream& stream, const LayerWeights& layer, float eps, const W
                          .places = pass.pages});
 }
 
+// Most bytes for widened keys and values: those of 131,072 positions of the 31B.
+constexpr int64_t kMostWidenedBytes = int64_t{1} << 30;
+
+bool widens_keys(const io::LayerConfig& layer, int64_t num_heads) {
+  return layer.type == io::LayerType::kFull &&
+         ops::cuda::takes_widened_keys(static_cast<int>(num_heads),
+                                       static_cast<int>(layer.num_key_value_heads),
+                                       static_cast<int>(layer.head_dim));
+}
+
+// The keys of a group's sequences once, then its rows.
+void attend_widened(const Stream& stream, const WidePass& pass, ops::cuda::WideAttention job,
+                    const WideWorkspace& workspace) {
+  job.widened = {.k = workspace.widened_k.as<uint16_t>(), .v = workspace.widened_v.as<uint16_t>()};
+  for (const PlannedWideGroup& group : pass.groups) {
+    const ops::cuda::WideTiles tiles = pass.tiles.part(group.first_tile, group.num_tiles);
+    ops::cuda::widen_keys(stream, pass.rows, tiles,
+                          {.num_kv_heads = job.num_kv_heads,
+                           .head_dim = job.head_dim,
+                           .kv = job.kv,
+                           .places = job.places,
+                           .k = workspace.widened_k.as<uint16_t>(),
+                           .v = workspace.widened_v.as<uint16_t>(),
+                           .blocks_of_tile = group.blocks_of_tile});
+    ops::cuda::wide_attention(stream, pass.rows, tiles, job);
+  }
+}
+
 void attend(const Stream& stream, const LayerWeights& layer, const WidePass& pass,
             const ops::cuda::KvLayer& kv, const ops::cuda::KvLayer& chunk,
             const WideWorkspace& workspace) {
@@ -81,6 +110,8 @@ void attend(const Stream& stream, const LayerWeights& layer, const WidePass& pas
   job.places = sliding ? pass.ring : pass.pages;
   job.chunk = chunk;
   job.out = workspace.operand_for(layer.o.input_scale);
+  if (workspace.widened_rows > 0 && widens_keys(layer.config, layer.num_heads))
+    return attend_widened(stream, pass, job, workspace);
   ops::cuda::wide_attention(stream, pass.rows, pass.tiles, job);
   if (sliding)
     ops::cuda::store_ring(stream, pass.rows, pass.tiles,
@@ -119,7 +150,7 @@ bool runs_wide(const LayerWeights& layer) {
 
 }  // namespace
 
-WideSizes wide_sizes(const io::TextConfig& target) {
+WideSizes wide_sizes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len) {
   WideSizes sizes{.hidden = target.hidden_size};
   sizes.product = target.hidden_size;
   sizes.intermediate = target.intermediate_size;
@@ -129,14 +160,20 @@ WideSizes wide_sizes(const io::TextConfig& target) {
     sizes.q_dim = std::max(sizes.q_dim, q_dim);
     sizes.product = std::max(sizes.product, q_dim + (layer.k_eq_v ? 1 : 2) * kv_dim);
     if (layer.type == io::LayerType::kSliding) sizes.chunk = std::max(sizes.chunk, kv_dim);
+    if (kv_dtype == core::DType::kF8E4M3 && widens_keys(layer, target.num_attention_heads))
+      sizes.widened = std::max(sizes.widened, kv_dim);
   }
+  sizes.widened_rows = widened_rows_of(max_model_len);
+  if (bytes_of(sizes.widened_rows, 2 * sizes.widened, 2) > kMostWidenedBytes) sizes.widened = 0;
+  if (sizes.widened == 0) sizes.widened_rows = 0;
   return sizes;
 }
 
 int64_t WideSizes::bytes(int64_t capacity) const {
   return static_cast<int64_t>(bytes_of(capacity, 2 * hidden + product + q_dim + 2 * chunk, 2) +
                               operand_bytes(operand_width(*this), capacity) +
-                              operand_bytes(intermediate, capacity));
+                              operand_bytes(intermediate, capacity) +
+                              bytes_of(widened_rows, 2 * widened, 2));
 }
 
 WideWorkspace::WideWorkspace(const WideSizes& sizes, int64_t max_step_rows, int num_sms)
@@ -149,7 +186,10 @@ WideWorkspace::WideWorkspace(const WideSizes& sizes, int64_t max_step_rows, int 
       chunk_v(bytes_of(capacity, sizes.chunk, 2)),
       operand(operand_bytes(operand_width(sizes), capacity)),
       inner_operand(operand_bytes(sizes.intermediate, capacity)),
-      hidden(bytes_of(capacity, sizes.hidden, 2)) {
+      hidden(bytes_of(capacity, sizes.hidden, 2)),
+      widened_rows(sizes.widened_rows),
+      widened_k(bytes_of(sizes.widened_rows, sizes.widened, 2)),
+      widened_v(bytes_of(sizes.widened_rows, sizes.widened, 2)) {
   // A tile's rows beyond the last one are multiplied too, whatever they are.
   for (const auto* buffer : {&operand, &inner_operand})
     TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
@@ -223,9 +263,11 @@ void PairStep::record_wide(const StepLayout& layout, size_t end) {
                                   .first_rows = c.wide_tile_first_rows + tile,
                                   .num_rows = c.wide_tile_num_rows + tile,
                                   .chunk_begins = c.wide_tile_begins + tile,
-                                  .chunk_ends = c.wide_tile_ends + tile},
+                                  .chunk_ends = c.wide_tile_ends + tile,
+                                  .widened_rows = c.wide_tile_widened_rows + tile},
                         .ring = ring_table(),
-                        .pages = page_table()};
+                        .pages = page_table(),
+                        .groups = planned.groups};
     target_.forward_wide(stream_, pass, kv_, *wide_);
   }
 }

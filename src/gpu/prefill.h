@@ -4,9 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "core/dtype.h"
 #include "gpu/layer.h"
+#include "gpu/step_plan.h"
 #include "io/model_config.h"
 #include "ops/cuda/wide_product.h"
 #include "ops/cuda/wide_rows.h"
@@ -28,10 +31,14 @@ struct WideSizes {
   int64_t q_dim = 0;         // num_heads * head_dim
   int64_t intermediate = 0;  // of the feed-forward block
   int64_t chunk = 0;         // num_kv_heads * head_dim of sliding layers
+  // The same of full layers whose keys are widened once for a pass, and how many; 0: none.
+  int64_t widened = 0;
+  int64_t widened_rows = 0;
 
   int64_t bytes(int64_t capacity) const;
 };
-WideSizes wide_sizes(const io::TextConfig& target);
+// kv_dtype: of the cache. max_model_len: most tokens of a sequence.
+WideSizes wide_sizes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len);
 
 struct WideWorkspace {
   WideWorkspace(const WideSizes& sizes, int64_t max_step_rows, int num_sms);
@@ -53,6 +60,9 @@ struct WideWorkspace {
   ops::cuda::DeviceBuffer operand;        // of q, k, v; of o; of gate, up
   ops::cuda::DeviceBuffer inner_operand;  // of down
   ops::cuda::DeviceBuffer hidden;         // [capacity, hidden] BF16, after the final norm
+  int64_t widened_rows;                   // room for the keys of so many positions; 0: none
+  ops::cuda::DeviceBuffer widened_k;      // [widened_rows, num_kv_heads * head_dim] BF16
+  ops::cuda::DeviceBuffer widened_v;
 };
 
 // Rows of a pass of prompts, and the block tables they look their keys up in.
@@ -61,6 +71,7 @@ struct WidePass {
   ops::cuda::WideTiles tiles;
   ops::cuda::KvTable ring;
   ops::cuda::KvTable pages;
+  std::span<const PlannedWideGroup> groups;  // of tiles, where keys are widened
 };
 
 // Whether the card has the kernels for prompts, and these know such layers: FP8 weights and a

@@ -168,6 +168,33 @@ class WidePacker {
   std::vector<PlannedEntry> entries_;
 };
 
+void group_tiles(PlannedWidePass& pass, int64_t widened_rows) {
+  int64_t used = 0;
+  int32_t sequence = -1;
+  int32_t first_row = 0;  // of the tile's sequence
+  for (size_t i = 0; i < pass.tiles.size(); ++i) {
+    PlannedWideTile& tile = pass.tiles[i];
+    const int32_t own = pass.rows[static_cast<size_t>(tile.first_row)].sequence;
+    if (own != sequence) {
+      sequence = own;
+      const int64_t needed = widened_rows_of(tile.end);
+      TANDEM_CHECK_LE(needed, widened_rows);
+      if (pass.groups.empty() || used + needed > widened_rows) {
+        pass.groups.push_back({.first_tile = static_cast<int>(i)});
+        used = 0;
+      }
+      first_row = static_cast<int32_t>(used);
+      used += needed;
+    }
+    tile.widened_row = first_row;
+    PlannedWideGroup& group = pass.groups.back();
+    ++group.num_tiles;
+    const int tiles = (tile.end - tile.begin + kWideTileQueries - 1) / kWideTileQueries;
+    const auto blocks = static_cast<int>(widened_rows_of(tile.end) / widened_rows_of(1));
+    group.blocks_of_tile = std::max(group.blocks_of_tile, (blocks + tiles - 1) / tiles);
+  }
+}
+
 }  // namespace
 
 bool sees_settled_keys(const StepLayout& layout) {
@@ -180,10 +207,13 @@ bool sees_settled_keys(const StepLayout& layout) {
          pass.tiles.end();
 }
 
-StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows) {
+StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows,
+                     int64_t widened_rows) {
   StepLayout layout;
   WidePacker wide(layout, wide_rows);
   for (size_t i = 0; i < batch.sequences.size(); ++i) wide.add(i, batch.sequences[i]);
+  if (widened_rows > 0)
+    for (PlannedWidePass& pass : layout.wide) group_tiles(pass, widened_rows);
   layout.entries.reserve(batch.sequences.size());
   std::vector<size_t> order(batch.sequences.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;

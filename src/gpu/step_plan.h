@@ -57,12 +57,21 @@ struct PlannedWideTile {
   // Positions of the sequence's rows in this pass: begin .. end - 1.
   int32_t begin = 0;
   int32_t end = 0;
+  int32_t widened_row = 0;  // where its position 0 lies among widened keys
+};
+
+// Neighbouring tiles whose sequences' keys have room beside each other (ops/cuda/wide_keys.h).
+struct PlannedWideGroup {
+  int first_tile = 0;
+  int num_tiles = 0;
+  int blocks_of_tile = 1;
 };
 
 // Rows of prompts, which go through kernels for many rows (prefill.h).
 struct PlannedWidePass {
   std::vector<PlannedRow> rows;
   std::vector<PlannedWideTile> tiles;
+  std::vector<PlannedWideGroup> groups;  // all tiles, where keys are widened
 };
 
 // A sequence that emits tokens in this step. Those that draft come first.
@@ -87,7 +96,14 @@ bool sees_settled_keys(const StepLayout& layout);
 // `ring_slack`: most rows of one sequence in a pass, so that none overwrites a key that another one
 // still sees. A round (newest token and drafts) stays in one pass.
 // `wide_rows`: most rows of a wide pass; 0: the rows of prompts are rows like others.
-StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack,
-                     int64_t wide_rows = 0);
+// `widened_rows`: room for widened keys, those of one sequence at least; 0: none are.
+StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows = 0,
+                     int64_t widened_rows = 0);
+
+// Rows that the widened keys of `num_keys` positions take.
+constexpr int64_t widened_rows_of(int64_t num_keys) {
+  constexpr int64_t kStep = 64;  // of attention, which reads whole steps
+  return (num_keys + kStep - 1) / kStep * kStep;
+}
 
 }  // namespace tandem::gpu

@@ -96,7 +96,7 @@ void PairStep::add_times(const StepLayout& layout, speculation::SpecResult& resu
 
 std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) {
-  const StepLayout layout = plan_step(batch, ring_slack_, wide_ ? wide_->capacity : 0);
+  const StepLayout layout = layout_of(batch);
   const Choice choice = choice_of(batch, layout);
   TANDEM_CHECK(choice != Choice::kHost);
   if (choice == Choice::kDraw) prepare_draws(batch, layout);

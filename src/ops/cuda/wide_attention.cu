@@ -175,7 +175,7 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
     const Pair& pair = pairs[half];
     if (pair.row < 0) continue;
     float inverse = __frcp_rn(total);
-    if constexpr (kSource == Source::kE4m3) inverse *= attention.kv.v_scale;
+    if constexpr (kSource != Source::kBf16) inverse *= attention.kv.v_scale;
 #pragma unroll
     for (int j = 0; j < Plan<kDim>::kColumns / 8; j += 2) {
       const int column = first_column + j * 8;
@@ -227,7 +227,7 @@ struct Attending {
         halves{shared + P::kMaximaAt, shared + P::kWeightsAt, warpgroup},
         sees_from(first_key_of(job.attention.window, block.last_position())),
         sees_to(block.first_position),
-        scale(kSource == Source::kE4m3 ? job.attention.kv.k_scale * kLog2E : kLog2E) {
+        scale(kSource != Source::kBf16 ? job.attention.kv.k_scale * kLog2E : kLog2E) {
     const int thread = static_cast<int>(threadIdx.x);
     const int own = first_pair + thread % 128 / 32 * 16 + thread % 32 / 4;
     pairs[0] = load_pair(job, block, kv_head, own);
@@ -421,9 +421,13 @@ void launch_as(const Stream& stream, Job job) {
   const int of_tile = (kWideTileRows + job.block_rows - 1) / job.block_rows;
   TensorMaps maps{};
   if constexpr (kSource == Source::kShared) {
-    const int together = std::min(job.attention.places.block_size, kKeys / kCluster);
-    maps = {tensor_map(job.attention.kv.k, job.attention.head_dim, together),
-            tensor_map(job.attention.kv.v, job.attention.head_dim, together)};
+    const WideAttention& attention = job.attention;
+    const bool widened = attention.widened.k != nullptr;
+    const KvLayer& from = widened ? attention.widened : attention.kv;
+    const int columns = widened ? attention.num_kv_heads * kDim : kDim;
+    const int together =
+        widened ? kKeys / kCluster : std::min(attention.places.block_size, kKeys / kCluster);
+    maps = {tensor_map(from.k, columns, together), tensor_map(from.v, columns, together)};
   }
   launch_clusters(stream, kSource == Source::kShared ? kCluster : 1, kernel,
                   dim3(static_cast<unsigned>(job.tiles.num_tiles * of_tile),
@@ -431,22 +435,26 @@ void launch_as(const Stream& stream, Job job) {
                   dim3(kThreads<kSource>), kBytes, job, maps);
 }
 
-// Whether the rows of two thread blocks share keys enough, and all of them lie in pages of which
-// copies take whole ones.
+// Whether the rows of two thread blocks share keys enough.
+bool shares_rows(int group) {
+  return kWideTileRows % (kCluster * (Plan<512>::kBlockPairs / group)) == 0;
+}
+
+// Whether all keys, besides, lie in pages of which copies take whole ones.
 bool takes_shared(const Job& job) {
   const WideAttention& attention = job.attention;
-  const int block_rows = Plan<512>::kBlockPairs / job.group;
   const int block_size = attention.places.block_size;
   return attention.window == 0 && attention.chunk.k == nullptr && attention.places.ring_len == 0 &&
-         kWideTileRows % (kCluster * block_rows) == 0 && block_size >= 8 &&
+         shares_rows(job.group) && block_size >= 8 &&
          std::has_single_bit(static_cast<unsigned>(block_size));
 }
 
 template <int kDim>
 void launch_all(const Stream& stream, const Job& job) {
-  if (job.attention.kv.is_fp8) return launch_as<kDim, Source::kE4m3>(stream, job);
   if constexpr (kDim == 512)
-    if (takes_shared(job)) return launch_as<kDim, Source::kShared>(stream, job);
+    if (job.attention.widened.k != nullptr || (!job.attention.kv.is_fp8 && takes_shared(job)))
+      return launch_as<kDim, Source::kShared>(stream, job);
+  if (job.attention.kv.is_fp8) return launch_as<kDim, Source::kE4m3>(stream, job);
   launch_as<kDim, Source::kBf16>(stream, job);
 }
 
@@ -470,12 +478,20 @@ void launch_for_head_dim(const Stream& stream, const Job& job) {
 }  // namespace
 }  // namespace wide
 
+bool takes_widened_keys(int num_heads, int num_kv_heads, int head_dim) {
+  const int group = num_heads / num_kv_heads;
+  return head_dim == 512 && group <= wide::kPairs && wide::shares_rows(group);
+}
+
 void wide_attention(const Stream& stream, const Rows& rows, const WideTiles& tiles,
                     const WideAttention& job) {
   TANDEM_GPU_CHECK(job.num_kv_heads > 0 && job.num_heads % job.num_kv_heads == 0);
   TANDEM_GPU_CHECK(job.num_heads / job.num_kv_heads <= wide::kPairs && has_warpgroup_products());
   TANDEM_GPU_CHECK(rows.num_rows > 0 && rows.num_rows <= job.out.capacity && tiles.num_tiles > 0);
   TANDEM_GPU_CHECK(!job.chunk.is_fp8 && job.kv.k_scale > 0);
+  TANDEM_GPU_CHECK(job.widened.k == nullptr ||
+                   (takes_widened_keys(job.num_heads, job.num_kv_heads, job.head_dim) &&
+                    job.window == 0 && tiles.widened_rows != nullptr));
   wide::launch_for_head_dim(stream, {job, rows, tiles, job.num_heads / job.num_kv_heads, 0});
 }
 

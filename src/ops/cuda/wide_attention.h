@@ -21,8 +21,14 @@ struct WideAttention {
   // Keys and values of the pass's rows, [num_rows, num_kv_heads, head_dim], BF16: what the cache
   // would give, before its scales; null: they are in `kv`.
   KvLayer chunk;
+  // The keys and values of `kv` widened to BF16 (wide_keys.h), or null: only where
+  // takes_widened_keys().
+  KvLayer widened;
   WideOperand out;  // [num_rows, num_heads * head_dim], the operand of o_proj
 };
+
+// Whether attention over widened keys is for such heads. Its bits are others.
+bool takes_widened_keys(int num_heads, int num_kv_heads, int head_dim);
 
 // out[r] = softmax(q[r] K^T) V over the window that ends at the row's own position. Keys are taken
 // 64 at a time from multiples of 64 on, so a row's bits depend on neither the other rows nor the

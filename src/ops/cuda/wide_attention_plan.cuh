@@ -10,9 +10,11 @@ namespace tandem::ops::cuda::wide {
 
 // Where keys and values come from, and how.
 enum class Source {
-  kBf16,    // a cache of BF16, or the pass's own rows
-  kE4m3,    // a cache of E4M3, or the pass's own rows
-  kShared,  // pages of BF16 alone: two thread blocks that form a cluster copy half each, to both
+  kBf16,  // a cache of BF16, or the pass's own rows
+  kE4m3,  // a cache of E4M3, or the pass's own rows
+  // Pages of BF16 alone, or widened keys: two thread blocks that form a cluster copy half each, to
+  // both.
+  kShared,
 };
 
 inline constexpr int kComputing = 256;  // threads: two warpgroups
@@ -91,6 +93,7 @@ struct Block {
   int first_key = 0;    // that any row sees
   int chunk_begin = 0;  // positions from here on are rows of the pass
   int chunk_row = 0;    // the row of position 0, as it were
+  int widened_row = 0;  // the same among widened keys
   int last_key = -1;    // that any row sees
 
   __device__ int last_position() const { return first_position + num_rows - 1; }
@@ -119,6 +122,7 @@ __device__ inline Block load_block(const Job& job, int together) {
   block.first_key = first_key_of(job.attention.window, first_position);
   block.chunk_begin = job.tiles.chunk_begins[tile];
   block.chunk_row = first_row - first_position;
+  if (job.tiles.widened_rows != nullptr) block.widened_row = job.tiles.widened_rows[tile];
   block.last_key = first_position + rows_of_all - 1;
   return block;
 }

@@ -12,18 +12,19 @@
 
 namespace tandem::ops::cuda::wide {
 
-// A layer's keys and values as the copy engine sees them: [slots][head_dim].
+// A layer's keys and values as the copy engine sees them: [slots][head_dim] of pages, or widened
+// ones, [rows][num_kv_heads * head_dim].
 struct TensorMaps {
   CUtensorMap k, v;
 };
 
-// Columns `column` .. + 63 of keys slot, slot + 1 .. to the same place in both thread blocks.
+// Columns `column` .. + 63 of rows `row` .. of a map to the same place in both thread blocks.
 __device__ inline void copy_keys_to_all(uint32_t target, const CUtensorMap& map, int column,
-                                        int slot, uint32_t barrier) {
+                                        int row, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
       ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target),
-      "l"(reinterpret_cast<uint64_t>(&map)), "r"(column), "r"(slot), "r"(barrier),
+      "l"(reinterpret_cast<uint64_t>(&map)), "r"(column), "r"(row), "r"(barrier),
       "h"(static_cast<uint16_t>((1U << kCluster) - 1))
       : "memory");
 }
@@ -38,7 +39,9 @@ __device__ void share_steps(const Job& job, const TensorMaps& maps, const Block&
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int first_own = ptx::cluster_rank() * kOwnKeys;
   const KvTable& places = job.attention.places;
-  const int together = min(places.block_size, kOwnKeys);  // keys of a copy
+  const bool widened = job.attention.widened.k != nullptr;
+  const int together = widened ? kOwnKeys : min(places.block_size, kOwnKeys);  // keys of a copy
+  const int first_column = widened ? kv_head * kDim : 0;
   const CUtensorMap& map = values ? maps.v : maps.k;
   Loads loads = loads_of<kDim>(shared, values);
   // A lane's copies.
@@ -47,8 +50,9 @@ __device__ void share_steps(const Job& job, const TensorMaps& maps, const Block&
   for (int step = block.first_step(); step <= block.last_step(); ++step) {
     // Where there is no key any page does, a valid one.
     const int key = min(step * kKeys + within, block.last_key / together * together);
-    const auto slot = static_cast<int>(
-        kv_offset(places, job.attention.num_kv_heads, 1, block.sequence, kv_head, key));
+    const auto row = widened ? block.widened_row + key
+                             : static_cast<int>(kv_offset(places, job.attention.num_kv_heads, 1,
+                                                          block.sequence, kv_head, key));
 #pragma unroll
     for (int load = 0; load < P::kLoads; ++load, ++loads.index) {
       loads.wait_empty();
@@ -57,7 +61,8 @@ __device__ void share_steps(const Job& job, const TensorMaps& maps, const Block&
       const int column_block = lane % kBlocks;
       if (copies)
         copy_keys_to_all(loads.address() + column_block * P::kColumnBytes + within * 128, map,
-                         load * P::kLoadColumns + column_block * 64, slot, loads.full());
+                         first_column + load * P::kLoadColumns + column_block * 64, row,
+                         loads.full());
     }
   }
 }
@@ -76,8 +81,8 @@ __device__ void clear_values(uint32_t values, int first, int barrier) {
   ptx::named_barrier(barrier, 128);
 }
 
-// Rows of head_dim values, `together` of them at a time.
-inline CUtensorMap tensor_map(const void* rows, int head_dim, int together) {
+// Rows of `columns` values, `together` of them at a time.
+inline CUtensorMap tensor_map(const void* rows, int columns, int together) {
   static const auto encode = [] {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult found{};
@@ -87,9 +92,9 @@ inline CUtensorMap tensor_map(const void* rows, int head_dim, int together) {
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry);
   }();
   CUtensorMap map;
-  // How many slots there are is the block table's to know.
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(head_dim), cuuint64_t{1} << 31};
-  const cuuint64_t row_bytes[] = {static_cast<cuuint64_t>(head_dim) * 2};
+  // How many rows there are is known to who copies them.
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), cuuint64_t{1} << 31};
+  const cuuint64_t row_bytes[] = {static_cast<cuuint64_t>(columns) * 2};
   const cuuint32_t box[] = {64, static_cast<cuuint32_t>(together)};
   const cuuint32_t steps[] = {1, 1};
   TANDEM_GPU_CHECK(encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(rows), sizes,

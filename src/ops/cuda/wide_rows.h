@@ -54,6 +54,18 @@ struct WideTiles {
   // The sequence's rows in the pass have the positions chunk_begins .. chunk_ends - 1.
   const int32_t* chunk_begins = nullptr;
   const int32_t* chunk_ends = nullptr;
+  // Where the sequence's position 0 lies among widened keys (wide_keys.h), or null.
+  const int32_t* widened_rows = nullptr;
+
+  // Tiles first .. first + count - 1.
+  WideTiles part(int first, int count) const {
+    return {count,
+            first_rows + first,
+            num_rows + first,
+            chunk_begins + first,
+            chunk_ends + first,
+            widened_rows == nullptr ? nullptr : widened_rows + first};
+  }
 };
 
 // Head norms and rotation of q and k, the norm of v.

@@ -161,6 +161,35 @@ TEST(StepPlanTest, ScoredRowsNeedLogits) {
   EXPECT_FALSE(layout.passes[1].needs_logits);
 }
 
+// Keys of a pass's sequences lie beside each other, a group's in what room there is.
+TEST(StepPlanTest, TilesAreGroupedByTheirKeys) {
+  const std::vector<int32_t> tokens(400, 5);
+  SpecBatch batch;
+  const std::vector<std::pair<int64_t, int64_t>> chunks = {{0, 70}, {900, 100}, {0, 64}, {190, 66}};
+  for (const auto& [start, count] : chunks) {
+    SpecSequence sequence;
+    sequence.tokens = std::span(tokens).first(static_cast<size_t>(count));
+    sequence.start_position = start;
+    sequence.num_prompt_tokens = start + count + 1;
+    batch.sequences.push_back(sequence);
+  }
+  const StepLayout layout = plan_step(batch, kSlack, 512, 1152);
+  ASSERT_EQ(layout.wide.size(), 1U);
+  const PlannedWidePass& pass = layout.wide[0];
+  std::vector<int32_t> rows;
+  for (const PlannedWideTile& tile : pass.tiles) rows.push_back(tile.widened_row);
+  // 128 and 1,024 rows fill the first group, 64 and 256 are the second.
+  EXPECT_EQ(rows, (std::vector<int32_t>{0, 0, 128, 128, 0, 64, 64}));
+  ASSERT_EQ(pass.groups.size(), 2U);
+  EXPECT_EQ(pass.groups[0].first_tile, 0);
+  EXPECT_EQ(pass.groups[0].num_tiles, 4);
+  EXPECT_EQ(pass.groups[0].blocks_of_tile, 8);  // two tiles share 1,000 keys
+  EXPECT_EQ(pass.groups[1].first_tile, 4);
+  EXPECT_EQ(pass.groups[1].num_tiles, 3);
+  EXPECT_EQ(pass.groups[1].blocks_of_tile, 2);
+  EXPECT_TRUE(plan_step(batch, kSlack, 512).wide[0].groups.empty());
+}
+
 constexpr int64_t kWideRows = 256;
 
 // The rows of each sequence in the order in which they run.
