@@ -248,8 +248,8 @@ def everything_with_one_server(checks):
         checks.equal("the same text without drafts", content, text)
 
 
-def busy_and_drain(checks):
-    """One place and no queue: 429 for the next, which the client retries; SIGTERM lets the stream end."""
+def busy(checks):
+    """One place and no queue: 429 for the next, which the client retries."""
     with Server("--max-num-seqs", 1, "--max-num-queued-reqs", 0, "--api-key", "secret", "--enable-request-id-headers",
                 "--per-request-spec-decode-metrics") as server:
         client = client_of(server, api_key="secret")
@@ -271,7 +271,7 @@ def busy_and_drain(checks):
         checks.equal("request id: comes back", (status, headers.get("X-Request-Id")), (200, "mine-7"))
         spec = (reply.model_extra or {}).get("metrics", {}).get("speculative_decoding", {})
         checks.check("statistics of the request", spec.get("num_accepted_tokens", 0) > 0, spec)
-        stream = client.chat.completions.create(**LONG, stream=True)
+        stream = client.chat.completions.create(**{**LONG, "max_tokens": 900}, stream=True)
         iterator = iter(stream)
         next(iterator)
         try:
@@ -288,15 +288,33 @@ def busy_and_drain(checks):
         stream.close()
         thread.join(60)
         checks.equal("429: the client's retry gets through", len(retried), 1)
-        stream = client.chat.completions.create(**LONG, stream=True)
+        checks.equal("exit status", server.stop(), 0)
+
+
+def health_within(server, expected, seconds=10):
+    """The status of /health as soon as it is the expected one, else the last."""
+    end = time.monotonic() + seconds
+    while True:
+        status = server.request("GET", "/health")[0]
+        if status == expected or time.monotonic() > end:
+            return status
+        time.sleep(0.01)
+
+
+def drain(checks):
+    """SIGTERM lets the stream end. One place for eight long choices: it lasts much longer than the look at /health."""
+    with Server("--max-num-seqs", 1, "--shutdown-timeout", 300) as server:
+        stream = client_of(server).chat.completions.create(**{**LONG, "max_tokens": 900, "n": 8}, stream=True)
         iterator = iter(stream)
-        next(iterator)
+        first = next(iterator)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        if server.process.poll() is None:
-            checks.equal("drain: /health", server.request("GET", "/health")[0], 503)
-        reasons = [choice.finish_reason for chunk in iterator for choice in chunk.choices]
-        checks.equal("drain: the stream ends whole", reasons[-1], "length")
+        checks.equal("drain: /health", health_within(server, 503), 503)
+        checks.equal("drain: no new request", server.json("POST", "/v1/completions", {"prompt": "a"})[0], 503)
+        reasons = {}
+        for chunk in [first, *iterator]:
+            for choice in chunk.choices:
+                reasons[choice.index] = choice.finish_reason
+        checks.equal("drain: every choice ends whole", reasons, dict.fromkeys(range(8), "length"))
         checks.equal("drain: exit status", server.process.wait(40), 0)
 
 
@@ -357,7 +375,8 @@ def many_in_a_tiny_cache(checks):
 def main():
     checks = Checks()
     everything_with_one_server(checks)
-    busy_and_drain(checks)
+    busy(checks)
+    drain(checks)
     second_signal(checks)
     many_in_a_tiny_cache(checks)
     checks.finish()
