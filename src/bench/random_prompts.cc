@@ -5,6 +5,11 @@
 #include <numbers>
 
 namespace tandem::bench {
+namespace {
+
+constexpr int64_t kMaxLength = int64_t{1} << 24;  // tokens; prompts are held in memory
+
+}  // namespace
 
 uint64_t RandomNumbers::next() {
   state_ += 0x9e3779b97f4a7c15ULL;
@@ -42,15 +47,18 @@ double RandomNumbers::gamma(double shape) {
 }
 
 base::Status check_lengths(const RandomLengths& lengths) {
-  if (lengths.input_len < 1)
-    return base::invalid("--input-len: expected at least 1, got {}", lengths.input_len);
-  if (lengths.output_len < 1)
-    return base::invalid("--output-len: expected at least 1, got {}", lengths.output_len);
+  const auto check = [](const char* flag, int64_t value, int64_t least) {
+    return value >= least && value <= kMaxLength
+               ? base::Status()
+               : base::Status(base::invalid("{}: expected {} to {}, got {}", flag, least,
+                                            kMaxLength, value));
+  };
+  TANDEM_RETURN_IF_ERROR(check("--input-len", lengths.input_len, 1));
+  TANDEM_RETURN_IF_ERROR(check("--output-len", lengths.output_len, 1));
+  TANDEM_RETURN_IF_ERROR(check("--random-prefix-len", lengths.prefix_len, 0));
   if (!(lengths.range_ratio >= 0 && lengths.range_ratio < 1))
     return base::invalid("--random-range-ratio: expected 0 <= ratio < 1, got {}",
                          lengths.range_ratio);
-  if (lengths.prefix_len < 0)
-    return base::invalid("--random-prefix-len: expected at least 0, got {}", lengths.prefix_len);
   return {};
 }
 

@@ -175,7 +175,8 @@ base::Status check_serve_options(const ServeBenchOptions& options) {
     return base::invalid("--request-rate: expected a number above 0 or inf, got {}",
                          options.request_rate);
   if (!(options.burstiness > 0 && options.burstiness <= 1e6))
-    return base::invalid("--burstiness: expected a number above 0, got {}", options.burstiness);
+    return base::invalid("--burstiness: expected a number above 0, up to 1000000, got {}",
+                         options.burstiness);
   if (!(options.abort_rate >= 0 && options.abort_rate <= 1))
     return base::invalid("--abort-rate: expected 0 to 1, got {}", options.abort_rate);
   if (options.duration_seconds > 0 && options.request_rate == 0 && options.max_concurrency == 0)

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <stdexcept>
-#include <tuple>
 #include <utility>
 
 namespace tandem::cli {
@@ -178,16 +176,6 @@ ForeignFlag negated(const ForeignFlag& flag) {
   return result;
 }
 
-// What is wrong with the value of --NAME=VALUE; empty: nothing.
-std::string switch_fault(const std::string& text) {
-  try {
-    std::ignore = CLI::detail::to_flag_value(text);
-    return {};
-  } catch (const std::logic_error&) {  // no number, or one that is too large
-    return fmt::format("Value {} not in range true or false", text);
-  }
-}
-
 // Leaves these flags out: each says what it does when it is given. (Options of no group are not
 // listed either, but then errors do not name them.)
 class Formatter : public CLI::Formatter {
@@ -226,7 +214,6 @@ void add_foreign_flags(CLI::App& command, std::vector<ServeFlags::Foreign>& give
                   })
             : command.add_option_function<std::string>(
                   name, [&given, name](const std::string& text) { given.push_back({name, text}); });
-    if (flag.form == Form::kSwitch) option->check(switch_fault);
     option->group(kUnlisted);
   }
   command.formatter(std::make_shared<Formatter>());

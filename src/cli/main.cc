@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   tandem::cli::add_bench_command(program, exit_code);
   tandem::cli::add_trace_command(program, exit_code);
   tandem::cli::add_cpu_isa_flag(program);
-  tandem::cli::refuse_odd_numbers(program);
+  tandem::cli::refuse_odd_values(program);
   std::vector<std::string> arguments = tandem::cli::split_arguments(argc, argv);
   tandem::cli::accept_short_names(arguments);
   tandem::cli::join_dotted_flags(arguments);
@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return tandem::cli::report_usage(program, error, arguments);
   } catch (const std::exception& error) {
+    if (tandem::cli::report_switch(program, arguments)) return 2;  // a mistake of the user
     // A device that fails, or memory that does: nothing a user wrote.
     return tandem::cli::report({tandem::base::ErrorCode::kInternal, error.what()});
   }

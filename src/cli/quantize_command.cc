@@ -219,6 +219,24 @@ void add_scale_flags(CLI::App& command, QuantizeFlags& flags) {
       ->check(CLI::Range(0.0, 1e6));
 }
 
+// As CLI::AsSizeValue reads it; its own sentences show a part of what was given, or no part.
+CLI::Validator size_value() {
+  const CLI::AsSizeValue read(/*kb_is_1000=*/true);
+  return CLI::Validator(
+      [read](std::string& text) {
+        const std::string given = text;
+        std::string fault;
+        try {
+          fault = read(text);
+        } catch (const CLI::ValidationError& error) {
+          fault = error.what();
+        }
+        return fault.empty() ? fault
+                             : fmt::format("Value {} not in range a size such as 5GB", given);
+      },
+      read.get_description());
+}
+
 }  // namespace
 
 void add_quantize_command(CLI::App& program, int& exit_code) {
@@ -234,7 +252,7 @@ void add_quantize_command(CLI::App& program, int& exit_code) {
   command
       ->add_option("--max-shard-size", flags->options.max_shard_bytes,
                    "larger models are split into shards, e.g. 5GB")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->transform(size_value())
       ->default_str("5GB");
   command->add_flag("--force", flags->options.force, "replace output folders that have files");
   command->add_flag("--dry-run", flags->dry_run, "say what would be written, and write nothing");

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <numeric>
 #include <tuple>
 
+#include "base/ascii.h"
 #include "base/log.h"
 
 namespace tandem::cli {
@@ -84,11 +86,25 @@ std::string plain_message(const std::string& text) {
   return text;
 }
 
-void report_command_error(const CLI::App& command, const CLI::ParseError& error,
-                          const std::vector<std::string>& unknown) {
+// The command that was asked for; null: none, or none that there is.
+const CLI::App* chosen_command(const CLI::App& program) {
+  const CLI::App* command = nullptr;
+  // `bench latency` has a command inside a command.
+  for (auto chosen = program.get_subcommands(); !chosen.empty();
+       chosen = chosen.front()->get_subcommands())
+    command = chosen.front();
+  return command;
+}
+
+std::string full_name(const CLI::App& command) {
   const CLI::App* outer = command.get_parent();
   const bool nested = outer != nullptr && outer->get_parent() != nullptr;
-  const std::string name = (nested ? outer->get_name() + " " : "") + command.get_name();
+  return (nested ? outer->get_name() + " " : "") + command.get_name();
+}
+
+void report_command_error(const CLI::App& command, const CLI::ParseError& error,
+                          const std::vector<std::string>& unknown) {
+  const std::string name = full_name(command);
   for (const std::string& word : unknown) {
     if (word.size() < 2 || word[0] != '-') continue;
     const std::string flag = word.substr(0, word.find('='));
@@ -105,16 +121,36 @@ void report_command_error(const CLI::App& command, const CLI::ParseError& error,
 }
 
 // What is wrong with a value; empty: nothing.
+std::string empty_fault(const std::string& text) {
+  return text.empty() ? "Value nothing not in range a number" : "";
+}
 std::string nan_fault(const std::string& text) {
   double value = 0;
   const bool is_nan = CLI::detail::lexical_cast(text, value) && std::isnan(value);
   return is_nan ? fmt::format("Value {} not in range a number", text) : std::string();
+}
+std::string clamp_fault(const std::string& text) {
+  errno = 0;
+  std::ignore = std::strtoll(text.c_str(), nullptr, 0);
+  return errno == ERANGE ? fmt::format("Value {} not in range {} to {}", text, INT64_MIN, INT64_MAX)
+                         : std::string();
 }
 std::string wrap_fault(const std::string& text) {
   errno = 0;
   std::ignore = std::strtoull(text.c_str(), nullptr, 0);
   const bool wraps = text.find('-') != std::string::npos || errno == ERANGE;
   return wraps ? fmt::format("Value {} not in range 0 to {}", text, UINT64_MAX) : std::string();
+}
+std::string switch_fault(const std::string& text) {
+  constexpr std::array<std::string_view, 10> kWords = {"true",  "on",  "yes", "enable",  "1",
+                                                       "false", "off", "no",  "disable", "0"};
+  return std::ranges::find(kWords, base::lower_case(text)) == kWords.end()
+             ? fmt::format("Value {} not in range true or false", text)
+             : std::string();
+}
+
+bool is_switch(const CLI::Option& option) {
+  return option.get_items_expected_max() == 0;
 }
 
 }  // namespace
@@ -133,16 +169,38 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   return best;
 }
 
-void refuse_odd_numbers(CLI::App& command) {
+bool report_switch(const CLI::App& program, const std::vector<std::string>& arguments) {
+  const CLI::App* command = chosen_command(program);
+  if (command == nullptr) return false;
+  for (const std::string& argument : arguments) {
+    const size_t equals = argument.find('=');
+    if (!argument.starts_with("--") || equals == std::string::npos) continue;
+    const std::string flag = argument.substr(0, equals);
+    const std::string value = argument.substr(equals + 1);
+    const CLI::Option* option = command->get_option_no_throw(flag);
+    if (option == nullptr || !is_switch(*option) || switch_fault(value).empty()) continue;
+    const std::string name = full_name(*command);
+    base::log_error("{}: {}: expected true or false, got {} (tandem {} --help)", name, flag,
+                    value.substr(0, kMaxShown), name);
+    return true;
+  }
+  return false;
+}
+
+void refuse_odd_values(CLI::App& command) {
   for (CLI::Option* option : command.get_options()) {
     const std::string type = option->get_type_name();
-    if (type.starts_with("FLOAT"))
-      option->check(nan_fault);
-    else if (type.starts_with("UINT"))  // in front of what reads units: that multiplies it
-      option->transform(CLI::Validator(wrap_fault, ""));
+    if (is_switch(*option)) option->check(switch_fault);
+    const bool is_unsigned = type.starts_with("UINT");
+    if (type.starts_with("FLOAT")) option->check(nan_fault);
+    if (type.starts_with("INT")) option->check(clamp_fault);
+    // In front of what reads units: that multiplies it.
+    if (is_unsigned) option->transform(CLI::Validator(wrap_fault, ""));
+    if (is_unsigned || type.starts_with("FLOAT") || type.starts_with("INT"))
+      option->transform(CLI::Validator(empty_fault, ""));
   }
   for (CLI::App* inner : command.get_subcommands([](const CLI::App*) { return true; }))
-    refuse_odd_numbers(*inner);
+    refuse_odd_values(*inner);
 }
 
 std::vector<std::string> split_arguments(int argc, const char* const* argv) {
@@ -161,11 +219,9 @@ std::vector<std::string> split_arguments(int argc, const char* const* argv) {
 int report_usage(const CLI::App& program, const CLI::ParseError& error,
                  const std::vector<std::string>& arguments) {
   if (error.get_exit_code() == 0) return program.exit(error);
-  std::vector<CLI::App*> chosen = program.get_subcommands();
-  if (!chosen.empty()) {
-    // `bench latency` has a command inside a command.
-    while (!chosen.front()->get_subcommands().empty()) chosen = chosen.front()->get_subcommands();
-    report_command_error(*chosen.front(), error, program.remaining(true));
+  if (report_switch(program, arguments)) return kExitUsage;
+  if (const CLI::App* command = chosen_command(program)) {
+    report_command_error(*command, error, program.remaining(true));
     return kExitUsage;
   }
   const std::vector<std::string> names = command_names(program);

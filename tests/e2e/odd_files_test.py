@@ -136,8 +136,33 @@ def names(checks, folder):
     checks.refused("control characters", tandem("inspect", model), r"got x\x0a\x1b[31mtandem: info: all is well")
 
 
+def odd_values(checks):
+    """Values that the parser of flags would take for others, or refuse in words of its own."""
+    huge = "9" * 23
+    generate = ["generate", DEMO_TARGET, "--prompt", "Hi"]
+    for flag in ("--no-enable-prefix-caching", "--enable-prefix-caching", "--json"):
+        for value in (huge, f"-{huge}", "5k", "-2", "maybe"):
+            checks.refused(f"{flag}={value}", tandem(*generate, f"{flag}={value}", timeout=60),
+                           f"generate: {flag}: expected true or false, got {value}")
+    checks.refused("in a command inside a command", tandem("bench", "step", "/nowhere", f"--no-enable-prefix-caching={huge}"),
+                   f"bench step: --no-enable-prefix-caching: expected true or false, got {huge}")
+    checks.equal("off", tandem(*generate, "--max-tokens", 1, "--json=off", "--no-enable-prefix-caching=FALSE")[0], 0)
+    for flag in ("--seed", "--temperature", "--top-k", "--stop-token-ids", "--max-tokens"):
+        checks.refused(f"{flag}=", tandem(*generate, f"{flag}="), f"{flag}: expected a number, got nothing")
+    for value in (huge, f"-{huge}"):
+        checks.refused(f"--top-k {value}", tandem(*generate, "--top-k", value),
+                       f"--top-k: expected {-2**63} to {2**63 - 1}, got {value}")
+    for value in ("1e9", "1.5", "5XB", "99999999999999999GB"):
+        checks.refused(f"--max-shard-size {value}", tandem("quantize", "--target", "/nowhere", "--max-shard-size", value),
+                       f"--max-shard-size: expected a size such as 5GB, got {value}")
+    for command in (["latency", DEMO_TARGET], ["serve", "--port", 9]):
+        checks.refused(f"bench {command[0]}: endless prompts", tandem("bench", *command, "--input-len", 2**63 - 1),
+                       f"--input-len: expected 1 to 16777216, got {2**63 - 1}")
+
+
 def main():
     checks = Checks()
+    odd_values(checks)
     for part in (prompts_of_the_wrong_kind, a_model_of_one_position, a_token_that_overflows,
                  more_memory_than_there_is, outputs, outputs_that_cannot_be, names):
         with tempfile.TemporaryDirectory() as folder:
