@@ -112,10 +112,10 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
   auto& message = parser_->get();
   http_1_0_ = message.version() == 10;
   request.method = std::string(view(message.method_string()));
-  const std::string_view target = view(message.target());
+  const std::string target = origin_form(view(message.target()));
   const size_t end = std::min(target.find('?'), target.size());
-  request.path = std::string(target.substr(0, end));
-  request.query = std::string(target.substr(std::min(end + 1, target.size())));
+  request.path = target.substr(0, end);
+  request.query = target.substr(std::min(end + 1, target.size()));
   const std::string& root = shared_.options.root_path;
   const bool below = request.path.starts_with(root) && request.path.size() > root.size() &&
                      request.path[root.size()] == '/';
@@ -180,8 +180,8 @@ std::string HttpConnection::head_fault(int& status) const {
   }
   if (message.version() == 11 && count(http::field::host) == 0)
     return "Host: expected it, got none";
-  const std::string_view target = view(message.target());
-  if (target.empty() || target.front() != '/') return "HTTP: expected a path that begins with /";
+  if (origin_form(view(message.target())).empty())
+    return "HTTP: expected a path that begins with /";
   return {};
 }
 

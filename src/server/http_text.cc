@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+
+#include "base/ascii.h"
 
 namespace tandem::server {
 
@@ -60,6 +63,20 @@ std::string percent_decoded(std::string_view text) {
     if (escape) i += 2;
   }
   return result;
+}
+
+std::string origin_form(std::string_view target) {
+  if (target.starts_with('/')) return std::string(target);
+  const size_t scheme = target.find("://");
+  if (scheme == std::string_view::npos) return {};
+  const std::string name = base::lower_case(target.substr(0, scheme));
+  if (name != "http" && name != "https") return {};
+  target.remove_prefix(scheme + 3);
+  const size_t end = std::min(target.find_first_of("/?"), target.size());
+  if (end == 0) return {};  // no host
+  std::string path(target.substr(end));
+  if (!path.starts_with('/')) path.insert(0, 1, '/');
+  return path;
 }
 
 std::string head_text(const ReplyHead& head, BodyFraming framing, size_t length, bool keep_alive) {

@@ -269,6 +269,18 @@ TEST(HttpText, Heads) {
   EXPECT_EQ(chunk_text("0123456789abcdef"), "10\r\n0123456789abcdef\r\n");
 }
 
+TEST(HttpText, TargetsOfProxies) {
+  EXPECT_EQ(origin_form("/v1/models?a=http://b"), "/v1/models?a=http://b");
+  EXPECT_EQ(origin_form("http://host/v1/models?a=b"), "/v1/models?a=b");
+  EXPECT_EQ(origin_form("HTTPS://user@[::1]:8000/v1"), "/v1");
+  EXPECT_EQ(origin_form("http://host"), "/");
+  EXPECT_EQ(origin_form("http://host?a=b/c"), "/?a=b/c");
+  EXPECT_EQ(origin_form("http://host//v1"), "//v1");
+  for (const char* none : {"", "*", "v1/models", "host:8000", "ftp://host/v1", "http:/v1",
+                           "://x/v1", "http:///v1", "http://", "x/http://host/v1"})
+    EXPECT_EQ(origin_form(none), "") << none;
+}
+
 TEST(Metrics, CountersAndHistograms) {
   Metrics metrics("de\"mo");
   engine::RequestStats stats;
