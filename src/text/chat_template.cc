@@ -58,6 +58,23 @@ Result<std::string*> final_text(ordered_json& messages) {
       "continue_final_message: expected text in the final message to go on with, got none");
 }
 
+// An answer without a word, a thought or a call has not been begun: the model begins it.
+bool is_begun(const ordered_json& message) {
+  const auto says = [](const ordered_json& object, const char* key) {
+    const auto value = object.find(key);
+    if (value == object.end()) return false;
+    return value->is_string() ? !value->get_ref<const std::string&>().empty() : !value->empty();
+  };
+  if (message["role"] != "assistant") return true;
+  for (const char* key : {"tool_calls", "reasoning", "reasoning_content"})
+    if (says(message, key)) return true;
+  if (!says(message, "content")) return false;
+  const ordered_json& content = message["content"];
+  return !content.is_array() || std::ranges::any_of(content, [&](const ordered_json& part) {
+    return !part.contains("text") || says(part, "text");
+  });
+}
+
 // Cuts the prompt where the marked final message ends.
 Result<Rope> cut_at_tag(const Rope& prompt, const std::string& final_message) {
   jinja::Meter meter(jinja::kDefaultFuel);
@@ -69,7 +86,9 @@ Result<Rope> cut_at_tag(const Rope& prompt, const std::string& final_message) {
         "template drops or changes it");
   }
   const Rope kept = prompt.slice(0, tag);
-  if (prompt.text().compare(tag, kContinueTag.size(), kContinueTag) == 0) return kept;
+  // Of a message of blanks the template has left nothing: those in front are its own.
+  if (wanted.empty() || prompt.text().compare(tag, kContinueTag.size(), kContinueTag) == 0)
+    return kept;
   return jinja::strip(kept, nullptr, jinja::Side::kRight, meter);  // the template trimmed it
 }
 
@@ -111,8 +130,12 @@ Result<std::vector<TextSegment>> ChatTemplate::render(const ChatRequest& request
   const NamedTemplate& chosen = has_tools && state_->tool_use ? *state_->tool_use : state_->main;
   TANDEM_ASSIGN_OR_RETURN(ordered_json messages,
                           normalize_messages(*request.messages, chosen.form));
+  const bool begins =
+      request.continue_final_message && messages.size() > 1 && !is_begun(messages.back());
+  if (begins) messages.erase(messages.size() - 1);
+  const bool continues = request.continue_final_message && !begins;
   std::string final_message;
-  if (request.continue_final_message) {
+  if (continues) {
     TANDEM_ASSIGN_OR_RETURN(std::string * text, final_text(messages));
     final_message = *text;
     text->append(kContinueTag);
@@ -135,14 +158,14 @@ Result<std::vector<TextSegment>> ChatTemplate::render(const ChatRequest& request
   } catch (const jinja::TemplateError& error) {
     return base::invalid("messages: {}", error.what());
   }
-  variables.emplace_back("add_generation_prompt", request.add_generation_prompt);
+  variables.emplace_back("add_generation_prompt", begins || request.add_generation_prompt);
 
   jinja::RenderOptions options;
   options.fuel = std::min(
       kMaxFuel, jinja::kDefaultFuel + static_cast<int64_t>(messages.size()) * kFuelPerMessage);
   options.now = request.now.value_or(std::time(nullptr));
   TANDEM_ASSIGN_OR_RETURN(Rope prompt, chosen.compiled.render(variables, options));
-  if (!request.continue_final_message) return to_segments(prompt);
+  if (!continues) return to_segments(prompt);
   TANDEM_ASSIGN_OR_RETURN(const Rope cut, cut_at_tag(prompt, final_message));
   return to_segments(cut);
 }

@@ -184,6 +184,10 @@ TEST(ChatTemplate, FinalMessageStaysOpen) {
                        {"role":"assistant","content":[{"type":"text","text":"One"}]}])"),
             head + "One");
 
+  // Of blanks the template leaves nothing; its own line end stays.
+  EXPECT_EQ(render(R"([{"role":"user","content":"Hi"},{"role":"assistant","content":" \n"}])"),
+            head);
+
   const ordered_json no_text =
       ordered_json::parse(R"([{"role":"assistant","content":null,"tool_calls":[]}])");
   request.messages = &no_text;
@@ -192,6 +196,29 @@ TEST(ChatTemplate, FinalMessageStaysOpen) {
   request.add_generation_prompt = true;
   EXPECT_EQ(error_of(chat, request),
             "continue_final_message: expected add_generation_prompt to be false, got both");
+}
+
+TEST(ChatTemplate, AnEmptyFinalMessageIsBegunByTheModel) {
+  const ChatTemplate chat = template_of(kGoogle);
+  const ordered_json user = {{"role", "user"}, {"content", "Hi"}};
+  ChatRequest request;
+  const auto render = [&](bool continues, const ordered_json& messages) {
+    request.messages = &messages;
+    request.continue_final_message = continues;
+    request.add_generation_prompt = !continues;
+    return join_segments(segments_of(chat, request));
+  };
+  const std::string expected = render(false, ordered_json::array({user}));
+  for (const ordered_json& content : std::vector<ordered_json>{
+           "", nullptr, ordered_json::array(), {{{"type", "text"}, {"text", ""}}}}) {
+    const ordered_json empty = {
+        {"role", "assistant"}, {"content", content}, {"tool_calls", nullptr}};
+    EXPECT_EQ(render(true, {user, empty}), expected) << content;
+  }
+  const ordered_json thought = {{"role", "assistant"}, {"content", ""}, {"reasoning", "hm"}};
+  EXPECT_TRUE(render(true, {user, thought}).ends_with("<|channel>thought\nhm\n<channel|>"));
+  EXPECT_TRUE(render(true, ordered_json::array({{{"role", "user"}, {"content", ""}}}))
+                  .ends_with("<|turn>user\n"));
 }
 
 TEST(ChatTemplate, Kwargs) {
