@@ -6,6 +6,8 @@
 #include <array>
 #include <csignal>
 
+#include "cli/terminal.h"
+
 namespace tandem::cli {
 namespace {
 
@@ -16,7 +18,10 @@ volatile std::sig_atomic_t g_interrupted = 0;
 volatile std::sig_atomic_t g_terminated = 0;
 
 void on_signal(int number) {
-  if (g_interrupted != 0) ::_exit(kExitInterrupted);
+  if (g_interrupted != 0) {
+    restore_terminal();
+    ::_exit(kExitInterrupted);
+  }
   g_interrupted = 1;
   if (number == SIGTERM) g_terminated = 1;
 }

@@ -62,8 +62,8 @@ struct LineEditor::State {
   }
 
   // libedit's own reader retries after a signal and takes NUL for "quote the next character". A
-  // Ctrl-D typed while the terminal was in line mode, during an answer, arrives as NUL: it is
-  // Ctrl-D.
+  // Ctrl-D typed while the terminal was in line mode, before there was an editor, arrives as NUL:
+  // it is Ctrl-D.
   static int read_character(EditLine* editor, wchar_t* out) {
     void* data = nullptr;
     el_get(editor, EL_CLIENTDATA, &data);
@@ -108,7 +108,11 @@ LineEditor::LineEditor(const std::string& history_file) : state_(std::make_uniqu
         history_file);
     state_->history_file.clear();
   }
+  keep_terminal();
   state_->editor = el_init("tandem", stdin, stdout, stderr);
+  // What is typed during an answer comes byte by byte: a terminal that collects lines drops what a
+  // line has beyond 4095 bytes.
+  el_set(state_->editor, EL_SETTY, "-x", "-icanon", nullptr);
   el_set(state_->editor, EL_CLIENTDATA, state_.get());
   // 1 marks the parts of the prompt that take no place: colours.
   el_set(state_->editor, EL_PROMPT_ESC, &State::show_prompt, '\1');
@@ -123,6 +127,7 @@ LineEditor::LineEditor(const std::string& history_file) : state_(std::make_uniqu
 
 LineEditor::~LineEditor() {
   if (state_->editor != nullptr) el_end(state_->editor);
+  restore_terminal();
   if (state_->history == nullptr) return;
   if (!state_->history_file.empty() &&
       history(state_->history, &state_->event, H_SAVE, state_->history_file.c_str()) < 0)

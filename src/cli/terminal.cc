@@ -1,9 +1,11 @@
 #include "cli/terminal.h"
 
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,6 +13,9 @@ namespace tandem::cli {
 namespace {
 
 constexpr int kExitClosedPipe = 141;  // 128 + SIGPIPE, what a shell shows for the signal
+
+termios g_modes;
+volatile std::sig_atomic_t g_has_modes = 0;
 
 }  // namespace
 
@@ -29,6 +34,14 @@ bool shows_colour(int descriptor) {
   const char* term = std::getenv("TERM");
   if (no_color != nullptr && *no_color != '\0') return false;
   return is_terminal(descriptor) && term != nullptr && std::string_view(term) != "dumb";
+}
+
+void keep_terminal() {
+  g_has_modes = ::tcgetattr(STDIN_FILENO, &g_modes) == 0 ? 1 : 0;
+}
+
+void restore_terminal() {
+  if (g_has_modes != 0) ::tcsetattr(STDIN_FILENO, TCSANOW, &g_modes);
 }
 
 std::string printable(std::string_view text) {

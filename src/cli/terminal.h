@@ -14,6 +14,11 @@ int terminal_width(int descriptor);
 // A terminal that shows colours, and a user who did not set NO_COLOR.
 bool shows_colour(int descriptor);
 
+// restore_terminal() gives standard input the modes that it had when keep_terminal() was called, in
+// a handler of signals too; without such a call it does nothing.
+void keep_terminal();
+void restore_terminal();
+
 namespace style {
 inline constexpr std::string_view kReset = "\x1b[0m";
 inline constexpr std::string_view kDim = "\x1b[2m";

@@ -9,6 +9,7 @@ import select
 import signal
 import tempfile
 import termios
+import threading
 import time
 
 from harness import DEMO_ASSISTANT, DEMO_TARGET, TANDEM, Checks, speculative, tandem
@@ -66,7 +67,7 @@ class Terminal:
         if not self.wait_for(r"\n> $", 60, start):
             return False
         end = time.monotonic() + 20
-        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+        while termios.tcgetattr(self.fd)[3] & termios.ECHO:
             if time.monotonic() > end:
                 return False
             self.read(0.01)
@@ -133,7 +134,6 @@ def interruption(checks):
     chat.prompt(start)
     chat.type("/quit\r")
     checks.equal("and it leaves in peace", chat.exit_status(), 0)
-    # Ctrl-D during an answer: the terminal is in line mode and hands it over as NUL.
     chat = Terminal("--ignore-eos", "--max-tokens", 400)
     chat.prompt()
     start = chat.type("Tell a short story about Paul the wizard.\r")
@@ -157,6 +157,27 @@ def pasted(checks, folder):
     checks.equal("what was pasted arrives", texts, ["if x:\tpass", "caf\ufffd", "\ufffd\u00e9"])
     chat.type("/quit\r")
     chat.exit_status()
+
+
+def typed_ahead(checks, folder):
+    """A line typed during an answer arrives whole: a terminal that collects lines keeps 4095 bytes of one."""
+    saved, line = folder / "ahead.json", "What is the sea? " * 360
+    chat = Terminal("--ignore-eos", "--max-tokens", 1500)
+    modes = termios.tcgetattr(chat.fd)
+    chat.prompt()
+    start = chat.type("Tell a short story about Paul the wizard.\r")
+    chat.wait_for(r"wizard.*\n.{20}", 60, start)
+    writer = threading.Thread(target=chat.type, args=(line + "\x7f!\r",))  # the blank at its end becomes a mark
+    writer.start()
+    checks.check("typed ahead: both are answered", chat.wait_for(r"cut off(.|\n)*cut off", 120, start), chat.text()[-500:])
+    writer.join()
+    chat.prompt(start)
+    chat.ask(f"/save {saved}", r"4 messages written")
+    texts = [message["content"] for message in json.loads(saved.read_text())[::2]] if saved.exists() else ["", chat.text()]
+    checks.equal("typed ahead: the line is whole", texts[1], line[:-1] + "!")
+    chat.type("/quit\r")
+    checks.equal("typed ahead: exit status", chat.exit_status(), 0)
+    checks.equal("and the terminal has the modes that it had", termios.tcgetattr(chat.fd), modes)
 
 
 def termination(checks, folder):
@@ -261,6 +282,7 @@ def main():
         history_file(checks, pathlib.Path(folder))
         history_of_others(checks, pathlib.Path(folder))
         pasted(checks, pathlib.Path(folder))
+        typed_ahead(checks, pathlib.Path(folder))
         termination(checks, pathlib.Path(folder))
     checks.refused("an assistant alone", tandem("chat", DEMO_ASSISTANT), "no standalone text model")
     checks.finish()
