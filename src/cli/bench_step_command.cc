@@ -107,6 +107,8 @@ base::Status run_on_gpu(const Flags& flags, engine::RuntimeOptions options,
 }
 
 base::Status run(const Flags& flags) {
+  if (flags.device_clock && flags.loads.empty())
+    return base::invalid("bench step: --loads-on-device-clock: expected --loads with it, got none");
   TANDEM_ASSIGN_OR_RETURN(const engine::RuntimeOptions options, runtime_options(flags.model));
   TANDEM_RETURN_IF_ERROR(check_bench_output(flags.output));
   bench::StepOptions step = flags.step;

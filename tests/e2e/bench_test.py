@@ -192,6 +192,8 @@ def test_refusals(checks):
     checks.refused("nobody there", tandem("bench", "serve", "--port", 1, "--ready-check-timeout-sec", 0), "127.0.0.1:1")
     checks.refused("device", tandem("bench", "ops", FP8, "--device", "tpu"), "--device", "tpu")
     checks.refused("loads on a CPU", tandem("bench", "step", DEMO_TARGET, "--device", "cpu", "--loads", "8x64"), "--loads", "GPU")
+    checks.refused("the clock of no loads", tandem("bench", "step", DEMO_TARGET, "--loads-on-device-clock"),
+                   "--loads-on-device-clock: expected --loads with it")
     checks.refused("metadata", tandem("bench", "ops", FP8, "--metadata", "x"), "KEY=VALUE")
     checks.refused("metadata of the report's own", tandem("bench", "ops", FP8, "--metadata", "benchmark=serve", "--history", "none"),
                    "--metadata", "benchmark")
