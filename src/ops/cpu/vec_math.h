@@ -51,11 +51,15 @@ TANDEM_INLINE Vec tanh(Vec x) {
   return as_float(or_(as_int(ratio), sign));
 }
 
-// x sigmoid(2u) = x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3).
+// x sigmoid(2u) = x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3); -infinity gives NaN as
+// it does there.
 TANDEM_INLINE Vec gelu_tanh(Vec x) {
   const Vec cube = mul(mul(x, x), x);
   const Vec u = mul(set1(0.7978845608028654F), fma(set1(0.044715F), cube, x));
-  return div(x, add(set1(1.0F), exp(mul(set1(-2.0F), u))));
+  const Vec exponent = mul(set1(-2.0F), u);
+  // Where exp() stops growing x would not, and a gate of -1e38 not vanish.
+  const Vec power = select(less(set1(88.0F), exponent), set1(__builtin_inff()), exp(exponent));
+  return div(x, add(set1(1.0F), power));
 }
 
 // The E4M3 value nearest to x (ties to even, saturated at 448, NaN stays NaN): what

@@ -94,6 +94,34 @@ TEST(GeluMul, EveryBackendIsNearTheExactValue) {
   }
 }
 
+// However far from 0 a gate is: below it vanishes, above it stays, and what is no number stays
+// none.
+TEST(GeluMul, FarGatesAndInfinities) {
+  const std::vector<float> gates = {-20,   -1e10F, -1e30F, -3e38F,   -INFINITY, std::nanf(""),
+                                    1e30F, 3e38F,  20,     INFINITY, -0.0F};
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const auto check = [&](const Context& context) {
+      const auto count = static_cast<int64_t>(gates.size());
+      const Tensor gate(dtype, {1, count}), up(dtype, {1, count}), out(dtype, {1, count});
+      for (int64_t i = 0; i < count; ++i) {
+        store(gate, 0, i, gates[static_cast<size_t>(i)]);
+        store(up, 0, i, 1.0F);
+      }
+      gelu_mul(context, gate, up, out);
+      for (int64_t i = 0; i < count; ++i) {
+        const float x = gate.at(0, i);
+        SCOPED_TRACE(x);
+        if (std::isnan(x) || x == -INFINITY)
+          EXPECT_TRUE(std::isnan(out.at(0, i))) << out.at(0, i);
+        else
+          EXPECT_EQ(out.at(0, i), x > 0 ? x : 0);
+      }
+    };
+    check(kReferenceContext);
+    for_all_ways(check);
+  }
+}
+
 TEST(GeluMul, RoundsTheGeluBeforeTheProductInBf16) {
   constexpr int64_t kCount = 5000;
   // Positive: 1 + tanh, as the reference has it, cancels for negative ones.
