@@ -6,6 +6,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "base/repetition_limits.h"
 #include "io/json.h"
 
 namespace tandem::cli {
@@ -89,7 +90,8 @@ base::Status read_sampling_overrides(const std::string& text, SamplingFlags& fla
   }
   if (object.has("repetition_penalty")) {
     TANDEM_ASSIGN_OR_RETURN(flags.repetition_penalty,
-                            object.number_or("repetition_penalty", 1.0, 1 / kMost, kMost));
+                            object.number_or("repetition_penalty", 1.0, base::kMinRepetitionPenalty,
+                                             base::kMaxRepetitionPenalty));
   }
   return {};
 }

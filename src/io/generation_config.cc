@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "base/repetition_limits.h"
 #include "io/json.h"
 #include "io/model_config.h"
 
@@ -23,9 +24,9 @@ base::Result<GenerationConfig> read_generation_config(const std::filesystem::pat
   if (config.top_k < 0) config.top_k = 0;  // -1 is another spelling of "off"
   TANDEM_ASSIGN_OR_RETURN(config.top_p, object.number_or("top_p", 1.0, 0, 1, true));
   TANDEM_ASSIGN_OR_RETURN(config.min_p, object.number_or("min_p", 0.0, 0, 1));
-  // What every request may ask for (sampling/params.cc).
   TANDEM_ASSIGN_OR_RETURN(config.repetition_penalty,
-                          object.number_or("repetition_penalty", 1.0, 1e-30, 1e30));
+                          object.number_or("repetition_penalty", 1.0, base::kMinRepetitionPenalty,
+                                           base::kMaxRepetitionPenalty));
   return config;
 }
 

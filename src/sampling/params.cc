@@ -3,6 +3,8 @@
 #include <cmath>
 #include <span>
 
+#include "base/repetition_limits.h"
+
 namespace tandem::sampling {
 namespace {
 
@@ -11,9 +13,6 @@ using base::Status;
 
 constexpr float kMaxBias = 100.0F;
 constexpr int32_t kMaxLogprobs = 20;
-// Logits stay finite in FP32.
-constexpr double kMinRepetition = 1e-30;
-constexpr double kMaxRepetition = 1e30;
 
 Status check_range(const char* name, double value, double low, double high) {
   if (std::isfinite(value) && value >= low && value <= high) return {};
@@ -42,9 +41,11 @@ Status validate(const SamplingParams& params, int64_t vocab_size) {
   TANDEM_RETURN_IF_ERROR(check_range("min_p", params.min_p, 0, 1));
   TANDEM_RETURN_IF_ERROR(check_range("presence_penalty", params.presence_penalty, -2, 2));
   TANDEM_RETURN_IF_ERROR(check_range("frequency_penalty", params.frequency_penalty, -2, 2));
-  if (!(params.repetition_penalty >= kMinRepetition && params.repetition_penalty <= kMaxRepetition))
+  if (!(params.repetition_penalty >= base::kMinRepetitionPenalty &&
+        params.repetition_penalty <= base::kMaxRepetitionPenalty))
     return invalid("repetition_penalty: expected a number from {} to {}, got {}; 1 is off",
-                   kMinRepetition, kMaxRepetition, params.repetition_penalty);
+                   base::kMinRepetitionPenalty, base::kMaxRepetitionPenalty,
+                   params.repetition_penalty);
   for (const auto& [id, bias] : params.logit_bias) {
     TANDEM_RETURN_IF_ERROR(check_id("logit_bias", id, vocab_size));
     TANDEM_RETURN_IF_ERROR(

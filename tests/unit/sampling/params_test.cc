@@ -6,6 +6,8 @@
 #include <limits>
 #include <string>
 
+#include "base/repetition_limits.h"
+
 namespace tandem::sampling {
 namespace {
 
@@ -66,13 +68,14 @@ TEST(SamplingParams, AcceptsTheEdgesOfEveryRange) {
   params.min_p = 1;
   params.presence_penalty = -2;
   params.frequency_penalty = 2;
-  params.repetition_penalty = 1e-3;
+  params.repetition_penalty = base::kMinRepetitionPenalty;
   params.logit_bias = {{0, -100.0F}, {99, 100.0F}};
   params.stop_token_ids = {0, 99};
   params.num_logprobs = 20;
   EXPECT_TRUE(validate(params, 100).has_value());
   params.top_k = 1000000;  // more than the vocabulary: off
   params.temperature = 1e6;
+  params.repetition_penalty = base::kMaxRepetitionPenalty;
   EXPECT_TRUE(validate(params, 100).has_value());
 }
 
