@@ -216,6 +216,8 @@ void add_gate_flags(CLI::App& command, EvalFlags& flags) {
                   "share of the prompts whose exact answer may be lost")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  for (const char* bound : {"--min-acceptance-ratio", "--max-kl", "--max-exact-drop"})
+    command.get_option(bound)->needs(command.get_option("--reference"));
 }
 
 void add_input_flags(CLI::App& command, EvalFlags& flags) {

@@ -79,6 +79,13 @@ std::string plain_message(const std::string& text) {
   if (has(": At least ") && has(" required but received "))
     return fmt::format("{}: expected {} values, got {}", text.substr(0, text.find(": ")),
                        between(": At least ", " required"), text.substr(text.rfind(' ') + 1));
+  const size_t blank = text.find(' ');
+  if (has(" requires "))
+    return fmt::format("{}: expected {} with it, got none", text.substr(0, blank),
+                       text.substr(text.rfind(' ') + 1));
+  if (has(" excludes "))
+    return fmt::format("{}: expected no {} beside it, got both", text.substr(0, blank),
+                       text.substr(text.rfind(' ') + 1));
   if (text.ends_with(" is required"))
     return fmt::format("expected {}, got none", text.substr(0, text.find(" is required")));
   if (has(" required ") && text.ends_with(" missing"))

@@ -108,6 +108,8 @@ def case_refusals(bench):
     ranges = {"model": str(DEMO / "assistant"), "num_speculative_tokens_per_batch_size": [[1, 8, 1]]}
     for arguments, words in (
         (("--gate",), "--reference DIR"),
+        (("--max-kl", 1), "--max-kl: expected --reference with it, got none"),
+        (("--min-acceptance-ratio", 0.5), "--min-acceptance-ratio: expected --reference with it, got none"),
         (("--speculative-config", json.dumps(ranges)), "num_speculative_tokens_per_batch_size"),
         (("--reference-assistant", DEMO / "assistant"), "--reference DIR"),
         (("--reference", DEMO / "target", "--reference-assistant", DEMO / "assistant"), "--speculative-config"),

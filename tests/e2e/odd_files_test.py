@@ -155,6 +155,8 @@ def odd_values(checks):
     for value in ("1e9", "1.5", "5XB", "99999999999999999GB"):
         checks.refused(f"--max-shard-size {value}", tandem("quantize", "--target", "/nowhere", "--max-shard-size", value),
                        f"--max-shard-size: expected a size such as 5GB, got {value}")
+    checks.refused("flags that exclude each other", tandem("bench", "history", "--compare", 1, 2, "--show", 1),
+                   "expected no --", "beside it, got both")
     for command in (["latency", DEMO_TARGET], ["serve", "--port", 9]):
         checks.refused(f"bench {command[0]}: endless prompts", tandem("bench", *command, "--input-len", 2**63 - 1),
                        f"--input-len: expected 1 to 16777216, got {2**63 - 1}")
