@@ -125,10 +125,10 @@ TEST_P(GpuAttentionLong, ManyRowsOverManySegments) {
 }
 
 // As many rows as a pass can have, of as many sequences.
-TEST_P(GpuAttentionLong, OneRowOfEachOf128Sequences) {
+TEST_P(GpuAttentionLong, OneRowOfEachOf192Sequences) {
   std::vector<int> lengths;
   std::vector<RowSpec> rows;
-  for (int s = 0; s < 128; ++s) {
+  for (int s = 0; s < 192; ++s) {
     lengths.push_back(1 + s * 5);
     rows.push_back({s, s * 5});
   }

@@ -356,15 +356,15 @@ TEST_P(HeadPrepTest, BitsOfARowDoNotDependOnItsCompany) {
   }
 }
 
-// 128 rows have a kernel of their own.
+// From 96 rows on there is a kernel of its own.
 TEST_P(HeadPrepTest, ManyRowsHaveTheBitsOfFew) {
   const Batch few = make_batch();
   const auto num_few = static_cast<int>(few.positions.size());
   Batch many = few;
-  many.positions.resize(128, kHuge);
-  many.sequences.resize(128, -1);
+  many.positions.resize(192, kHuge);
+  many.sequences.resize(192, -1);
   for (const int cuts : {2, 5}) {
-    const Product product(128, columns(), 46, false, cuts);
+    const Product product(192, columns(), 46, false, cuts);
     Product own(num_few, columns(), 47, false, cuts);
     for (int row = 0; row < num_few; ++row)
       for (int column = 0; column < columns(); ++column)

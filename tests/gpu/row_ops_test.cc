@@ -182,41 +182,45 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{8192, 8, 4, 132, 0.031F, 0.4375F}),
     name_of);
 
-// The last of 64 rows, with its neighbours and as the only row beside NaN.
-TEST(RowBits, DoNotDependOnTheOtherRows) {
-  for (const int hidden : {256, 2816, 3840}) {
-    HostSums many(128, hidden, 480, 132);
-    HostSums alone(8, hidden, 480, 132);
-    many.fill_normal(1, 0.7F, 128);
-    alone.copy_row(many, 127, 2);
-    const Bf16Rows x = tests::random_bf16(static_cast<size_t>(128 * hidden), 2, 2.0F);
-    const Bf16Rows norm_weight = weights(hidden, 4);
-    const auto post = tests::to_device(weights(hidden, 3));
-    std::vector<uint16_t> bits[2];
-    for (const int which : {0, 1}) {
-      const int rows = which == 0 ? 128 : 8;
-      const int row = which == 0 ? 127 : 2;
-      Bf16Rows residual = x;
-      if (which == 1) {
-        residual.assign(static_cast<size_t>(8 * hidden), core::BFloat16{0xffff});
-        std::copy(x.end() - hidden, x.end(), residual.begin() + 2 * hidden);
-      }
-      const auto x_device = tests::to_device(residual);
-      NextResults next(rows, hidden, 0.031F, norm_weight);
-      ops::cuda::residual_norm(
-          {}, {rows, hidden, (which == 0 ? many : alone).upload(), 0.83F, post.as<uint16_t>(),
-               kPostEps, 0.4375F, x_device.as<uint16_t>(), next.view()});
-      tests::synchronize();
-      next.read();
-      const auto got = tests::to_host<core::BFloat16>(x_device, static_cast<size_t>(rows * hidden));
-      for (int k = 0; k < hidden; ++k) {
-        const auto i = static_cast<size_t>(row * hidden + k);
-        bits[which].insert(bits[which].end(),
-                           {got[i].bits, next.normed[i].bits, next.operand.bits(row, k)});
-      }
+// The last of many rows, with its neighbours and as the only row beside NaN.
+void expect_bits_alone(int hidden, int num_rows) {
+  HostSums many(num_rows, hidden, 480, 132);
+  HostSums alone(8, hidden, 480, 132);
+  many.fill_normal(1, 0.7F, num_rows);
+  alone.copy_row(many, num_rows - 1, 2);
+  const Bf16Rows x = tests::random_bf16(static_cast<size_t>(num_rows * hidden), 2, 2.0F);
+  const Bf16Rows norm_weight = weights(hidden, 4);
+  const auto post = tests::to_device(weights(hidden, 3));
+  std::vector<uint16_t> bits[2];
+  for (const int which : {0, 1}) {
+    const int rows = which == 0 ? num_rows : 8;
+    const int row = which == 0 ? num_rows - 1 : 2;
+    Bf16Rows residual = x;
+    if (which == 1) {
+      residual.assign(static_cast<size_t>(8 * hidden), core::BFloat16{0xffff});
+      std::copy(x.end() - hidden, x.end(), residual.begin() + 2 * hidden);
     }
-    EXPECT_TRUE(bits[0] == bits[1]) << "hidden " << hidden;
+    const auto x_device = tests::to_device(residual);
+    NextResults next(rows, hidden, 0.031F, norm_weight);
+    ops::cuda::residual_norm(
+        {}, {rows, hidden, (which == 0 ? many : alone).upload(), 0.83F, post.as<uint16_t>(),
+             kPostEps, 0.4375F, x_device.as<uint16_t>(), next.view()});
+    tests::synchronize();
+    next.read();
+    const auto got = tests::to_host<core::BFloat16>(x_device, static_cast<size_t>(rows * hidden));
+    for (int k = 0; k < hidden; ++k) {
+      const auto i = static_cast<size_t>(row * hidden + k);
+      bits[which].insert(bits[which].end(),
+                         {got[i].bits, next.normed[i].bits, next.operand.bits(row, k)});
+    }
   }
+  EXPECT_TRUE(bits[0] == bits[1]) << "hidden " << hidden << ", rows " << num_rows;
+}
+
+// More than 128 rows have a kernel of their own.
+TEST(RowBits, DoNotDependOnTheOtherRows) {
+  for (const int hidden : {256, 2816, 3840})
+    for (const int rows : {128, 192}) expect_bits_alone(hidden, rows);
 }
 
 // A packed table and its values.
