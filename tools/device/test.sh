@@ -35,7 +35,7 @@ if [[ ${1:-} == --sanitize ]]; then
     'AcceptDrafts.*' 'NextDraftToken.*' 'KeepStates.*' '*ProductTest*/fp8_32_to_32'
     '*ProductTest*/fp8_256_to_256' '*ProductTest*/bf16_512_to_128' '*WideProduct*/32_to_32' '*WideProduct*/160_to_384'
     '*WideRows*/32_rows_3' '*WideRows*/256_rows_41' '*WideHeads*/0' '*WideHeads*/4' '*WideAttention*/8_over_2_of_32*'
-    '*WideAttention*/3_over_1_of_512' '*WideAttention*Pages*/8_over_1_of_512' '*WideGeluProduct*/192' 'WideOperandTest.*'
+    '*WideAttention*/3_over_1_of_512' '*WideAttention*Pages*/8_over_1_of_512' 'WidenedKeys.GiveARow*' '*WideGeluProduct*/192' 'WideOperandTest.*'
     'GatherRows.*' '*GeluProduct*/fp8_160_to_96_on_1' '*GeluProduct*/bf16_256_to_896_on_132' '*RowProduct*/fp8_416_to_336*'
     '*RowProduct*/bf16_256_to_224*' '*HeadProduct*/bf16_1000*')
   for tool in "$@"; do
