@@ -87,13 +87,14 @@ int64_t count_passes(std::span<const Run> runs, int64_t pass_rows) {
   return count;
 }
 
-// Most rows of each pass: twice 128 rows cost less than 192 and then 64.
+// Most rows of each pass: the fewest with which there are no more passes. What a pass costs goes in
+// steps (padded_rows()), so passes of one size cost less than full ones and a rest.
 int64_t pass_rows_of(std::span<const Run> runs) {
-  constexpr int64_t kEven = 128;
-  int64_t all_rows = 0;
-  for (const Run& run : runs) all_rows += run.num_rows;
-  if (all_rows <= kPassRows || all_rows > 2 * kEven) return kPassRows;
-  return count_passes(runs, kEven) == 2 ? kEven : kPassRows;
+  const int64_t passes = count_passes(runs, kPassRows);
+  if (passes < 2) return kPassRows;
+  for (const int64_t rows : {96, 128, 160})
+    if (count_passes(runs, rows) == passes) return rows;
+  return kPassRows;
 }
 
 // Rows of prompts into wide passes, and those whose logits are wanted into passes of their own.

@@ -131,14 +131,15 @@ TEST(StepPlanTest, RoundsFillPasses) {
   using Rows = std::vector<size_t>;
   EXPECT_EQ(passes_of(64, 2), Rows{192});
   EXPECT_EQ(passes_of(32, 4), Rows{160});
-  EXPECT_EQ(passes_of(64, 4), (Rows{190, 130}));
-  // As two of 128 rows, where rounds fit.
-  EXPECT_EQ(passes_of(65, 2), (Rows{126, 69}));
+  // Where there are several, they are as short as they can be.
   EXPECT_EQ(passes_of(64, 3), (Rows{128, 128}));
+  EXPECT_EQ(passes_of(64, 4), (Rows{160, 160}));
+  EXPECT_EQ(passes_of(64, 6), (Rows{154, 154, 140}));
+  EXPECT_EQ(passes_of(65, 2), (Rows{126, 69}));
   EXPECT_EQ(passes_of(200, 0), (Rows{128, 72}));
   EXPECT_EQ(passes_of(50, 4), (Rows{125, 125}));
-  EXPECT_EQ(passes_of(51, 4), (Rows{190, 65}));
-  EXPECT_EQ(passes_of(65, 3), (Rows{192, 68}));
+  EXPECT_EQ(passes_of(51, 4), (Rows{160, 95}));
+  EXPECT_EQ(passes_of(62, 5), (Rows{192, 180}));
 }
 
 TEST(StepPlanTest, RowsArePaddedToWhatKernelsTake) {
