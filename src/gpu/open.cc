@@ -65,7 +65,7 @@ int64_t working_bytes(const io::TextConfig& target, core::DType kv_dtype, int64_
   // Hidden states of every row of a step, of which passes may hold half.
   const int64_t hidden = 2 * (max_step_rows + kMaxPassRows) * target.hidden_size * 2;
   return attention + 5 * logits + hidden +
-         wide_sizes(target, kv_dtype, max_model_len).bytes(wide_capacity(max_step_rows));
+         wide_sizes(target, kv_dtype, max_model_len).most_bytes(wide_capacity(max_step_rows));
 }
 
 int64_t screen_bytes(const core::TensorView& head) {

@@ -67,7 +67,7 @@ void project(const Stream& stream, const LayerWeights& layer, float eps, const W
 }
 
 // Most bytes for widened keys and values: those of 131,072 positions of the 31B.
-constexpr int64_t kMostWidenedBytes = int64_t{1} << 30;
+constexpr size_t kMostWidenedBytes = size_t{1} << 30;
 
 bool widens_keys(const io::LayerConfig& layer, int64_t num_heads) {
   return layer.type == io::LayerType::kFull &&
@@ -163,17 +163,19 @@ WideSizes wide_sizes(const io::TextConfig& target, core::DType kv_dtype, int64_t
     if (kv_dtype == core::DType::kF8E4M3 && widens_keys(layer, target.num_attention_heads))
       sizes.widened = std::max(sizes.widened, kv_dim);
   }
-  sizes.widened_rows = widened_rows_of(max_model_len);
-  if (bytes_of(sizes.widened_rows, 2 * sizes.widened, 2) > kMostWidenedBytes) sizes.widened = 0;
-  if (sizes.widened == 0) sizes.widened_rows = 0;
+  if (sizes.widened == 0) return sizes;
+  const int64_t rows = widened_rows_of(max_model_len);
+  if (bytes_of(rows, 2 * sizes.widened, 2) <= kMostWidenedBytes) sizes.widened_rows = rows;
   return sizes;
 }
 
-int64_t WideSizes::bytes(int64_t capacity) const {
+int64_t WideSizes::most_bytes(int64_t capacity) const {
+  const size_t keys = widened == 0        ? 0
+                      : widened_rows == 0 ? kMostWidenedBytes
+                                          : bytes_of(widened_rows, 2 * widened, 2);
   return static_cast<int64_t>(bytes_of(capacity, 2 * hidden + product + q_dim + 2 * chunk, 2) +
                               operand_bytes(operand_width(*this), capacity) +
-                              operand_bytes(intermediate, capacity) +
-                              bytes_of(widened_rows, 2 * widened, 2));
+                              operand_bytes(intermediate, capacity) + keys);
 }
 
 WideWorkspace::WideWorkspace(const WideSizes& sizes, int64_t max_step_rows, int num_sms)

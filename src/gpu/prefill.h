@@ -31,11 +31,13 @@ struct WideSizes {
   int64_t q_dim = 0;         // num_heads * head_dim
   int64_t intermediate = 0;  // of the feed-forward block
   int64_t chunk = 0;         // num_kv_heads * head_dim of sliding layers
-  // The same of full layers whose keys are widened once for a pass, and how many; 0: none.
+  // The same of full layers whose keys are widened once for a pass, if not too many, and how many
+  // there is room for; 0: none.
   int64_t widened = 0;
   int64_t widened_rows = 0;
 
-  int64_t bytes(int64_t capacity) const;
+  // Of a workspace for sequences of this length, or shorter ones.
+  int64_t most_bytes(int64_t capacity) const;
 };
 // kv_dtype: of the cache. max_model_len: most tokens of a sequence.
 WideSizes wide_sizes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len);
