@@ -11,8 +11,9 @@ constexpr int kThreads = 256;
 
 // 16 values.
 __device__ void widen_piece(const void* codes, int64_t source, uint16_t* target) {
+  // From L2: the kernel in front has just written some of them.
   const uint4 own =
-      __ldg(reinterpret_cast<const uint4*>(static_cast<const uint8_t*>(codes) + source));
+      __ldcg(reinterpret_cast<const uint4*>(static_cast<const uint8_t*>(codes) + source));
   const uint2 a = ptx::widen_e4m3(own.x);
   const uint2 b = ptx::widen_e4m3(own.y);
   const uint2 c = ptx::widen_e4m3(own.z);
