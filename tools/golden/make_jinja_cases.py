@@ -107,6 +107,7 @@ ONE_LINE = r"""
 {% for x in a %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.previtem }}{{ loop.nextitem }}{{ loop.cycle('o','e') }}{{ loop.changed(x) }}{{ loop.depth }},{% endfor %}
 {% for x in a if x > 1 %}{{ loop.index }}{{ x }}{{ loop.last }}{{ loop.length }}{% else %}none{% endfor %}
 {% for x in [] %}x{% else %}empty{% endfor %}
+{% for x in a %}{% break %}{% else %}e{% endfor %}{% for x in a %}{% continue %}{% else %}e{% endfor %}{% for x in a %}{% if x < 2 %}{% break %}{% endif %}{% else %}e{% endfor %}{% for x in a %}{% if x < 3 %}{% continue %}{% endif %}{% else %}e{% endfor %}
 {% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}{% for k in d %}{{ k }}{% endfor %}{% for c in s %}{{ c }}.{% endfor %}
 {% for k, v in d|dictsort %}{{ k }}{{ v }}{% endfor %}{% for (p, (q2, r)) in [(1,(2,3))] %}{{ p }}{{ q2 }}{{ r }}{% endfor %}
 {% for x in a %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% if x == 2 %}{% break %}{% endif %}{% endfor %}

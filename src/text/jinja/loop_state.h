@@ -21,7 +21,6 @@ class LoopState {
   // Moves to the next item; false at the end.
   bool advance();
   const Value& current() const { return current_; }
-  bool started() const { return position_ > 0; }
 
   // An attribute such as loop.index0; nullopt when there is none of that name.
   std::optional<Value> attribute(std::string_view name);

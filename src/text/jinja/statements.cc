@@ -118,6 +118,8 @@ Interpreter::Flow Interpreter::exec_for(const Stmt& stmt, Rope& out) {
   SequencePtr items = iterate(eval(*stmt.expr));
   auto loop = std::make_shared<LoopState>(std::move(items), make_accept(stmt));
   Flow flow = Flow::kNormal;
+  // As in jinja2: `else` comes when no pass reached its end, by `continue` and `break` as well.
+  bool reached_end = false;
   {
     const ScopeGuard scope(*this);
     while (loop->advance()) {
@@ -127,9 +129,10 @@ Interpreter::Flow Interpreter::exec_for(const Stmt& stmt, Rope& out) {
       assign(stmt.target, loop->current());
       flow = exec_body(*stmt.body, out);
       if (flow == Flow::kBreak) break;
+      reached_end |= flow == Flow::kNormal;
     }
   }
-  if (!loop->started() && stmt.else_body != nullptr) {
+  if (!reached_end && stmt.else_body != nullptr) {
     const ScopeGuard scope(*this);
     return exec_body(*stmt.else_body, out);
   }
