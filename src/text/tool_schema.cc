@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/ascii.h"
+#include "text/grammar/schema_values.h"
 
 namespace tandem::text {
 namespace {
@@ -32,55 +33,90 @@ void add_type(std::string type, std::vector<std::string>& types) {
   if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(std::move(type));
 }
 
+constexpr const char* kUnions[] = {"anyOf", "oneOf", "allOf"};
+
 }  // namespace
 
-SchemaNode::SchemaNode(const json* root, const json* node) : root_(root), node_(resolve(node)) {}
+SchemaNode::SchemaNode(const json* root, const json* node) : root_(root) {
+  nodes_.push_back(resolve(node));
+}
 
-// Follows "#/..." references; anything else stays unknown.
+// Follows references into the schema; anything else stays unknown.
 const json* SchemaNode::resolve(const json* node) const {
   for (int hops = 0; hops < kMaxUnionDepth; ++hops) {
     const json* reference = member(node, "$ref");
     if (reference == nullptr) return node;
     if (root_ == nullptr || !reference->is_string()) return nullptr;
-    const std::string& path = reference->get_ref<const std::string&>();
-    if (!path.starts_with("#/")) return nullptr;
+    const auto path = reference_path(reference->get_ref<const std::string&>());
+    if (!path) return nullptr;
     node = root_;
-    for (size_t at = 2; at <= path.size() && node != nullptr;) {
-      const size_t end = std::min(path.find('/', at), path.size());
-      node = member(node, path.substr(at, end - at).c_str());
-      at = end + 1;
-    }
+    for (const std::string& name : *path) node = member(node, name.c_str());
   }
   return nullptr;
 }
 
+// The nodes and what their unions are made of, each once.
+std::vector<const json*> SchemaNode::parts() const {
+  std::vector<const json*> found;
+  std::unordered_map<const json*, int> depths;
+  const auto add = [&](const json* node, int depth) {
+    if (node == nullptr || depth > kMaxUnionDepth) return;
+    if (depths.try_emplace(node, depth).second) found.push_back(node);
+  };
+  for (const json* node : nodes_) add(node, 0);
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const char* key : kUnions) {
+      const json* choices = member(found[i], key);
+      if (choices == nullptr || !choices->is_array()) continue;
+      for (const json& choice : *choices) add(resolve(&choice), depths[found[i]] + 1);
+    }
+  }
+  return found;
+}
+
 SchemaNode SchemaNode::property(const std::string& key) const {
-  const json* properties = member(node_, "properties");
-  if (const json* found = member(properties, key.c_str())) return {root_, found};
-  return {root_, member(node_, "additionalProperties")};
+  SchemaNode listed, others;
+  listed.root_ = others.root_ = root_;
+  for (const json* part : parts()) {
+    if (const json* found = member(member(part, "properties"), key.c_str())) {
+      listed.nodes_.push_back(resolve(found));
+    } else if (const json* other = member(part, "additionalProperties")) {
+      others.nodes_.push_back(resolve(other));
+    }
+  }
+  return listed.nodes_.empty() ? others : listed;
 }
 
 SchemaNode SchemaNode::item(size_t index) const {
-  const json* prefix = member(node_, "prefixItems");
-  if (prefix != nullptr && prefix->is_array() && index < prefix->size())
-    return {root_, &(*prefix)[index]};
-  return {root_, member(node_, "items")};
+  SchemaNode result;
+  result.root_ = root_;
+  for (const json* part : parts()) {
+    const json* prefix = member(part, "prefixItems");
+    if (prefix != nullptr && prefix->is_array() && index < prefix->size()) {
+      result.nodes_.push_back(resolve(&(*prefix)[index]));
+    } else if (const json* items = member(part, "items")) {
+      result.nodes_.push_back(resolve(items));
+    }
+  }
+  return result;
 }
 
 std::vector<std::string> SchemaNode::types() const {
   std::vector<std::string> types;
   Seen seen;
-  if (node_ != nullptr) add_types(*node_, 0, seen, types);
+  for (const json* node : nodes_)
+    if (!add_types(node, 0, seen, types)) return {};
   return types;
 }
 
-void SchemaNode::add_types(const json& node, int depth, Seen& seen,
+// False if the node may have types that it does not tell.
+bool SchemaNode::add_types(const json* node, int depth, Seen& seen,
                            std::vector<std::string>& types) const {
-  if (depth > kMaxUnionDepth) return;
-  const auto [known, is_new] = seen.try_emplace(&node, depth);
-  if (!is_new && known->second <= depth) return;
+  if (node == nullptr || depth > kMaxUnionDepth) return false;
+  const auto [known, is_new] = seen.try_emplace(node, depth);
+  if (!is_new && known->second <= depth) return true;
   known->second = depth;
-  if (const json* type = member(&node, "type")) {
+  if (const json* type = member(node, "type")) {
     // Template writers spell types in upper case too.
     if (type->is_string()) add_type(base::lower_case(type->get<std::string>()), types);
     if (type->is_array()) {
@@ -88,21 +124,29 @@ void SchemaNode::add_types(const json& node, int depth, Seen& seen,
         if (item.is_string()) add_type(base::lower_case(item.get<std::string>()), types);
       }
     }
-    if (const json* nullable = member(&node, "nullable"); nullable && *nullable == json(true))
+    if (const json* nullable = member(node, "nullable"); nullable && *nullable == json(true))
       add_type("null", types);
-    return;
+    return true;
   }
-  if (const json* constant = member(&node, "const")) add_type(type_of_value(*constant), types);
-  if (const json* values = member(&node, "enum"); values && values->is_array()) {
+  bool told = false;
+  if (const json* constant = member(node, "const")) {
+    add_type(type_of_value(*constant), types);
+    told = true;
+  }
+  if (const json* values = member(node, "enum"); values && values->is_array()) {
     for (const json& value : *values) add_type(type_of_value(value), types);
+    told = true;
   }
-  for (const char* key : {"anyOf", "oneOf", "allOf"}) {
-    const json* choices = member(&node, key);
+  for (const char* key : kUnions) {
+    const json* choices = member(node, key);
     if (choices == nullptr || !choices->is_array()) continue;
-    for (const json& choice : *choices) {
-      if (const json* resolved = resolve(&choice)) add_types(*resolved, depth + 1, seen, types);
-    }
+    size_t num_told = 0;
+    for (const json& choice : *choices)
+      num_told += add_types(resolve(&choice), depth + 1, seen, types) ? 1U : 0U;
+    // All of allOf hold: one that tells is enough.
+    told |= std::string_view(key) == "allOf" ? num_told > 0 : num_told == choices->size();
   }
+  return told;
 }
 
 std::shared_ptr<const ToolSchemas> ToolSchemas::from_json(const json& tools) {

@@ -12,7 +12,8 @@
 
 namespace tandem::text {
 
-// A node of a schema, or nothing where there is none. Whatever is malformed counts as nothing.
+// A node of a schema, or several of which a value follows one, or nothing where there is none.
+// Whatever is malformed counts as nothing.
 class SchemaNode {
  public:
   SchemaNode() = default;
@@ -21,19 +22,21 @@ class SchemaNode {
   SchemaNode property(const std::string& key) const;
   // Of the element at a place of a list.
   SchemaNode item(size_t index) const;
-  // JSON schema type names that a value may have, unions included; empty if not told.
+  // JSON schema type names that a value may have, unions included; empty if not told, or if one
+  // part of a union does not tell.
   std::vector<std::string> types() const;
 
  private:
   // The least depth at which a node has been met: schemas may lead back to themselves many times.
   using Seen = std::unordered_map<const nlohmann::json*, int>;
 
-  void add_types(const nlohmann::json& node, int depth, Seen& seen,
+  bool add_types(const nlohmann::json* node, int depth, Seen& seen,
                  std::vector<std::string>& types) const;
+  std::vector<const nlohmann::json*> parts() const;
   const nlohmann::json* resolve(const nlohmann::json* node) const;
 
   const nlohmann::json* root_ = nullptr;  // where $ref starts
-  const nlohmann::json* node_ = nullptr;
+  std::vector<const nlohmann::json*> nodes_;
 };
 
 class ToolSchemas {

@@ -103,6 +103,28 @@ TEST(ToolArguments, TheSchemaDecides) {
   EXPECT_EQ(with("s:null}"), R"({"s": null})");
 }
 
+TEST(ToolArguments, SchemasInsideUnionsDecideToo) {
+  // What Pydantic writes for Optional[Address], list[Address] | None and Any | None.
+  const json schema = json::parse(R"({"properties": {
+      "a": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]},
+      "l": {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/Address"}}, {"type": "null"}]},
+      "x": {"anyOf": [{}, {"type": "null"}]},
+      "s": {"oneOf": [{"properties": {"k": {"const": 1}, "r": {"type": "integer"}}},
+                      {"properties": {"k": {"const": 2}, "r": {"type": "string"}}}]},
+      "p": {"$ref": "#/$defs/a~1b%20c"}},
+      "$defs": {"a/b c": {"type": "string"}, "Address": {"type": "object", "properties": {
+          "zip": {"type": "string"}, "no": {"type": "integer"},
+          "next": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]}}}}})");
+  const auto with = [&](std::string_view text) { return convert(text, schema); };
+  EXPECT_EQ(with("a:{zip:12345,no:~5~,next:{zip:6,no:~7~}}}"),
+            R"({"a": {"zip": "12345", "no": 5, "next": {"zip": "6", "no": 7}}})");
+  EXPECT_EQ(with("l:[{zip:12345,no:~5~}]}"), R"({"l": [{"zip": "12345", "no": 5}]})");
+  EXPECT_EQ(with("x:~None~}"), R"({"x": "None"})");
+  EXPECT_EQ(with("x:None,a:None}"), R"({"x": "None", "a": null})");
+  EXPECT_EQ(with("s:{k:2,r:~5~}}"), R"({"s": {"k": 2, "r": "5"}})");
+  EXPECT_EQ(with("p:12}"), R"({"p": "12"})");
+}
+
 TEST(ToolArguments, MalformedSchemasCountAsNone) {
   for (const char* text : {"1", "[]", "{\"properties\": 3}", "{\"properties\": {\"a\": true}}",
                            "{\"properties\": {\"a\": {\"type\": 7}}}",
