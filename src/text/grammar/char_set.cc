@@ -12,6 +12,20 @@ namespace {
 constexpr uint32_t kLastChar = 0x10FFFF;
 constexpr CharSet::Range kSurrogates = {0xD800, 0xDFFF};
 
+// The first characters that UTF-8 writes with three and with four bytes.
+constexpr uint32_t kFirstOfThree = 0x800, kFirstOfFour = 0x10000;
+
+std::string class_pattern(const CharSet& set) {
+  std::string text = "[";
+  for (const CharSet::Range& range : set.ranges()) {
+    text += pattern_char(range.first);
+    if (range.last == range.first) continue;
+    if (range.last > range.first + 1) text += '-';
+    text += pattern_char(range.last);
+  }
+  return text + "]";
+}
+
 bool is_plain_ascii(uint32_t c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
@@ -88,16 +102,16 @@ bool CharSet::has(uint32_t c) const {
   return std::ranges::any_of(ranges_, [c](const Range& r) { return r.first <= c && c <= r.last; });
 }
 
+// With xgrammar 0.2.8 a range that goes on from two to three bytes, or from three to four, lets
+// through what is no UTF-8 (E0 80 80, F0 80 80 80). Ranges of one class that touch are one range
+// there, so every second length has a class of its own.
 std::string CharSet::pattern() const {
   TANDEM_CHECK(!empty());
-  std::string text = "[";
-  for (const Range& range : ranges_) {
-    text += pattern_char(range.first);
-    if (range.last == range.first) continue;
-    if (range.last > range.first + 1) text += '-';
-    text += pattern_char(range.last);
-  }
-  return text + "]";
+  const auto crosses = [this](uint32_t first) { return has(first - 1) && has(first); };
+  if (!crosses(kFirstOfThree) && !crosses(kFirstOfFour)) return class_pattern(*this);
+  static const CharSet kTwoOrFour({{0x80, kFirstOfThree - 1}, {kFirstOfFour, kLastChar}});
+  return fmt::format("(?:{}|{})", class_pattern(*this - kTwoOrFour),
+                     class_pattern(*this & kTwoOrFour));
 }
 
 const CharSet& json_plain() {

@@ -30,7 +30,7 @@ class CharSet {
   const std::vector<Range>& ranges() const { return ranges_; }  // sorted, apart from each other
   bool operator==(const CharSet&) const = default;
 
-  // `[...]` in the notation inside Regex("..."); the set must not be empty.
+  // `[...]`, or a group of such, in the notation inside Regex("..."); the set must not be empty.
   std::string pattern() const;
 
  private:

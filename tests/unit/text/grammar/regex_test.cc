@@ -120,5 +120,28 @@ TEST(Regex, RandomPatternsMatchWhatTheyMean) {
   EXPECT_GT(num_ebnf, 30);
 }
 
+// Bytes come one by one from a vocabulary: those that no character has must not pass.
+TEST(Regex, ClassesLetThroughCharactersAndNoOtherBytes) {
+  const std::vector<std::string> ends = {"\x7F",   "\u0080", "\u07FF",     "\u0800",    "\uD7FF",
+                                         "\uE000", "\uFFFF", "\U00010000", "\U0010FFFF"};
+  const std::vector<std::string> broken = {
+      "\xC1\xBF",         "\xE0\x80\x80",     "\xE0\x9F\xBF",     "\xED\xA0\x80",
+      "\xF0\x80\x80\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80"};
+  for (const char* pattern : {".", "[^a]", "[^\"\\\\]", "\\S", "[\\u007F-\\u{10FFFF}]"}) {
+    const GrammarRef grammar = compile(regex_grammar(pattern, "regex"));
+    ASSERT_NE(grammar, nullptr);
+    for (const std::string& text : ends) EXPECT_TRUE(grammar->matches(text)) << pattern << text;
+    for (const std::string& text : broken) EXPECT_FALSE(grammar->matches(text)) << pattern << text;
+  }
+  for (const char* schema : {R"({"type": "string"})", R"({"type": "string", "maxLength": 4})",
+                             R"({"type": "string", "pattern": "^[^b]$"})"}) {
+    const GrammarRef grammar = compile_schema(schema);
+    ASSERT_NE(grammar, nullptr);
+    for (const std::string& text : ends) EXPECT_TRUE(grammar->matches('"' + text + '"')) << schema;
+    for (const std::string& text : broken)
+      EXPECT_FALSE(grammar->matches('"' + text + '"')) << schema;
+  }
+}
+
 }  // namespace
 }  // namespace tandem::text
