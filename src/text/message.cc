@@ -134,6 +134,7 @@ Status normalize_arguments(ordered_json& function, const std::string& where) {
   if (!parsed) {
     return base::invalid("{}: expected the text of a JSON object, got broken JSON", where);
   }
+  if (parsed->is_null()) parsed = ordered_json::object();
   if (!parsed->is_object()) return expected(where, "the text of a JSON object", &*parsed);
   arguments = std::move(*parsed);
   return {};

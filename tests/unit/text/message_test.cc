@@ -72,12 +72,14 @@ TEST(Message, ArgumentsBecomeMappingsInTheirOrder) {
            {"function":{"name":"f","arguments":"{\"z\": 1, \"a\": [1.0]}"}},
            {"function":{"name":"g","arguments":""}},
            {"function":{"name":"h","arguments":null}},
-           {"function":{"name":"i","arguments":{"k":2}}}]}])");
+           {"function":{"name":"i","arguments":{"k":2}}},
+           {"function":{"name":"j","arguments":" null\n"}}]}])");
   const auto& calls = messages[0]["tool_calls"];
   EXPECT_EQ(calls[0]["function"]["arguments"].dump(), R"({"z":1,"a":[1.0]})");
   EXPECT_EQ(calls[1]["function"]["arguments"].dump(), "{}");
   EXPECT_EQ(calls[2]["function"]["arguments"].dump(), "{}");
   EXPECT_EQ(calls[3]["function"]["arguments"].dump(), R"({"k":2})");
+  EXPECT_EQ(calls[4]["function"]["arguments"].dump(), "{}");
 }
 
 TEST(Message, DeepArgumentsAreRefused) {
