@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <vector>
 
 #include "text/grammar/answer_grammar.h"
@@ -144,6 +145,26 @@ class Scanner {
   std::string fault_;
 };
 
+// GBNF's \xHH has two digits; with xgrammar 0.2.8 it goes on as far as there are any ("\x41b" is
+// one character), so it is written with four.
+std::string with_long_escapes(std::string_view ebnf) {
+  std::string result;
+  for (size_t i = 0; i < ebnf.size(); ++i) {
+    result += ebnf[i];
+    if (ebnf[i] != '\\' || i + 1 == ebnf.size()) continue;
+    const std::string_view digits = ebnf.substr(i + 1).substr(1, 2);
+    const bool hex = digits.size() == 2 && std::ranges::all_of(digits, [](unsigned char c) {
+                       return std::isxdigit(c) != 0;
+                     });
+    if (ebnf[i + 1] == 'x' && hex)
+      result += "u00";
+    else
+      result += ebnf[i + 1];
+    ++i;
+  }
+  return result;
+}
+
 }  // namespace
 
 base::Result<GrammarText> user_grammar(const std::string& ebnf, const std::string& where) {
@@ -159,7 +180,7 @@ base::Result<GrammarText> user_grammar(const std::string& ebnf, const std::strin
         where);
   const std::string fault = Scanner(ebnf).run();
   if (!fault.empty()) return base::unsupported("{}: expected {}", where, fault);
-  return GrammarText{ebnf + "\n"};
+  return GrammarText{with_long_escapes(ebnf) + "\n"};
 }
 
 }  // namespace tandem::text

@@ -127,6 +127,9 @@ TEST(Content, RegexChoiceAndGrammar) {
   expect_matches(
       compile(user_grammar("root ::= item (\",\" item)*\nitem ::= [0-9]{1,3} # digits", "g")),
       {"1", "12,345"}, {"", "1234", "1,"});
+  // \x has two digits.
+  expect_matches(compile(user_grammar(R"(root ::= "\x41b" [\x30-\x39a]+ "\\x41b")", "g")),
+                 {R"(Ab0a9\x41b)"}, {R"(Л0\x41b)", R"(Ab0A\x41b)"});
   expect_matches(compile(json_object_grammar()), {R"({})", R"({"a": [1, {"b": null}], "c": "x"})"},
                  {R"([])", R"("a")", R"({"a"})"});
 }
