@@ -1,5 +1,7 @@
 #include "text/tool_arguments.h"
 
+#include <utility>
+
 #include "text/argument_value.h"
 
 namespace tandem::text {
@@ -12,7 +14,7 @@ bool is_space(char c) {
 }  // namespace
 
 ToolArguments::ToolArguments(SchemaNode schema) {
-  frames_.push_back({true, 0, schema});
+  frames_.push_back({true, 0, std::move(schema)});
 }
 
 size_t ToolArguments::push_text(std::string_view text, std::string& out) {
