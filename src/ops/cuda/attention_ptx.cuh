@@ -39,33 +39,24 @@ TANDEM_WGMMA_PAIRS(12, "24", TANDEM_NAMES12, TANDEM_ACC12(d, 0), "%12", "%13", "
 TANDEM_WGMMA_PAIRS(24, "48", TANDEM_NAMES24, TANDEM_ACC24(d, 0), "%24", "%25", "%26", "%27")
 
 // The same of E4M3, 64 x 32 by 32 x (2 * registers); a as a matrix or in registers.
-#define TANDEM_WGMMA_CODES(count, n, names, outputs, at0, at1, at2, at3, at4, at5)            \
-  __device__ inline void wgmma_codes(float(&d)[count], uint64_t a, uint64_t b, int add) {     \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at2                                      \
-                 ", 0;\n"                                                                     \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k32.f32.e4m3.e4m3 {" names "}, " at0  \
-                 ", " at1 ", p, 1, 1;\n}"                                                     \
-                 : outputs                                                                    \
-                 : "l"(a), "l"(b), "r"(add)                                                   \
-                 : "memory");                                                                 \
-  }                                                                                           \
-  __device__ inline void wgmma_codes(float(&d)[count], const uint4& a, uint64_t b, int add) { \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at5                                      \
-                 ", 0;\n"                                                                     \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k32.f32.e4m3.e4m3 {" names "}, {" at0 \
-                 ", " at1 ", " at2 ", " at3 "}, " at4 ", p, 1, 1;\n}"                         \
-                 : outputs                                                                    \
-                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)                   \
-                 : "memory");                                                                 \
+#define TANDEM_WGMMA_CODES(count, n, names, outputs, at0, at1, at2)                          \
+  __device__ inline void wgmma_codes(float(&d)[count], uint64_t a, uint64_t b, int add) {    \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at2                                     \
+                 ", 0;\n"                                                                    \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k32.f32.e4m3.e4m3 {" names "}, " at0 \
+                 ", " at1 ", p, 1, 1;\n}"                                                    \
+                 : outputs                                                                   \
+                 : "l"(a), "l"(b), "r"(add)                                                  \
+                 : "memory");                                                                \
   }
-TANDEM_WGMMA_CODES(8, "16", TANDEM_NAMES8, TANDEM_ACC8(d, 0), "%8", "%9", "%10", "%11", "%12",
-                   "%13")
-TANDEM_WGMMA_CODES(16, "32", TANDEM_NAMES16, TANDEM_ACC16(d, 0), "%16", "%17", "%18", "%19", "%20",
-                   "%21")
-TANDEM_WGMMA_CODES(24, "48", TANDEM_NAMES24, TANDEM_ACC24(d, 0), "%24", "%25", "%26", "%27", "%28",
-                   "%29")
-TANDEM_WGMMA_CODES(48, "96", TANDEM_NAMES48, TANDEM_ACC48(d, 0), "%48", "%49", "%50", "%51", "%52",
-                   "%53")
+TANDEM_WGMMA_CODES(8, "16", TANDEM_NAMES8, TANDEM_ACC8(d, 0), "%8", "%9", "%10")
+TANDEM_WGMMA_CODES(16, "32", TANDEM_NAMES16, TANDEM_ACC16(d, 0), "%16", "%17", "%18")
+TANDEM_WGMMA_CODES(24, "48", TANDEM_NAMES24, TANDEM_ACC24(d, 0), "%24", "%25", "%26")
+TANDEM_WGMMA_CODES(48, "96", TANDEM_NAMES48, TANDEM_ACC48(d, 0), "%48", "%49", "%50")
+template <int kRegisters>
+__device__ inline void wgmma_codes(float (&d)[kRegisters], const uint4& a, uint64_t b, int add) {
+  wgmma_e4m3(d, a, b, add);
+}
 
 #undef TANDEM_WGMMA_CODES
 #undef TANDEM_WGMMA_PAIRS

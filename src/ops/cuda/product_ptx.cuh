@@ -70,127 +70,24 @@ __device__ inline uint32_t load_acquire(const uint32_t* counter) {
 }
 
 #ifndef TANDEM_WARP_PRODUCTS
-// d = a b, or d += a b with `add`: E4M3, 64 x 32 by 32 x (2 * registers). `a` holds 16 bytes of a
-// packed weight as they are. 64 and 128 rows: wide_ptx.cuh.
-__device__ inline void wgmma_e4m3(float (&d)[4], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %9, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {" TANDEM_NAMES4
-      "}, {%4, %5, %6, %7}, %8, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC4(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
-__device__ inline void wgmma_e4m3(float (&d)[8], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %13, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 {" TANDEM_NAMES8
-      "}, {%8, %9, %10, %11}, %12, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC8(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
-__device__ inline void wgmma_e4m3(float (&d)[16], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %21, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {" TANDEM_NAMES16
-      "}, {%16, %17, %18, %19}, %20, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC16(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
-__device__ inline void wgmma_e4m3(float (&d)[24], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %29, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n48k32.f32.e4m3.e4m3 {" TANDEM_NAMES24
-      "}, {%24, %25, %26, %27}, %28, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC24(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
-__device__ inline void wgmma_e4m3(float (&d)[40], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %45, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n80k32.f32.e4m3.e4m3 {" TANDEM_NAMES40
-      "}, {%40, %41, %42, %43}, %44, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC40(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
-
-// d += a b: BF16, 64 x 16 by 16 x (2 * registers). `a` as it is packed.
-__device__ inline void wgmma_bf16_inputs(float (&d)[4], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" TANDEM_NAMES4
-               "}, {%4, %5, %6, %7}, %8, 1, 1, 1, 0;"
-               : TANDEM_ACC4(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[8], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {" TANDEM_NAMES8
-               "}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
-               : TANDEM_ACC8(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[16], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" TANDEM_NAMES16
-               "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
-               : TANDEM_ACC16(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[32], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TANDEM_NAMES32
-               "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
-               : TANDEM_ACC32(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[48], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" TANDEM_NAMES48
-               "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"
-               : TANDEM_ACC48(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[64], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TANDEM_NAMES64
-               "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
-               : TANDEM_ACC64(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[80], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {" TANDEM_NAMES80
-               "}, {%80, %81, %82, %83}, %84, 1, 1, 1, 0;"
-               : TANDEM_ACC80(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-__device__ inline void wgmma_bf16_inputs(float (&d)[96], const uint4& a, uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" TANDEM_NAMES96
-               "}, {%96, %97, %98, %99}, %100, 1, 1, 1, 0;"
-               : TANDEM_ACC96(d, 0)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)
-               : "memory");
-}
-
+// d += a b: BF16, 64 x 16 by 16 x (2 * registers). `a` as it is packed. E4M3: wide_ptx.cuh.
+#define TANDEM_WGMMA_INPUTS(count, n, a0, a1, a2, a3, at_b)                                      \
+  __device__ inline void wgmma_bf16_inputs(float(&d)[count], const uint4& a, uint64_t b) {       \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" TANDEM_NAMES##count \
+                 "}, {" a0 ", " a1 ", " a2 ", " a3 "}, " at_b ", 1, 1, 1, 0;"                    \
+                 : TANDEM_ACC##count(d, 0)                                                       \
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b)                                \
+                 : "memory");                                                                    \
+  }
+TANDEM_WGMMA_INPUTS(4, "8", "%4", "%5", "%6", "%7", "%8")
+TANDEM_WGMMA_INPUTS(8, "16", "%8", "%9", "%10", "%11", "%12")
+TANDEM_WGMMA_INPUTS(16, "32", "%16", "%17", "%18", "%19", "%20")
+TANDEM_WGMMA_INPUTS(32, "64", "%32", "%33", "%34", "%35", "%36")
+TANDEM_WGMMA_INPUTS(48, "96", "%48", "%49", "%50", "%51", "%52")
+TANDEM_WGMMA_INPUTS(64, "128", "%64", "%65", "%66", "%67", "%68")
+TANDEM_WGMMA_INPUTS(80, "160", "%80", "%81", "%82", "%83", "%84")
+TANDEM_WGMMA_INPUTS(96, "192", "%96", "%97", "%98", "%99", "%100")
+#undef TANDEM_WGMMA_INPUTS
 #endif
 
 }  // namespace tandem::ops::cuda::ptx

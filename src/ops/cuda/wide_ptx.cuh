@@ -55,30 +55,25 @@ __device__ inline void pin(T (&values)[kCount]) {
 #ifndef TANDEM_WARP_PRODUCTS
 // d = a b, or d += a b with `add`: E4M3, 64 x 32 by 32 x (2 * registers). `a` holds 16 bytes of a
 // packed weight as they are (packed_linear.h); b has one row of bytes for each column of d.
-__device__ inline void wgmma_e4m3(float (&d)[64], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" TANDEM_NAMES64
-      "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC64(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
-__device__ inline void wgmma_e4m3(float (&d)[32], const uint4& a, uint64_t b, int add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {" TANDEM_NAMES32
-      "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n"
-      "}"
-      : TANDEM_ACC32(d, 0)
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)
-      : "memory");
-}
+#define TANDEM_WGMMA_E4M3(count, n, a0, a1, a2, a3, at_b, at_add)                                \
+  __device__ inline void wgmma_e4m3(float(&d)[count], const uint4& a, uint64_t b, int add) {     \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " at_add                                      \
+                 ", 0;\n"                                                                        \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k32.f32.e4m3.e4m3 {" TANDEM_NAMES##count \
+                 "}, {" a0 ", " a1 ", " a2 ", " a3 "}, " at_b ", p, 1, 1;\n}"                    \
+                 : TANDEM_ACC##count(d, 0)                                                       \
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add)                      \
+                 : "memory");                                                                    \
+  }
+TANDEM_WGMMA_E4M3(4, "8", "%4", "%5", "%6", "%7", "%8", "%9")
+TANDEM_WGMMA_E4M3(8, "16", "%8", "%9", "%10", "%11", "%12", "%13")
+TANDEM_WGMMA_E4M3(16, "32", "%16", "%17", "%18", "%19", "%20", "%21")
+TANDEM_WGMMA_E4M3(24, "48", "%24", "%25", "%26", "%27", "%28", "%29")
+TANDEM_WGMMA_E4M3(32, "64", "%32", "%33", "%34", "%35", "%36", "%37")
+TANDEM_WGMMA_E4M3(40, "80", "%40", "%41", "%42", "%43", "%44", "%45")
+TANDEM_WGMMA_E4M3(48, "96", "%48", "%49", "%50", "%51", "%52", "%53")
+TANDEM_WGMMA_E4M3(64, "128", "%64", "%65", "%66", "%67", "%68", "%69")
+#undef TANDEM_WGMMA_E4M3
 
 // d (+)= a b: BF16, 64 x 16 by 16 x (2 * registers), both with the summed dimension contiguous.
 __device__ inline void wgmma_bf16(float (&d)[16], uint64_t a, uint64_t b, int add) {
