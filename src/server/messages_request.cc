@@ -1,6 +1,5 @@
 #include "server/messages_request.h"
 
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +7,7 @@
 #include "server/chat_translation.h"
 #include "server/json_text.h"
 #include "server/messages_format.h"
+#include "text/message.h"
 
 namespace tandem::server {
 namespace {
@@ -118,18 +118,6 @@ void read_message(Fields& message, const ordered_json& ordered, ordered_json& ou
   reader.flush();
 }
 
-// A message of the assistant without a word, a thought or a call.
-bool says_nothing(const ordered_json& message) {
-  if (message.contains("tool_calls") || message.contains("reasoning")) return false;
-  const ordered_json& content = message["content"];
-  const auto is_empty = [](const ordered_json& text) {
-    return text.get_ref<const std::string&>().empty();
-  };
-  if (content.is_string()) return is_empty(content);
-  return std::ranges::all_of(content,
-                             [&](const ordered_json& part) { return is_empty(part["text"]); });
-}
-
 void read_messages(Fields& fields, const ordered_json& body, ordered_json& chat) {
   const json* messages = fields.array("messages");
   if (messages == nullptr || messages->empty())
@@ -145,7 +133,7 @@ void read_messages(Fields& fields, const ordered_json& body, ordered_json& chat)
   }
   // An answer that is begun is gone on with; an empty one has not been begun.
   if (messages->back()["role"] != "assistant" || last.empty()) return;
-  if (says_nothing(last.back())) return chat["messages"].erase(chat["messages"].size() - 1);
+  if (!text::is_begun(last.back())) return chat["messages"].erase(chat["messages"].size() - 1);
   chat["continue_final_message"] = true;
   chat["add_generation_prompt"] = false;
 }

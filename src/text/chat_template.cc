@@ -9,6 +9,7 @@
 #include "text/jinja/limits.h"
 #include "text/jinja/rope_ops.h"
 #include "text/jinja/value.h"
+#include "text/message.h"
 
 namespace tandem::text {
 namespace {
@@ -56,23 +57,6 @@ Result<std::string*> final_text(ordered_json& messages) {
   }
   return base::invalid(
       "continue_final_message: expected text in the final message to go on with, got none");
-}
-
-// An answer without a word, a thought or a call has not been begun: the model begins it.
-bool is_begun(const ordered_json& message) {
-  const auto says = [](const ordered_json& object, const char* key) {
-    const auto value = object.find(key);
-    if (value == object.end()) return false;
-    return value->is_string() ? !value->get_ref<const std::string&>().empty() : !value->empty();
-  };
-  if (message["role"] != "assistant") return true;
-  for (const char* key : {"tool_calls", "reasoning", "reasoning_content"})
-    if (says(message, key)) return true;
-  if (!says(message, "content")) return false;
-  const ordered_json& content = message["content"];
-  return !content.is_array() || std::ranges::any_of(content, [&](const ordered_json& part) {
-    return !part.contains("text") || says(part, "text");
-  });
 }
 
 // Cuts the prompt where the marked final message ends.

@@ -247,4 +247,20 @@ Status check_tools(const ordered_json& tools) {
   return {};
 }
 
+bool is_begun(const ordered_json& message) {
+  const auto says = [](const ordered_json& object, const char* key) {
+    const auto value = object.find(key);
+    if (value == object.end()) return false;
+    return value->is_string() ? !value->get_ref<const std::string&>().empty() : !value->empty();
+  };
+  if (message["role"] != "assistant") return true;
+  for (const char* key : {"tool_calls", "reasoning", "reasoning_content"})
+    if (says(message, key)) return true;
+  if (!says(message, "content")) return false;
+  const ordered_json& content = message["content"];
+  return !content.is_array() || std::ranges::any_of(content, [&](const ordered_json& part) {
+    return !part.contains("text") || says(part, "text");
+  });
+}
+
 }  // namespace tandem::text

@@ -21,6 +21,10 @@ struct MessageForm {
 base::Result<nlohmann::ordered_json> normalize_messages(const nlohmann::ordered_json& messages,
                                                         const MessageForm& form);
 
+// Whether a checked message is gone on with where it is the last: an answer of the assistant
+// without a word, a thought or a call is not, the model begins it.
+bool is_begun(const nlohmann::ordered_json& message);
+
 // An array of {"type": "function", "function": {"name": ...}}.
 base::Status check_tools(const nlohmann::ordered_json& tools);
 
