@@ -66,6 +66,9 @@ void project(const Stream& stream, const LayerWeights& layer, float eps, const W
                          .places = pass.pages});
 }
 
+// A plan counts the thread blocks of widen_keys().
+static_assert(widened_rows_of(1) == ops::cuda::kWidenedTogether);
+
 // Most bytes for widened keys and values: those of 131,072 positions of the 31B.
 constexpr size_t kMostWidenedBytes = size_t{1} << 30;
 

@@ -152,7 +152,7 @@ std::string with_long_escapes(std::string_view ebnf) {
   for (size_t i = 0; i < ebnf.size(); ++i) {
     result += ebnf[i];
     if (ebnf[i] != '\\' || i + 1 == ebnf.size()) continue;
-    const std::string_view digits = ebnf.substr(i + 1).substr(1, 2);
+    const std::string_view digits = ebnf.substr(i + 2, 2);
     const bool hex = digits.size() == 2 && std::ranges::all_of(digits, [](unsigned char c) {
                        return std::isxdigit(c) != 0;
                      });
