@@ -8,10 +8,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "engine/runtime.h"
+#include "tests/gpu/pair/load.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -22,25 +21,33 @@ constexpr int64_t kMaxTokens = 128;
 constexpr int64_t kMaxBatch = 32;
 constexpr size_t kNumPrompts = 200;
 
-using Texts = std::map<uint64_t, std::vector<int32_t>>;
+using engine::EngineRequest;
+using tests::Load;
+using tests::Outcome;
 
-std::vector<std::vector<int32_t>> read_prompts() {
+std::vector<EngineRequest> read_requests() {
   const auto tokenizer = text::Tokenizer::load_for_model("demo/target");
   const auto chat_template = text::ChatTemplate::load_for_model("demo/target");
   std::ifstream file("demo/prompts/heldout200.jsonl");
-  std::vector<std::vector<int32_t>> prompts;
+  std::vector<EngineRequest> requests;
   std::string line;
   while (tokenizer && chat_template && std::getline(file, line)) {
     const auto entry = nlohmann::ordered_json::parse(line);
     const nlohmann::ordered_json nothing = nlohmann::ordered_json::object();
-    text::ChatRequest request;
-    request.messages = &entry["messages"];
-    request.template_kwargs = &nothing;
-    const auto segments = chat_template->render(request);
+    text::ChatRequest chat;
+    chat.messages = &entry["messages"];
+    chat.template_kwargs = &nothing;
+    const auto segments = chat_template->render(chat);
     if (!segments) break;
-    prompts.push_back(tokenizer->encode_segments(*segments));
+    EngineRequest request;
+    request.id = requests.size();
+    request.prompt_ids = tokenizer->encode_segments(*segments);
+    request.sampling.temperature = 0;
+    request.sampling.ignore_eos = true;
+    request.max_tokens = kMaxTokens;
+    requests.push_back(std::move(request));
   }
-  return prompts;
+  return requests;
 }
 
 std::unique_ptr<engine::Runtime> open_runtime(bool assistant, bool graphs) {
@@ -61,75 +68,31 @@ std::unique_ptr<engine::Runtime> open_runtime(bool assistant, bool graphs) {
   return nullptr;
 }
 
-struct Load {
-  int drafts = 0;
-  size_t batch = 1;  // requests at once
-  size_t count = kNumPrompts;
-};
-
-// The texts of the first `count` prompts; a new request begins whenever one ends.
-Texts decode(engine::Engine& engine, const std::vector<std::vector<int32_t>>& prompts,
-             const Load& run) {
-  Texts texts;
-  size_t next = 0;
-  size_t running = 0;
-  while (running > 0 || next < run.count) {
-    for (; running < run.batch && next < run.count; ++next, ++running) {
-      engine::EngineRequest request;
-      request.id = next;
-      request.prompt_ids = prompts[next];
-      request.sampling.temperature = 0;
-      request.sampling.ignore_eos = true;
-      request.max_tokens = kMaxTokens;
-      request.num_draft_tokens = run.drafts;
-      const auto added = engine.add_request(std::move(request));
-      EXPECT_TRUE(added.has_value()) << added.error().message;
-      if (!added) return texts;
-    }
-    const auto events = engine.step();
-    for (const engine::TokenEvent& event : events) {
-      for (const sampling::TokenChoice& choice : event.tokens)
-        texts[event.id].push_back(choice.token);
-      if (!event.finish) continue;
-      EXPECT_EQ(event.finish->error, "") << "prompt " << event.id;
-      --running;
-    }
-  }
-  return texts;
-}
-
 class HeldOutTest : public testing::Test {
  protected:
   void SetUp() override {
     if (std::getenv("TANDEM_LONG") == nullptr) GTEST_SKIP() << "only with TANDEM_LONG=1";
-    prompts_ = read_prompts();
-    ASSERT_EQ(prompts_.size(), kNumPrompts);
+    requests_ = read_requests();
+    ASSERT_EQ(requests_.size(), kNumPrompts);
     if (const char* const count = std::getenv("TANDEM_LONG_ALONE"))
       num_alone_ = std::clamp<size_t>(std::strtoul(count, nullptr, 10), 1, kNumPrompts);
     const auto runtime = open_runtime(false, true);
     ASSERT_NE(runtime, nullptr);
-    plain_ = decode(runtime->engine(), prompts_, {});
-    ASSERT_EQ(plain_.size(), kNumPrompts);
-    for (const auto& [id, text] : plain_) ASSERT_EQ(text.size(), size_t{kMaxTokens}) << id;
+    plain_ = tests::decode(runtime->engine(), requests_, {.count = kNumPrompts});
+    ASSERT_EQ(plain_.texts.size(), kNumPrompts);
+    for (const auto& [id, text] : plain_.texts) ASSERT_EQ(text.size(), size_t{kMaxTokens}) << id;
     report("alone, without an assistant", kNumPrompts);
   }
 
   // Decodes and holds the texts against plain decoding; prints what was done and how long it took.
   void compare(engine::Runtime& runtime, const Load& run, const char* graphs) {
-    const speculation::AcceptanceStats before = runtime.engine().stats().acceptance;
-    const Texts got = decode(runtime.engine(), prompts_, run);
-    ASSERT_EQ(got.size(), run.count);
+    const Outcome got = tests::decode(runtime.engine(), requests_, run);
+    ASSERT_EQ(got.texts.size(), run.count);
     size_t different = 0;
-    for (const auto& [id, text] : got) different += text != plain_.at(id) ? 1 : 0;
+    for (const auto& [id, text] : got.texts) different += text != plain_.texts.at(id) ? 1 : 0;
     EXPECT_EQ(different, 0U) << "texts differ: K " << run.drafts << ", batch " << run.batch << ", "
                              << graphs;
-    const speculation::AcceptanceStats after = runtime.engine().stats().acceptance;
-    const auto rounds = static_cast<double>(after.num_drafts - before.num_drafts);
-    const double length =
-        rounds == 0
-            ? 1
-            : 1 + static_cast<double>(after.num_accepted_tokens - before.num_accepted_tokens) /
-                      rounds;
+    const double length = got.acceptance.mean_acceptance_length();
     // Otherwise nothing was shown: drafts must have been accepted.
     if (run.drafts > 0) {
       EXPECT_GT(length, 1.3);
@@ -146,8 +109,8 @@ class HeldOutTest : public testing::Test {
     began_ = now;
   }
 
-  std::vector<std::vector<int32_t>> prompts_;
-  Texts plain_;
+  std::vector<EngineRequest> requests_;
+  Outcome plain_;
   size_t num_alone_ = 40;
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
 };

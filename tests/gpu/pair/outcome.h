@@ -18,6 +18,18 @@ struct Outcome {
   std::map<uint64_t, std::vector<float>> prompt_logprobs;
   speculation::AcceptanceStats acceptance;
   int64_t num_preemptions = 0;
+
+  void take(const engine::TokenEvent& event) {
+    for (const sampling::TokenChoice& choice : event.tokens) {
+      texts[event.id].push_back(choice.token);
+      logprobs[event.id].push_back(choice.logprob);
+    }
+    for (const sampling::TokenScore& score : event.prompt_scores)
+      prompt_logprobs[event.id].push_back(score.logprob);
+    if (event.finish) {
+      EXPECT_EQ(event.finish->error, "") << "request " << event.id;
+    }
+  }
 };
 
 // The demo pair on the GPU, 512 tokens a sequence.
@@ -54,17 +66,7 @@ inline Outcome run_requests(engine::RuntimeOptions options,
   }
   Outcome outcome;
   while (engine.has_work())
-    for (const engine::TokenEvent& event : engine.step()) {
-      for (const sampling::TokenChoice& choice : event.tokens) {
-        outcome.texts[event.id].push_back(choice.token);
-        outcome.logprobs[event.id].push_back(choice.logprob);
-      }
-      for (const sampling::TokenScore& score : event.prompt_scores)
-        outcome.prompt_logprobs[event.id].push_back(score.logprob);
-      if (event.finish) {
-        EXPECT_EQ(event.finish->error, "") << "request " << event.id;
-      }
-    }
+    for (const engine::TokenEvent& event : engine.step()) outcome.take(event);
   outcome.acceptance = engine.stats().acceptance;
   outcome.num_preemptions = engine.stats().num_preemptions;
   return outcome;

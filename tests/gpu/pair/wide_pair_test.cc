@@ -7,12 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 
 #include "tests/gpu/pair/outcome.h"
+#include "tests/gpu/pair/random_pair.h"
 
 namespace tandem {
 namespace {
@@ -180,21 +178,6 @@ TEST_P(WidePair, PromptLogProbabilities) {
   EXPECT_LT(mean_difference(whole.prompt_logprobs, cpu.prompt_logprobs, 900), kMeanDifference);
 }
 
-// A copy of a folder of configurations, which asks for a KV cache of E4M3; scales are 1.
-std::string with_e4m3_cache(const std::string& folder) {
-  namespace fs = std::filesystem;
-  const fs::path copy = fs::path(testing::TempDir()) / "config_with_e4m3_cache";
-  fs::copy(folder, copy, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
-  std::ostringstream text;
-  text << std::ifstream(fs::path(folder) / "hf_quant_config.json").rdbuf();
-  std::string config = text.str();
-  const std::string none = R"("kv_cache_quant_algo": null)";
-  EXPECT_NE(config.find(none), std::string::npos);
-  config.replace(config.find(none), none.size(), R"("kv_cache_quant_algo": "FP8")");
-  std::ofstream(copy / "hf_quant_config.json") << config;
-  return copy;
-}
-
 // The 12B's heads, 16 of 256 over 8 and 16 of 512 over 1, in six small layers with a window of 96.
 TEST(WideRandomPair, TextOfTheTwelveBsHeadsDoesNotDependOnChunksOrCompany) {
   PairSetup setup;
@@ -205,7 +188,8 @@ TEST(WideRandomPair, TextOfTheTwelveBsHeadsDoesNotDependOnChunksOrCompany) {
           "sliding_attention", "sliding_attention", "sliding_attention", "sliding_attention",
           "full_attention"]}})";
   expect_text_is_the_same(setup, requests(16));
-  setup.target = with_e4m3_cache(setup.target);
+  setup.target = tests::copy_config("gemma-4-12B-it-fp8", "config_with_e4m3_cache");
+  tests::ask_for_e4m3_cache(setup.target);
   setup.kv_cache_dtype = model::KvCacheDtype::kAuto;
   expect_text_is_the_same(setup, requests(16));
 }
