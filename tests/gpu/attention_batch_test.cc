@@ -143,5 +143,20 @@ TEST_P(GpuAttentionLong, FullLayerOverManySegments) {
   expect_like_reference(cache, consecutive(0, 8998, 2));
 }
 
+// More than 64 segments have a second kernel of their own, and where there is room for so many,
+// rows with fewer have it too.
+TEST_P(GpuAttentionLong, FarRowsHaveTheBitsOfNearOnes) {
+  Cache cache(heads(4, 1, 512), {32, 0, 0, {18000, 300, 9000}});
+  cache.write_random(31);
+  expect_like_reference(cache, consecutive(0, 17998, 2));
+  std::vector<RowSpec> rows = consecutive(2, 8990, 5);
+  rows.push_back({1, 299});
+  const Tensor q = random_queries(cache.heads(), rows.size(), 32);
+  const auto near = run(cache, rows, q);
+  for (const bool early : {false, true})
+    EXPECT_TRUE(run(cache, rows, q, {.extra_segments = 100, .early_plan = early}) == near)
+        << "early plan " << early;
+}
+
 }  // namespace
 }  // namespace tandem::ops::test

@@ -227,7 +227,7 @@ std::vector<Load> loads_of(const LayerShape& layer) {
     if (layer.window > 0)
       loads.push_back({1, layer.window + 16, rows});
     else
-      for (const int context : {1024, 8192, 32768}) loads.push_back({1, context, rows});
+      for (const int context : {1024, 8192, 32768, 131072}) loads.push_back({1, context, rows});
   }
   loads.push_back({8, 2048, 1});
   loads.push_back({8, 2048, 5});

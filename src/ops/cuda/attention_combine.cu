@@ -1,15 +1,10 @@
 // The second kernel of attention: a row's segments, weighted, are added up.
-#include "ops/cuda/attention_job.cuh"
-#include "ops/cuda/partials.cuh"
+#include "ops/cuda/attention_combine.cuh"
 
-namespace tandem::ops::cuda {
+namespace tandem::ops::cuda::combine {
 namespace {
 
-using Job = AttentionJob;
-
-constexpr int kSlabColumns = 128;  // of a head, that a warp takes
-constexpr int kBatch = 4;          // segments whose sums a warp fetches together
-constexpr int kChains = 8;         // segment i of a row is added to sum i % kChains
+constexpr int kBatch = 4;  // segments whose sums a warp fetches together
 
 // kWarps: that share a slab's segments, 1 to 8; how many changes no sum. kBySlab: a thread block
 // takes one slab of a head, not all.
@@ -24,44 +19,6 @@ struct Plan {
   static_assert(kBatch % kOwnChains == 0);
 };
 
-struct RowSegments {
-  int first_slot;
-  int count;
-  int max_segments;
-  __device__ int slot(int i) const {
-    const int at = first_slot + i;
-    return at >= max_segments ? at - max_segments : at;
-  }
-};
-
-template <int kHeadDim>
-__device__ RowSegments segments_of(const Attention& attention, int last_key) {
-  constexpr int kKeys = attention_segment_keys(kHeadDim);
-  const int first = first_key_of(attention.window, last_key) / kKeys;
-  return {first % attention.max_segments, last_key / kKeys - first + 1, attention.max_segments};
-}
-
-// What is at `source`, or `value`; not a branch.
-__device__ inline float2 load2_if(bool condition, const float2* source, float2 value) {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.s32 p, %3, 0;\n"
-      "@p ld.global.v2.f32 {%0, %1}, [%2];\n"
-      "}"
-      : "+f"(value.x), "+f"(value.y)
-      : "l"(source), "r"(static_cast<int>(condition)));
-  return value;
-}
-
-// The largest of a warp's values, in every lane.
-__device__ inline float warp_max(float value) {
-#pragma unroll
-  for (int mask = 16; mask > 0; mask /= 2)
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffU, value, mask));
-  return value;
-}
-
 // The largest maximum of all segments, in every lane.
 __device__ float largest_of(bool live, const RowSegments& segments, const float2* totals,
                             int lane) {
@@ -69,53 +26,6 @@ __device__ float largest_of(bool live, const RowSegments& segments, const float2
   for (int i = lane; i < segments.count; i += 32)
     largest = fmaxf(largest, load2_if(live, &totals[segments.slot(i)], {-INFINITY, 0.0F}).x);
   return warp_max(largest);
-}
-
-// Four neighbours of a segment's sums, as they are stored.
-struct FourSums {
-  uint2 bits;
-
-  __device__ static FourSums load_if(bool condition, const uint16_t* source) {
-    const float2 loaded = load2_if(condition, reinterpret_cast<const float2*>(source), {});
-    return {{__float_as_uint(loaded.x), __float_as_uint(loaded.y)}};
-  }
-  // Columns 2j, 2j + 1, 2j + 8 and 2j + 9 of 16, of the j-th four.
-  __device__ float4 values(bool is_fp8) const {
-    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&bits.x));
-    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&bits.y));
-    return is_fp8 ? make_float4(low.x, low.y, high.x, high.y)
-                  : make_float4(low.x, high.x, low.y, high.y);
-  }
-};
-// The column of the first two and, 8 further, of the others, of four at `place` of a head.
-__device__ inline int column_of(int place) {
-  return place / 16 * 16 + place % 16 / 2;
-}
-
-// One of a row's sums in four columns, and its total.
-struct Chain {
-  float4 sum = {};
-  float total = 0.0F;
-
-  __device__ void add(const float4& value, float weight, float segment_total) {
-    total = fmaf(segment_total, weight, total);
-    sum.x = fmaf(value.x, weight, sum.x);
-    sum.y = fmaf(value.y, weight, sum.y);
-    sum.z = fmaf(value.z, weight, sum.z);
-    sum.w = fmaf(value.w, weight, sum.w);
-  }
-};
-
-// What sums are to be multiplied by, beside the total.
-__device__ inline float scale_of(const Attention& attention) {
-  return attention.kv.is_fp8 ? attention.kv.v_scale / kCodeSumScale : 1.0F;
-}
-// Two neighbouring columns of a row.
-__device__ inline void store_two(const Attention& attention, int row, int column, float x0,
-                                 float x1, float total, bool live = true) {
-  const float scale = scale_of(attention);
-  store_operand(attention.out, row, column, round_bf16(__fdiv_rn(x0 * scale, total)),
-                round_bf16(__fdiv_rn(x1 * scale, total)), live);
 }
 
 // Chains warp, warp + kWarps, ...
@@ -147,12 +57,6 @@ __device__ void add_segments(bool live, const RowSegments& segments, const float
   }
 }
 
-// The items that thread blocks draw begin from the first one again.
-__device__ void reset_items(const Job& job) {
-  if (job.attention.next_item != nullptr && blockIdx.x + blockIdx.y == 0 && threadIdx.x == 0)
-    *job.attention.next_item = 0;
-}
-
 // Unless `live` it is a rehearsal (launch.cuh).
 template <int kHeadDim, int kWarps, bool kBySlab>
 __device__ void combine_head(const Job& job, int row, int head, int first_column, int last_key,
@@ -181,21 +85,9 @@ __device__ void combine_head(const Job& job, int row, int head, int first_column
     if (lane == 0 && slab == 0) chain_totals[warp + i * kWarps] = chains[i].total;
   }
   __syncthreads();
-  // Pairs of neighbours, in the order in which segments have them.
-  for (int c = thread * 2; c < P::kColumns; c += P::kThreads * 2) {
-    float2 value = {};
-    float total = 0.0F;
-#pragma unroll
-    for (int i = 0; i < kChains; ++i) {
-      const float2 part =
-          reinterpret_cast<const float2*>(chain_sums[c / P::kSlab][i])[c % P::kSlab / 2];
-      value.x += part.x;
-      value.y += part.y;
-      total += chain_totals[i];
-    }
-    store_two(attention, row, head * kHeadDim + first_column + column_of(c / 4 * 4) + c % 4 / 2 * 8,
-              value.x, value.y, total, live);
-  }
+  join_chains<P::kSlab, kWarps * 32>(attention, row,
+                                     head * kHeadDim + first_column + slab * P::kSlab,
+                                     chain_sums[slab], chain_totals, warp * 32 + lane, live);
 }
 
 // grid (part of a head, row)
@@ -226,6 +118,86 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps, kBySlab>::kThreads)
     __syncthreads();
   }
 }
+
+// The same of many segments: a thread block has a slab, and each of its warps one chain.
+namespace far {
+
+constexpr int kLeastSegments = 64;  // fewer are there as soon the other way
+constexpr int kAhead = 16;          // segments whose sums are on their way at once
+
+template <int kHeadDim>
+__device__ void combine_slab(const Job& job, int row, int head, int slab, int last_key) {
+  __shared__ float4 chain_sums[kChains][kSlabColumns / 4];
+  __shared__ float chain_totals[kChains];
+  __shared__ float maxima[kChains];
+  const Attention& attention = job.attention;
+  const auto segments = segments_of<kHeadDim>(attention, last_key);
+  const int64_t base =
+      (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int count = (segments.count - warp + kChains - 1) / kChains;  // of the chain
+  const auto slot_of = [&](int i) { return segments.slot(warp + i * kChains); };
+  const float2* const totals = job.totals + base;
+  const uint16_t* const sums = job.sums + base * kHeadDim + slab * kSlabColumns + lane * 4;
+  FourSums values[kAhead];
+  const auto fetch = [&](int begin) {
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k)
+      values[k] = FourSums::load_if(begin + k < count,
+                                    sums + static_cast<int64_t>(slot_of(begin + k)) * kHeadDim);
+  };
+  fetch(0);
+  float largest = -INFINITY;
+  for (int i = lane; i < count; i += 32) largest = fmaxf(largest, totals[slot_of(i)].x);
+  largest = warp_max(largest);
+  if (lane == 0) maxima[warp] = largest;
+  __syncthreads();
+#pragma unroll
+  for (const float maximum : maxima) largest = fmaxf(largest, maximum);
+  Chain chain;
+  for (int begin = 0; begin < count; begin += 32) {
+    const float2 own =
+        load2_if(begin + lane < count, &totals[slot_of(begin + lane)], {-INFINITY, 0.0F});
+    const float weight = weight_of(own.x, largest);
+#pragma unroll 1
+    for (int first = 0; first < 32 && begin + first < count; first += kAhead) {
+      if (begin + first > 0) fetch(begin + first);
+#pragma unroll
+      for (int k = 0; k < kAhead; ++k) {
+        const float its_weight = __shfl_sync(0xffffffffU, weight, first + k);
+        const float its_total = __shfl_sync(0xffffffffU, own.y, first + k);
+        if (begin + first + k < count)
+          chain.add(values[k].values(attention.kv.is_fp8), its_weight, its_total);
+      }
+    }
+  }
+  chain_sums[warp][lane] = chain.sum;
+  if (lane == 0) chain_totals[warp] = chain.total;
+  __syncthreads();
+  join_chains<kSlabColumns, kChains * 32>(attention, row, head * kHeadDim + slab * kSlabColumns,
+                                          chain_sums, chain_totals, warp * 32 + lane, true);
+}
+
+// grid (slabs of all heads, row)
+template <int kHeadDim>
+__global__ void __launch_bounds__(kChains * 32, 3) combine_kernel(const Job job) {
+  constexpr int kSlabs = kHeadDim / kSlabColumns;
+  allow_next();
+  if (!job.rows.early_plan) wait_for_previous();
+  const int row = static_cast<int>(blockIdx.y);
+  const int last_key = job.rows.sequences[row] < 0 ? -1 : job.rows.last_keys[row];
+  if (job.rows.early_plan) wait_for_previous();
+  reset_items(job);
+  const int slab = static_cast<int>(blockIdx.x);
+  if (last_key >= 0)
+    return combine_slab<kHeadDim>(job, row, slab / kSlabs, slab % kSlabs, last_key);
+  const int column = static_cast<int>(threadIdx.x) * 2;
+  if (column < kSlabColumns)
+    store_operand(job.attention.out, row, slab * kSlabColumns + column, 0.0F, 0.0F);
+}
+
+}  // namespace far
 
 // The same of many rows, where what is on its way counts, not what one takes: a warp has all chains
 // of a slab.
@@ -337,6 +309,13 @@ void launch_combine(const Stream& stream, const Job& job) {
          dim3(P::kThreads), 0, job);
 }
 template <int kHeadDim>
+void launch_far(const Stream& stream, const Job& job) {
+  launch(stream, far::combine_kernel<kHeadDim>,
+         dim3(static_cast<unsigned>(job.attention.num_heads * (kHeadDim / kSlabColumns)),
+              static_cast<unsigned>(job.rows.num_rows)),
+         dim3(kChains * 32), 0, job);
+}
+template <int kHeadDim>
 void launch_many(const Stream& stream, const Job& job) {
   const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / kSlabColumns);
   launch(stream, many::combine_kernel<kHeadDim>,
@@ -345,8 +324,12 @@ void launch_many(const Stream& stream, const Job& job) {
 }
 
 }  // namespace
+}  // namespace tandem::ops::cuda::combine
+
+namespace tandem::ops::cuda {
 
 void combine_attention(const Stream& stream, const AttentionJob& job) {
+  using namespace combine;
   // Where a multiprocessor has three blocks or more. A warp alone would take long for many
   // segments.
   const bool many = job.attention.num_heads * job.rows.num_rows > 2 * num_multiprocessors() &&
@@ -365,7 +348,9 @@ void combine_attention(const Stream& stream, const AttentionJob& job) {
       if (many) return launch_many<512>(stream, job);
       // As many threads as find room beside the first kernel, unless there is much to read.
       if (job.attention.max_segments <= 20) return launch_combine<512, 2>(stream, job);
-      return launch_combine<512, 8, true>(stream, job);
+      if (job.attention.max_segments <= far::kLeastSegments)
+        return launch_combine<512, 8, true>(stream, job);
+      return launch_far<512>(stream, job);
   }
 }
 
