@@ -13,6 +13,7 @@
 #define TANDEM_ACC64(d, i) TANDEM_ACC32(d, i), TANDEM_ACC32(d, i + 32)
 #define TANDEM_ACC80(d, i) TANDEM_ACC64(d, i), TANDEM_ACC16(d, i + 64)
 #define TANDEM_ACC96(d, i) TANDEM_ACC64(d, i), TANDEM_ACC32(d, i + 64)
+#define TANDEM_ACC128(d, i) TANDEM_ACC64(d, i), TANDEM_ACC64(d, i + 64)
 
 // Their names in the text.
 #define TANDEM_NAMES4 "%0, %1, %2, %3"
@@ -29,3 +30,7 @@
 #define TANDEM_NAMES80 TANDEM_NAMES72 ", %72, %73, %74, %75, %76, %77, %78, %79"
 #define TANDEM_NAMES88 TANDEM_NAMES80 ", %80, %81, %82, %83, %84, %85, %86, %87"
 #define TANDEM_NAMES96 TANDEM_NAMES88 ", %88, %89, %90, %91, %92, %93, %94, %95"
+#define TANDEM_NAMES104 TANDEM_NAMES96 ", %96, %97, %98, %99, %100, %101, %102, %103"
+#define TANDEM_NAMES112 TANDEM_NAMES104 ", %104, %105, %106, %107, %108, %109, %110, %111"
+#define TANDEM_NAMES120 TANDEM_NAMES112 ", %112, %113, %114, %115, %116, %117, %118, %119"
+#define TANDEM_NAMES128 TANDEM_NAMES120 ", %120, %121, %122, %123, %124, %125, %126, %127"

@@ -22,42 +22,13 @@
 
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/wide_attention_copies.cuh"
+#include "ops/cuda/wide_attention_queries.cuh"
 #include "ops/cuda/wide_attention_shared.cuh"
 #include "ops/cuda/wide_attention_softmax.cuh"
 
 namespace tandem::ops::cuda {
 namespace wide {
 namespace {
-
-// The queries of both warpgroups; zeros where there is no pair or no column.
-template <int kDim>
-__device__ void load_queries(const Job& job, const Block& block, int kv_head, uint32_t shared) {
-  constexpr int kChunks = kDim / 8;
-  constexpr int kCount = Plan<kDim>::kBlockPairs * kChunks / 256;  // of a thread
-  const WideAttention& attention = job.attention;
-  const int num_pairs = block.num_rows * job.group;
-  const int chunk = static_cast<int>(threadIdx.x) % kChunks;
-  const int first_pair = static_cast<int>(threadIdx.x) / kChunks;
-  uint4 values[kCount];  // all on their way at once
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const int pair = first_pair + i * (256 / kChunks);
-    const int64_t row = block.first_row + pair / job.group;
-    const int head = kv_head * job.group + pair % job.group;
-    const bool exists = pair < num_pairs && chunk * 8 < attention.head_dim;
-    const int64_t offset = (row * attention.num_heads + head) * attention.head_dim + chunk * 8;
-    values[i] = exists ? *reinterpret_cast<const uint4*>(attention.q + offset) : uint4{};
-  }
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const int pair = first_pair + i * (256 / kChunks);
-    ptx::store_shared(
-        shared + pair / kPairs * (kPairs * kDim * 2) + chunk_at(kPairs, pair % kPairs, chunk),
-        values[i]);
-  }
-  ptx::fence_async_shared();
-  ptx::named_barrier(1, 256);
-}
 
 // A warp needs a load no more: both thread blocks copy the next one there.
 template <Source kSource>
@@ -71,38 +42,48 @@ __device__ inline void give_back(uint32_t empty) {
 }
 
 // Starts the products of one load of keys.
-template <int kDim, int kScores>
-__device__ inline void start_scores(uint32_t queries, int load, int first_key, const Loads& keys,
-                                    float (&scores)[kScores]) {
+template <int kDim, Source kSource, int kScores>
+__device__ inline void start_scores(Queries<kSource>& queries, int load, int first_key,
+                                    const Loads& keys, float (&scores)[kScores]) {
   using P = Plan<kDim>;
   constexpr int kBlocks = P::kLoadColumns / 64;  // of a load
+  constexpr int kHeld = Queries<kSource>::kHeld;
   keys.wait_full();
   ptx::fence_async_shared();
+  queries.pin();
   ptx::warpgroup_fence();
-  uint32_t left = queries + load * kBlocks * (kPairs * 128);
+  uint32_t left = queries.shared + load * kBlocks * (kPairs * 128);
+  uint32_t right = keys.address() + first_key * 128;
   // Places worked out in front of the steps would take registers from them.
   asm volatile("" : "+r"(left));
+  if constexpr (kSource == Source::kShared) asm volatile("" : "+r"(right));
 #pragma unroll
   for (int block = 0; block < kBlocks; ++block)
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      ptx::wgmma_bf16(
-          scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024),
-          ptx::matrix_of(keys.address() + block * P::kColumnBytes + first_key * 128 + i * 32, 1024),
-          load + block + i);
+    for (int i = 0; i < 4; ++i) {
+      const uint64_t b = ptx::matrix_of(right + block * P::kColumnBytes + i * 32, 1024);
+      const int product = (load * kBlocks + block) * 4 + i;
+      if constexpr (kHeld > 0)
+        if (product < kHeld) {
+          ptx::wgmma_bf16(scores, queries.held[product % kHeld], b, product);
+          continue;
+        }
+      ptx::wgmma_bf16(scores, ptx::matrix_of(left + block * (kPairs * 128) + i * 32, 1024), b,
+                      product);
+    }
   ptx::warpgroup_commit();
 }
 
 // The scores of one step; gives the places of its keys back.
 template <int kDim, Source kSource, int kScores>
-__device__ inline void score(uint32_t queries, int first_key, Loads& keys,
+__device__ inline void score(Queries<kSource>& queries, int first_key, Loads& keys,
                              float (&scores)[kScores]) {
   using P = Plan<kDim>;
   Loads done = keys;
   ptx::pin(scores);
 #pragma unroll
   for (int load = 0; load < P::kLoads; ++load, ++keys.index)
-    start_scores<kDim>(queries, load, first_key, keys, scores);
+    start_scores<kDim, kSource>(queries, load, first_key, keys, scores);
 #pragma unroll
   for (int load = 0; load < P::kLoads; ++load, ++done.index) {
     if (load + 1 < P::kLoads)
@@ -114,48 +95,54 @@ __device__ inline void score(uint32_t queries, int first_key, Loads& keys,
   ptx::pin(scores);
 }
 
-template <int kDim>
+// Columns of a product of values. Weights that lie in shared memory are read for each product, so
+// there it has all of the warpgroup's.
+template <int kDim, Source kSource>
+constexpr int kWidthOf = kSource == Source::kShared ? Plan<kDim>::kColumns : Plan<kDim>::kWidth;
+
+template <int kDim, Source kSource>
 struct Sums {
-  float parts[Plan<kDim>::kParts][Plan<kDim>::kWidth / 2] = {};
+  static constexpr int kWidth = kWidthOf<kDim, kSource>;
+  float parts[Plan<kDim>::kColumns / kWidth][kWidth / 2] = {};
 
   // Columns 8 j + 2t (c 0, 2) and 8 j + 2t + 1 of pair g (c 0, 1) and g + 8.
   __device__ float& at(int j, int c) {
-    constexpr int kTiles = Plan<kDim>::kWidth / 8;
+    constexpr int kTiles = kWidth / 8;
     return parts[j / kTiles][j % kTiles * 4 + c];
   }
 };
 
 // What was summed before, where a larger score was found.
-template <int kDim>
-__device__ inline void rescale(const float2& factor, Sums<kDim>& sums) {
+template <typename S>
+__device__ inline void rescale(const float2& factor, S& sums) {
   // Most steps find none.
   if (__all_sync(0xffffffffU, factor.x == 1.0F && factor.y == 1.0F)) return;
 #pragma unroll
   for (auto& part : sums.parts)
 #pragma unroll
-    for (int i = 0; i < Plan<kDim>::kWidth / 2; ++i)
-      part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
+    for (int i = 0; i < S::kWidth / 2; ++i) part[i] *= i / 2 % 2 == 0 ? factor.x : factor.y;
 }
 
 // Starts sums += weights x values. `left(i)`: the weights of keys 16 i .. 16 i + 15.
-template <int kDim, typename Left>
-__device__ inline void start_values(uint32_t values, Sums<kDim>& sums, const Left& left) {
+template <int kDim, typename S, typename Left>
+__device__ inline void start_values(uint32_t values, S& sums, const Left& left) {
   using P = Plan<kDim>;
 #pragma unroll
   for (auto& part : sums.parts) ptx::pin(part);
   ptx::warpgroup_fence();
+  if constexpr (S::kWidth > 128) asm volatile("" : "+r"(values));  // as in start_scores()
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
-    for (int part = 0; part < P::kParts; ++part)
+    for (int part = 0; part < P::kColumns / S::kWidth; ++part)
       ptx::wgmma_bf16_rows(
           sums.parts[part], left(i),
-          ptx::matrix_of(values + part * (P::kWidth / 64) * P::kColumnBytes + i * 2048, 1024,
+          ptx::matrix_of(values + part * (S::kWidth / 64) * P::kColumnBytes + i * 2048, 1024,
                          P::kColumnBytes));
   ptx::warpgroup_commit();
 }
-template <int kDim>
-__device__ inline void finish_values(Sums<kDim>& sums) {
+template <typename S>
+__device__ inline void finish_values(S& sums) {
   ptx::warpgroup_wait<0>();
 #pragma unroll
   for (auto& part : sums.parts) ptx::pin(part);
@@ -164,7 +151,7 @@ __device__ inline void finish_values(Sums<kDim>& sums) {
 // A thread's columns of 16 are one word of the operand.
 template <int kDim, Source kSource>
 __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Running& running,
-                            int first_column, Sums<kDim>& sums) {
+                            int first_column, Sums<kDim, kSource>& sums) {
   const WideAttention& attention = job.attention;
   const WideOperand& out = attention.out;
   const float inverse_scale = __frcp_rn(out.input_scale);
@@ -205,7 +192,7 @@ struct Attending {
   int warpgroup;
   int first_pair;
   Pair pairs[2];
-  uint32_t queries;
+  Queries<kSource> queries;
   Loads keys;
   Loads values;
   Halves halves;
@@ -221,7 +208,7 @@ struct Attending {
         block(block_in),
         warpgroup(warpgroup_in),
         first_pair(P::kSplit ? 0 : warpgroup * kPairs),
-        queries(shared + first_pair * kDim * 2),
+        queries{shared + first_pair * kDim * 2},
         keys(loads_of<kDim>(shared, false)),
         values(loads_of<kDim>(shared, true)),
         halves{shared + P::kMaximaAt, shared + P::kWeightsAt, warpgroup},
@@ -275,13 +262,13 @@ struct Attending {
     give_back<kSource>(values.empty());
     values.index += P::kLoads;
   }
-  __device__ void start_half_values(int step, Sums<kDim>& sums) {
+  __device__ void start_half_values(int step, Sums<kDim, kSource>& sums) {
     wait_values(step);
     start_values<kDim>(values.address(), sums, [&](int i) {
       return ptx::matrix_of(halves.weights_of(step) + i * 32, 1024);
     });
   }
-  __device__ void steps(Sums<kDim>& sums) {
+  __device__ void steps(Sums<kDim, kSource>& sums) {
     for (int step = block.first_step(); step <= block.last_step(); ++step) {
       Weights weights;
       const float2 factor = weigh_step(step, weights);
@@ -294,7 +281,7 @@ struct Attending {
     }
   }
   // While a step's values are added up the next one's scores become weights.
-  __device__ void steps_of_halves(Sums<kDim>& sums) {
+  __device__ void steps_of_halves(Sums<kDim, kSource>& sums) {
     float scores[kKeys / 4];
     int step = block.first_step();
     score<kDim, kSource>(queries, first_scored(), keys, scores);
@@ -304,7 +291,7 @@ struct Attending {
       ptx::pin(scores);
 #pragma unroll
       for (int load = 0; load < P::kLoads; ++load, ++keys.index)
-        start_scores<kDim>(queries, load, first_scored(), keys, scores);
+        start_scores<kDim, kSource>(queries, load, first_scored(), keys, scores);
       start_half_values(step, sums);
       ptx::warpgroup_wait<1>();
       ptx::pin(scores);
@@ -337,7 +324,8 @@ __device__ void attend(const Job& job, const Block& block, int kv_head, uint32_t
   const int warpgroup = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 128, 0);
   A attending(job, block, warpgroup, kv_head, shared);
   load_queries<kDim>(job, block, kv_head, shared);
-  Sums<kDim> sums;
+  attending.queries.hold();
+  Sums<kDim, kSource> sums;
   if constexpr (A::kHalves) {
     attending.steps_of_halves(sums);
     attending.join_totals();

@@ -36,8 +36,7 @@ struct Plan {
   static constexpr int kBlockPairs = kSplit ? kPairs : 2 * kPairs;
   static constexpr int kColumns = kSplit ? kDim / 2 : kDim;       // value columns of a warpgroup
   static constexpr int kWidth = kColumns < 128 ? kColumns : 128;  // of a product
-  static constexpr int kParts = kColumns / kWidth;
-  static constexpr int kLoads = kSplit ? 2 : 1;  // of a step
+  static constexpr int kLoads = kSplit ? 2 : 1;                   // of a step
   static constexpr int kLoadColumns = kDim / kLoads;
   static constexpr int kLoadBytes = kKeys * kLoadColumns * 2;
   static constexpr int kColumnBytes = kKeys * 128;  // of a column block

@@ -100,7 +100,27 @@ __device__ inline void wgmma_bf16(float (&d)[32], uint64_t a, uint64_t b, int ad
       : "l"(a), "l"(b), "r"(add)
       : "memory");
 }
-// d += a b: BF16, 64 x 16 by 16 x 128, the rows of b contiguous.
+// The same with `a` in registers.
+__device__ inline void wgmma_bf16(float (&d)[16], const uint32_t (&a)[4], uint64_t b, int add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.ne.b32 p, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" TANDEM_NAMES16
+      "}, {%16, %17, %18, %19}, %20, p, 1, 1, 0;\n"
+      "}"
+      : TANDEM_ACC16(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add)
+      : "memory");
+}
+// d += a b: BF16, 64 x 16 by 16 x (2 * registers), the rows of b contiguous.
+__device__ inline void wgmma_bf16_rows(float (&d)[128], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" TANDEM_NAMES128
+               "}, %128, %129, 1, 1, 1, 0, 1;\n"
+               : TANDEM_ACC128(d, 0)
+               : "l"(a), "l"(b)
+               : "memory");
+}
 __device__ inline void wgmma_bf16_rows(float (&d)[64], uint64_t a, uint64_t b) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TANDEM_NAMES64
                "}, %64, %65, 1, 1, 1, 0, 1;\n"
