@@ -7,19 +7,22 @@ namespace {
 
 using nlohmann::json;
 
-void add_text(const json& holder, const char* key, StreamEvent& event) {
+// False when there is none.
+bool add_text(const json& holder, const char* key, StreamEvent& event) {
   const auto found = holder.find(key);
-  if (found == holder.end() || !found->is_string()) return;
+  if (found == holder.end() || !found->is_string()) return false;
   const auto& text = found->get_ref<const std::string&>();
   event.text += text;
   event.has_content = event.has_content || !text.empty();
+  return !text.empty();
 }
 
 void read_choice(const json& choice, StreamEvent& event) {
   add_text(choice, "text", event);
   const auto delta = choice.find("delta");
   if (delta != choice.end() && delta->is_object()) {
-    add_text(*delta, "reasoning", event);
+    // llama.cpp, SGLang and older vLLM have the second name; some servers send both.
+    if (!add_text(*delta, "reasoning", event)) add_text(*delta, "reasoning_content", event);
     add_text(*delta, "content", event);
     const auto calls = delta->find("tool_calls");
     event.has_content = event.has_content || (calls != delta->end() && !calls->empty());
@@ -52,7 +55,8 @@ StreamEvent read_event(std::string_view data) {
     event.error = "an event that is no JSON object: " + std::string(data.substr(0, 100));
     return event;
   }
-  if (parsed.contains("error")) {
+  const auto error = parsed.find("error");
+  if (error != parsed.end() && !error->is_null()) {
     event.error = error_message(data);
     return event;
   }

@@ -104,6 +104,14 @@ TEST(StreamReaderTest, CompletionsAndChat) {
       read_event(R"({"choices": [{"delta": {"role": "assistant", "content": ""}}]})");
   EXPECT_FALSE(role.has_content);
   EXPECT_TRUE(read_event(R"({"choices": [{"text": "", "finish_reason": "stop"}]})").has_content);
+  // Other servers' name for reasoning: without it their first token was that of the answer.
+  EXPECT_EQ(read_event(R"({"choices": [{"delta": {"reasoning_content": "r"}}]})").text, "r");
+  EXPECT_EQ(
+      read_event(R"({"choices": [{"delta": {"reasoning": "r", "reasoning_content": "r"}}]})").text,
+      "r");
+  EXPECT_TRUE(
+      read_event(R"({"choices": [{"delta": {"reasoning": null, "reasoning_content": "r"}}]})")
+          .has_content);
   const StreamEvent usage =
       read_event(R"({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}})");
   EXPECT_FALSE(usage.has_content);
@@ -114,6 +122,7 @@ TEST(StreamReaderTest, CompletionsAndChat) {
 
 TEST(StreamReaderTest, ErrorsAreTold) {
   EXPECT_EQ(read_event(R"({"error": {"message": "no room"}})").error, "no room");
+  EXPECT_EQ(read_event(R"({"choices": [], "error": null})").error, "");
   EXPECT_NE(read_event("{broken").error, "");
   EXPECT_EQ(error_message("<html>"), "<html>");
 }
