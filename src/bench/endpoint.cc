@@ -6,10 +6,12 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <utility>
 
 #include "base/clock.h"
 #include "bench/http_reader.h"
@@ -46,8 +48,15 @@ base::Result<Endpoint> parse_base_url(const std::string& url) {
     return base::unsupported(kForm, shown, "; TLS is not available: measure behind the proxy");
   if (!url.starts_with("http://")) return base::invalid(kForm, shown, "");
   std::string place = url.substr(7);
-  place = place.substr(0, place.find('/'));
+  const size_t slash = std::min(place.find('/'), place.size());
   Endpoint endpoint;
+  endpoint.folder = place.substr(slash);
+  while (endpoint.folder.ends_with('/')) endpoint.folder.pop_back();
+  // OpenAI's base URLs end in it, and paths here begin with it.
+  if (endpoint.folder.ends_with("/v1")) endpoint.folder.resize(endpoint.folder.size() - 3);
+  if (endpoint.folder.find_first_of(" ?#\t\r\n") != std::string::npos)
+    return base::invalid(kForm, shown, "");
+  place.resize(slash);
   const size_t bracket = place.find(']');
   const size_t colon = place.find(':', bracket == std::string::npos ? 0 : bracket);
   endpoint.host = place.substr(0, colon);
@@ -73,6 +82,12 @@ base::Status resolve(Endpoint& endpoint) {
   if (error != 0) return no_answer(endpoint, ::gai_strerror(error));
   std::memcpy(&endpoint.address, found->ai_addr, found->ai_addrlen);
   endpoint.address_size = found->ai_addrlen;
+  endpoint.other_addresses.clear();
+  for (const addrinfo* one = found->ai_next; one != nullptr; one = one->ai_next) {
+    auto& [address, size] = endpoint.other_addresses.emplace_back();
+    std::memcpy(&address, one->ai_addr, one->ai_addrlen);
+    size = one->ai_addrlen;
+  }
   ::freeaddrinfo(found);
   return {};
 }
@@ -80,9 +95,9 @@ base::Status resolve(Endpoint& endpoint) {
 std::string request_bytes(const Endpoint& endpoint, std::string_view method, std::string_view path,
                           std::string_view body) {
   const bool is_v6 = endpoint.host.find(':') != std::string::npos;
-  std::string bytes =
-      fmt::format("{} {} HTTP/1.1\r\nHost: {}{}{}:{}\r\nConnection: close\r\n", method, path,
-                  is_v6 ? "[" : "", endpoint.host, is_v6 ? "]" : "", endpoint.port);
+  std::string bytes = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}{}{}:{}\r\nConnection: close\r\n",
+                                  method, endpoint.folder, path, is_v6 ? "[" : "", endpoint.host,
+                                  is_v6 ? "]" : "", endpoint.port);
   for (const auto& [name, value] : endpoint.headers)
     bytes += fmt::format("{}: {}\r\n", name, value);
   if (!body.empty())
@@ -137,6 +152,18 @@ base::Result<HttpAnswer> ask(const Endpoint& endpoint, std::string_view method,
     if (!status) return failed(status.error().message);
   }
   answer.status = reader.status();
+  return answer;
+}
+
+base::Result<HttpAnswer> ask_any_address(Endpoint& endpoint, std::string_view path,
+                                         double timeout_seconds) {
+  auto answer = ask(endpoint, "GET", path, {}, timeout_seconds);
+  for (auto& [address, size] : endpoint.other_addresses) {
+    if (answer) break;
+    std::swap(endpoint.address, address);
+    std::swap(endpoint.address_size, size);
+    answer = ask(endpoint, "GET", path, {}, timeout_seconds);
+  }
   return answer;
 }
 

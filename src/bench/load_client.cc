@@ -1,6 +1,7 @@
 #include "bench/load_client.h"
 
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,14 @@ namespace {
 
 constexpr int kMaxWaitMs = 100;  // how late a stop or a timeout is noticed
 constexpr size_t kBufferBytes = size_t{64} << 10;
+
+// Every request under way is a file; the system's soft limit is often 1024.
+void raise_file_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 // One request on its own connection.
 class Exchange {
@@ -61,6 +70,7 @@ class Exchange {
       if (count < 0) return count_error(now);
       const base::Status status =
           count == 0 ? http_.finish() : http_.feed({buffer.data(), static_cast<size_t>(count)});
+      outcome_.status = http_.status();
       if (!status) return fail(now, status.error().message);
       if (http_.done()) end(now);
     }
@@ -79,7 +89,6 @@ class Exchange {
   }
 
   void take_body(std::string_view part) {
-    outcome_.status = http_.status();
     if (http_.status() == 200)
       events_.feed(part);
     else
@@ -108,7 +117,6 @@ class Exchange {
 
   void end(double now) {
     if (done_) return;
-    outcome_.status = http_.status();
     if (outcome_.status != 200) return fail(now, error_message(body_));
     if (!saw_done_) return fail(now, "the stream ended without [DONE]");
     done_ = true;
@@ -165,6 +173,7 @@ class LoadLoop {
   }
 
   void start_due() {
+    if (options_.send_seconds > 0 && clock_.seconds() >= options_.send_seconds) pending_.reset();
     while (pending_ && has_room() && pending_->at_seconds <= clock_.seconds()) {
       auto exchange = std::make_unique<Exchange>(endpoint_, *pending_, clock_.seconds());
       pending_ = next_();
@@ -250,6 +259,7 @@ class LoadLoop {
 std::vector<RequestOutcome> run_load(const Endpoint& endpoint, const LoadClientOptions& options,
                                      const std::function<std::optional<PlannedRequest>()>& next,
                                      const std::function<bool()>& stopped) {
+  raise_file_limit();
   const auto loop = std::make_unique<LoadLoop>(endpoint, options, next, stopped);
   return loop->run();
 }

@@ -39,6 +39,7 @@ struct RequestOutcome {
 struct LoadClientOptions {
   int64_t max_concurrency = 0;    // 0: as many as arrive
   double timeout_seconds = 3600;  // of one request
+  double send_seconds = 0;        // no request begins later, had it no room before; 0: no end
 };
 
 // `next` gives the requests in order of arrival, and nothing when there are no more; it is asked as

@@ -17,11 +17,10 @@ using nlohmann::ordered_json;
 
 constexpr useconds_t kReadyPause = 50'000;
 
-base::Status wait_until_ready(const ServeBenchOptions& options,
-                              const std::function<bool()>& stopped) {
+base::Status wait_until_ready(ServeBenchOptions& options, const std::function<bool()>& stopped) {
   const base::Stopwatch watch;
   while (true) {
-    const auto answer = ask(options.endpoint, "GET", "/health", {}, 5);
+    const auto answer = ask_any_address(options.endpoint, "/health", 5);
     if (answer && answer->status == 200) return {};
     if (stopped()) return base::make_error(base::ErrorCode::kCancelled, "bench: interrupted");
     if (watch.seconds() >= options.ready_seconds) {
@@ -153,8 +152,10 @@ base::Status warm_up(const ServeBenchOptions& options, const ServeRun& run,
     if (left-- <= 0) return std::nullopt;
     return PlannedRequest{.path = options.path, .body = body_of(options, run.prompts[0], extra)};
   };
-  const auto outcomes =
-      run_load(options.endpoint, {.max_concurrency = options.max_concurrency}, next, stopped);
+  const auto outcomes = run_load(
+      options.endpoint,
+      {.max_concurrency = options.max_concurrency, .timeout_seconds = options.timeout_seconds},
+      next, stopped);
   for (const RequestOutcome& outcome : outcomes)
     if (!outcome.success)
       return base::make_error(base::ErrorCode::kInternal,
@@ -226,7 +227,9 @@ base::Result<ServeRun> run_serve_bench(ServeBenchOptions& options,
   const base::Stopwatch watch;
   run.outcomes = run_load(
       options.endpoint,
-      {.max_concurrency = options.max_concurrency, .timeout_seconds = options.timeout_seconds},
+      {.max_concurrency = options.max_concurrency,
+       .timeout_seconds = options.timeout_seconds,
+       .send_seconds = options.duration_seconds},
       [&plan] { return plan.next(); }, stopped);
   run.seconds = watch.seconds();
   run.after = read_counters(options.endpoint);

@@ -124,7 +124,8 @@ void add_server_flags(CLI::App& command, Flags& flags) {
       ->transform(CLI::CheckedTransformer(std::map<std::string, std::string>{
           {"openai", "openai"}, {"vllm", "openai"}, {"openai-chat", "openai-chat"}}))
       ->capture_default_str();
-  command.add_option("--base-url", flags.base_url, "http://HOST:PORT instead of --host and --port");
+  command.add_option("--base-url", flags.base_url,
+                     "http://HOST:PORT, or with a folder behind it, instead of --host and --port");
   command.add_option("--host", flags.host)->capture_default_str();
   command.add_option("--port", flags.port)->check(CLI::Range(1, 65535))->capture_default_str();
   command.add_option("--endpoint", flags.serve.path, "path (default: the backend's)");

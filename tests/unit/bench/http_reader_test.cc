@@ -137,8 +137,14 @@ TEST(EndpointTest, BaseUrls) {
   EXPECT_EQ(v6->host, "::1");
   EXPECT_EQ(v6->port, 9);
   EXPECT_EQ(parse_base_url("http://localhost")->port, 80);
+  // Left out, a server behind a proxy's folder was asked at the proxy's root.
+  EXPECT_EQ(parse_base_url("http://proxy/tandem/")->folder, "/tandem");
+  EXPECT_EQ(parse_base_url("http://proxy/tandem/v1")->folder, "/tandem");
+  EXPECT_EQ(plain->folder, "");
+  EXPECT_TRUE(request_bytes(*parse_base_url("http://proxy/tandem"), "GET", "/health", {})
+                  .starts_with("GET /tandem/health HTTP/1.1\r\nHost: proxy:80\r\n"));
   for (const char* bad : {"https://x", "localhost:8000", "http://", "http://x:", "http://x:0",
-                          "http://x:99999", "http://x:8y"})
+                          "http://x:99999", "http://x:8y", "http://x/a b", "http://x/a?b"})
     EXPECT_FALSE(parse_base_url(bad)) << bad;
 }
 

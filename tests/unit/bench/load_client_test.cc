@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -181,6 +182,49 @@ TEST(LoadClientTest, TimesOutAndNoticesThatNobodyIsThere) {
   ASSERT_TRUE(resolve(nobody));
   EXPECT_FALSE(send(nobody, 1).at(0).success);
   EXPECT_FALSE(ask(nobody, "GET", "/health"));
+}
+
+TEST(LoadClientTest, AHeadBeforeSilenceHasItsStatus) {
+  const ScriptedServer server({kHead, "", "", "", "", "", event("a"), kEnd}, 200);
+  const auto outcomes = send(server.endpoint(), 1, {.timeout_seconds = 0.5});
+  EXPECT_EQ(outcomes.at(0).error, "no time left");
+  EXPECT_EQ(outcomes[0].status, 200);
+}
+
+TEST(LoadClientTest, NoRequestBeginsBehindTheTimeForSending) {
+  const ScriptedServer server({kHead, event("a"), kEnd}, 100);
+  // The second waits for room until the first ends, after 0.3 s.
+  const auto outcomes = send(server.endpoint(), 5, {.max_concurrency = 1, .send_seconds = 0.15});
+  ASSERT_EQ(outcomes.size(), 1U);
+  EXPECT_TRUE(outcomes[0].success) << outcomes[0].error;
+}
+
+TEST(LoadClientTest, TakesMoreFilesThanTheSoftLimit) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  if (before.rlim_max < 256) GTEST_SKIP() << "a hard limit of " << before.rlim_max << " files";
+  const ScriptedServer server({kHead, event("a"), kEnd}, 50);
+  const Endpoint endpoint = server.endpoint();
+  rlimit few = before;
+  few.rlim_cur = 32;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  const auto outcomes = send(endpoint, 40);
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  for (const RequestOutcome& one : outcomes) EXPECT_TRUE(one.success) << one.error;
+}
+
+TEST(EndpointTest, OfSeveralAddressesTheOneThatAnswersStays) {
+  const ScriptedServer server({"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}, 0);
+  const Endpoint live = server.endpoint();
+  Endpoint endpoint = live;
+  endpoint.port = 1;  // nobody
+  ASSERT_TRUE(resolve(endpoint));
+  EXPECT_FALSE(ask_any_address(endpoint, "/health", 5));
+  endpoint.other_addresses.emplace_back(live.address, live.address_size);
+  const auto answer = ask_any_address(endpoint, "/health", 5);
+  ASSERT_TRUE(answer) << answer.error().message;
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_TRUE(ask(endpoint, "GET", "/health"));
 }
 
 TEST(LoadClientTest, WaitsForArrivals) {
