@@ -19,6 +19,19 @@ void cancel_all(engine::Engine& engine, size_t count) {
   for (size_t i = 0; i < count; ++i) engine.cancel(i);
 }
 
+// What was drafted between two moments.
+speculation::AcceptanceStats since(const speculation::AcceptanceStats& before,
+                                   speculation::AcceptanceStats after) {
+  after.num_drafts -= before.num_drafts;
+  after.num_draft_tokens -= before.num_draft_tokens;
+  after.num_accepted_tokens -= before.num_accepted_tokens;
+  for (size_t i = 0; i < after.proposed_per_pos.size(); ++i) {
+    after.proposed_per_pos[i] -= before.proposed_per_pos[i];
+    after.accepted_per_pos[i] -= before.accepted_per_pos[i];
+  }
+  return after;
+}
+
 double per_second(int64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0;
 }
@@ -60,6 +73,7 @@ base::Result<EngineRun> run_engine(engine::Engine& engine, const std::vector<Ran
       return tl::unexpected<base::Error>(added.error());
     }
   }
+  size_t num_begun = 0;
   while (engine.has_work()) {
     if (stopped()) {
       cancel_all(engine, prompts.size());
@@ -68,9 +82,13 @@ base::Result<EngineRun> run_engine(engine::Engine& engine, const std::vector<Ran
     const base::Stopwatch step;
     const auto events = engine.step();
     run.step_seconds.push_back(step.seconds());
+    const bool all_begun = num_begun == prompts.size();
     for (const engine::TokenEvent& event : events) {
-      if (run.first_token_seconds[event.id] == 0 && !event.tokens.empty())
+      if (!all_begun) run.num_begun_tokens += static_cast<int64_t>(event.tokens.size());
+      if (run.first_token_seconds[event.id] == 0 && !event.tokens.empty()) {
         run.first_token_seconds[event.id] = clock.seconds();
+        ++num_begun;
+      }
       if (event.finish && event.finish->reason == engine::FinishReason::kError)
         return base::make_error(base::ErrorCode::kInternal, "bench: " + event.finish->error);
     }
@@ -80,7 +98,7 @@ base::Result<EngineRun> run_engine(engine::Engine& engine, const std::vector<Ran
   run.num_output_tokens = after.num_output_tokens - before.num_output_tokens;
   run.num_steps = after.num_steps - before.num_steps;
   run.num_preemptions = after.num_preemptions - before.num_preemptions;
-  run.acceptance = after.acceptance;
+  run.acceptance = since(before.acceptance, after.acceptance);
   return run;
 }
 
@@ -142,7 +160,7 @@ base::Result<ordered_json> run_latency(engine::Engine& engine, const LatencyOpti
       {"output_tokens_per_second", per_second(run.num_output_tokens, median(seconds))},
       // After every request has its first token.
       {"decode_tokens_per_second",
-       per_second(run.num_output_tokens - options.batch_size, median(seconds) - median(first))}};
+       per_second(run.num_output_tokens - run.num_begun_tokens, median(seconds) - median(first))}};
   add_engine_figures(json, run, engine.options().num_draft_tokens);
   return json;
 }

@@ -16,6 +16,7 @@ struct EngineRun {
   double seconds = 0;
   int64_t num_input_tokens = 0;
   int64_t num_output_tokens = 0;
+  int64_t num_begun_tokens = 0;  // of these, those that were there when all requests had begun
   int64_t num_steps = 0;
   int64_t num_preemptions = 0;
   std::vector<double> first_token_seconds;  // of each request, from the start of the run

@@ -55,10 +55,10 @@ void add_batch_roofline(ordered_json& report, const Flags& flags, const engine::
       runtime.pair(), lengths.prefix_len + lengths.input_len + lengths.output_len / 2,
       runtime.kv_dtype());
   const int drafts = options.num_draft_tokens;
+  const int64_t at_once = std::min(flags.latency.batch_size, runtime.kv_plan().max_num_seqs);
   const double length =
       drafts == 0 ? 1.0 : report["speculation"]["mean_acceptance_length"].get<double>();
-  bench::add_roofline(report, flags.latency.batch_size, length,
-                      bytes.round(flags.latency.batch_size, drafts), read_bandwidth);
+  bench::add_roofline(report, at_once, length, bytes.round(at_once, drafts), read_bandwidth);
 }
 
 // The engine over random prompts; `measure` gives the figures, `show` the text.
