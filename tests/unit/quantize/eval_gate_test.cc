@@ -90,6 +90,18 @@ TEST(EvalGate, ExactAnswersLost) {
   EXPECT_TRUE(judge(result, {}).passed);
 }
 
+TEST(EvalGate, AsManyExactAnswersLostAsTheBoundAllows) {
+  for (int64_t kept = 1; kept <= 190; ++kept) {
+    EvalResult result = good_result();
+    result.reference->all.num_scored = result.candidate->all.num_scored = 200;
+    result.reference->all.num_exact = kept + 10;
+    result.candidate->all.num_exact = kept;
+    EXPECT_TRUE(judge(result, {}).passed) << kept << " against " << kept + 10;
+    result.candidate->all.num_exact = kept - 1;
+    EXPECT_FALSE(judge(result, {}).passed) << kept - 1 << " against " << kept + 10;
+  }
+}
+
 TEST(EvalGate, AFailureWithoutAKnownCauseSaysSo) {
   EvalResult result = good_result();
   result.text->comparison->kl_mean = 1;
