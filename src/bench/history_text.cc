@@ -43,7 +43,8 @@ std::string headline(const HistoryEntry& entry) {
 // Names of the parts of a list's entries, so that the same measurement meets its twin.
 std::string name_of(const ordered_json& element, size_t index) {
   std::vector<std::string> parts;
-  for (const char* key : {"name", "rows", "num_draft_tokens"}) {
+  for (const char* key :
+       {"name", "rows", "batch", "context", "keys", "cache", "num_draft_tokens"}) {
     if (!element.is_object() || !element.contains(key)) continue;
     parts.push_back(element[key].is_string() ? element[key].get<std::string>()
                                              : fmt::format("{} {}", key, element[key].dump()));
@@ -60,9 +61,15 @@ void flatten(const ordered_json& value, const std::string& path,
     for (const auto& [key, inner] : value.items())
       if (key != "machine") flatten(inner, path.empty() ? key : path + "." + key, figures);
   } else if (value.is_array() && value.size() <= kLongestList) {
-    for (size_t i = 0; i < value.size(); ++i)
-      if (value[i].is_object())
-        flatten(value[i], fmt::format("{}[{}]", path, name_of(value[i], i)), figures);
+    const bool samples = path.find("per_position") == std::string::npos;
+    std::map<std::string, int> seen;
+    for (size_t i = 0; i < value.size(); ++i) {
+      if (!value[i].is_object() && samples) continue;
+      std::string name = name_of(value[i], i);
+      // As projections of one name and two formats: the second meets the second.
+      if (const int twin = ++seen[name]; twin > 1) name += fmt::format(", no. {}", twin);
+      flatten(value[i], fmt::format("{}[{}]", path, name), figures);
+    }
   }
 }
 

@@ -103,6 +103,41 @@ TEST_F(HistoryTest, ComparesTheFiguresBothHave) {
   EXPECT_NE(text.find("synthetic"), std::string::npos) << text;
 }
 
+TEST_F(HistoryTest, ComparesEachMeasurementWithItsOwnTwin) {
+  const auto entry = [](int64_t id, const ordered_json& json) {
+    return HistoryEntry{.id = id,
+                        .date = "d",
+                        .benchmark = "step",
+                        .model = "m",
+                        .label = "",
+                        .device = "gpu",
+                        .synthetic = false,
+                        .result = json.dump()};
+  };
+  const auto load = [](int batch, double ms) {
+    return ordered_json{{"batch", batch}, {"context", 64}, {"num_draft_tokens", 4}, {"ms", ms}};
+  };
+  const auto op = [](const char* format, double us) {
+    return ordered_json{{"name", "down"}, {"rows", 1}, {"format", format}, {"us", us}};
+  };
+  const ordered_json before = {{"loads", {load(1, 1.0), load(8, 10.0)}},
+                               {"ops", {op("bf16", 3.0), op("fp8", 30.0)}},
+                               {"acceptance_per_position", {0.5, 0.25}},
+                               {"latencies", {1.0, 2.0}}};
+  const ordered_json after = {{"loads", {load(8, 20.0), load(1, 4.0)}},
+                              {"ops", {op("bf16", 15.0), op("fp8", 180.0)}},
+                              {"acceptance_per_position", {0.5, 0.75}},
+                              {"latencies", {1.0, 2.0}}};
+  const std::string text = compare_reports(entry(1, before), entry(2, after));
+  // Loads were told apart by their drafts alone, so all met the first of the other run.
+  for (const char* ratio : {"2.000", "4.000", "5.000", "6.000", "3.000"})
+    EXPECT_NE(text.find(ratio), std::string::npos) << ratio << "\n" << text;
+  EXPECT_NE(text.find("loads[batch 8 context 64 num_draft_tokens 4].ms"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("ops[down rows 1, no. 2].us"), std::string::npos) << text;
+  EXPECT_EQ(text.find("latencies"), std::string::npos) << text;
+}
+
 TEST_F(HistoryTest, AFileThatIsNoHistoryIsRefused) {
   const auto other = folder_ / "notes.txt";
   std::ofstream(other) << std::string(4096, 'x');
