@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "bench/cpu_device.h"
 #include "bench/step_model.h"
@@ -31,14 +32,15 @@ speculation::SpeculativeStepOptions step_options(const StepSetup& setup) {
 
 class CpuStep : public StepModel {
  public:
-  CpuStep(Device& device, model::Pair& pair, const StepSetup& setup)
+  CpuStep(Device& device, model::Pair& pair, const StepSetup& setup, core::DType kv_dtype,
+          model::KvScaleLists scales)
       : context_(device.context()),
         pair_(pair),
         setup_(setup),
         activation_(pair.target->options().activation_dtype()),
         sequence_(pair.target->config(),
                   std::max(setup.context + kPositions + setup.max_rows, setup.prefill_tokens),
-                  speculation::kMaxDraftTokens, activation_),
+                  speculation::kMaxDraftTokens, kv_dtype, std::move(scales.k), std::move(scales.v)),
         step_(*pair.target, pair.assistant.get(), sequence_.kv(), step_options(setup)),
         sampler_(sampling_of(setup), pair.target->config().vocab_size, {}, {}, {}, 0) {
     fill_kv();
@@ -139,9 +141,9 @@ class CpuStep : public StepModel {
 
 }  // namespace
 
-std::unique_ptr<StepModel> make_cpu_step(Device& device, model::Pair& pair,
-                                         const StepSetup& setup) {
-  return std::make_unique<CpuStep>(device, pair, setup);
+std::unique_ptr<StepModel> make_cpu_step(Device& device, model::Pair& pair, const StepSetup& setup,
+                                         core::DType kv_dtype, model::KvScaleLists scales) {
+  return std::make_unique<CpuStep>(device, pair, setup, kv_dtype, std::move(scales));
 }
 
 }  // namespace tandem::bench

@@ -9,6 +9,7 @@
 
 #include "bench/device.h"
 #include "gpu/step_plan.h"
+#include "model/kv_format.h"
 #include "model/pair.h"
 #include "sampling/params.h"
 #include "speculation/acceptance.h"
@@ -54,7 +55,9 @@ class StepModel {
 };
 
 // On the CPU. The pair outlives it; its activation buffers must hold max_rows and prefill_tokens.
-std::unique_ptr<StepModel> make_cpu_step(Device& device, model::Pair& pair, const StepSetup& setup);
+// Scales are those of an FP8 cache.
+std::unique_ptr<StepModel> make_cpu_step(Device& device, model::Pair& pair, const StepSetup& setup,
+                                         core::DType kv_dtype, model::KvScaleLists scales = {});
 
 // What one pass must read, by arithmetic on the checkpoints.
 struct StepBytes {

@@ -30,6 +30,9 @@ base::Status check_context(const bench::StepSetup& setup, const io::TextConfig& 
   if (setup.context >= text.max_position_embeddings - 128)
     return base::invalid("bench step: --context: expected less than {}, got {}",
                          text.max_position_embeddings - 128, setup.context);
+  if (setup.prefill_tokens > text.max_position_embeddings)
+    return base::invalid("bench step: --prefill-tokens: expected at most {}, got {}",
+                         text.max_position_embeddings, setup.prefill_tokens);
   return {};
 }
 
@@ -57,9 +60,14 @@ base::Status run_on_cpu(const Flags& flags, engine::RuntimeOptions options,
   options.pair.model.max_rows = std::max<int64_t>(step.setup.max_rows, step.setup.prefill_tokens);
   TANDEM_ASSIGN_OR_RETURN(model::Pair pair, model::load_pair(options.pair));
   TANDEM_RETURN_IF_ERROR(check_context(step.setup, pair.target->config()));
-  const auto model = bench::make_cpu_step(*device, pair, step.setup);
-  const bench::StepBytes bytes =
-      bench::step_bytes(pair, step.setup.context, options.pair.model.activation_dtype());
+  // The cache that would serve.
+  const core::DType kv_dtype = model::kv_dtype(
+      options.kv_cache_dtype, pair.target_checkpoint->quantization(), options.pair.model);
+  TANDEM_ASSIGN_OR_RETURN(
+      model::KvScaleLists scales,
+      model::kv_scales(*pair.target_checkpoint, kv_dtype, options.kv_cache_dtype));
+  const auto model = bench::make_cpu_step(*device, pair, step.setup, kv_dtype, std::move(scales));
+  const bench::StepBytes bytes = bench::step_bytes(pair, step.setup.context, kv_dtype);
   const auto bandwidth = [&] { return device->read_bandwidth(); };
   return publish_step(flags, head, pair, options,
                       bench::run_step_bench(bandwidth, *model, bytes, step));

@@ -63,6 +63,11 @@ def test_step_and_ops(checks):
     body = step["bytes"]["target_body"] + step["bytes"]["target_head"] + step["bytes"]["target_kv"]
     checks.equal("step: bytes of a verify", step["verify"][0]["bytes"], body)
     checks.check("step: shares", all(0 < one["share_of_roofline"] for one in step["verify"] + step["rounds"]))
+    # The cache that would serve, refused as there where the checkpoint has no scales.
+    checks.refused("step: an FP8 cache without scales", tandem("bench", "step", DEMO_TARGET, "--kv-cache-dtype", "fp8", "--history", "none", *QUICK),
+                   "k_scale", "--kv-cache-dtype bfloat16")
+    checks.refused("step: a prompt that no request can have", tandem("bench", "step", DEMO_TARGET, "--prefill-tokens", 4097, "--history", "none", *QUICK),
+                   "--prefill-tokens", "at most 4096")
     ops = run(checks, "ops", "ops", FP8, "--rows", "1,2", "--only", "o", "--hf-overrides", '{"num_hidden_layers": 6}',
               *QUICK)["ops"]
     checks.equal("ops: names", [(one["name"], one["rows"], one["format"]) for one in ops],

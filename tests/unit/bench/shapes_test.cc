@@ -133,7 +133,7 @@ TEST(StepBenchTest, SyntheticRoundsSaySo) {
   options.setup.synthetic = *speculation::SyntheticAcceptance::from_length(2.76, 4);
   options.timing = {.min_calls = 8, .min_seconds = 0};
   options.turns = 3;
-  const auto model = make_cpu_step(**device, pair, options.setup);
+  const auto model = make_cpu_step(**device, pair, options.setup, core::DType::kBF16);
   const auto result = run_step_bench([&] { return (*device)->read_bandwidth(); }, *model,
                                      step_bytes(pair, 20, core::DType::kBF16), options);
   EXPECT_EQ(result["acceptance"], "synthetic");
