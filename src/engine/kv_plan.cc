@@ -57,8 +57,11 @@ base::Result<KvPlan> plan_kv(const KvPlanInput& input) {
       std::min(most_snapshots, kSnapshotsPerSequence * plan.max_num_seqs * input.snapshot_blocks);
   plan.snapshot_bytes = plan.num_snapshot_blocks * input.ring_block_bytes;
   const int64_t fixed_bytes = plan.max_num_seqs * ring_bytes + plan.snapshot_bytes;
-  plan.num_page_blocks =
-      std::min((input.budget_bytes - fixed_bytes) / page_bytes, plan.max_num_seqs * pages_of_one);
+  // The scheduler admits only where everyone who runs has a page of growth left, also where no
+  // request would take it: without it half of many short requests waited for the others.
+  const int64_t growth = plan.max_num_seqs > 1 ? plan.max_num_seqs : 0;
+  plan.num_page_blocks = std::min((input.budget_bytes - fixed_bytes) / page_bytes,
+                                  plan.max_num_seqs * pages_of_one + growth);
   plan.size_bytes = fixed_bytes + plan.num_page_blocks * input.page_block_bytes;
   return plan;
 }

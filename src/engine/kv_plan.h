@@ -32,9 +32,9 @@ struct KvPlan {
 };
 
 // As many of the asked sequences as have a ring while one of them can reach max_model_len; the rest
-// of the budget goes to pages, never more than all of them can fill, but for a quarter at most that
-// goes to snapshots, at most two for each sequence. Refuses, with the numbers, a
-// budget in which not even one sequence of max_model_len fits.
+// of the budget goes to pages, never more than all of them can fill and a page of growth for each,
+// but for a quarter at most that goes to snapshots, at most two for each sequence. Refuses, with
+// the numbers, a budget in which not even one sequence of max_model_len fits.
 base::Result<KvPlan> plan_kv(const KvPlanInput& input);
 
 }  // namespace tandem::engine

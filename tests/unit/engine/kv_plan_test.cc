@@ -21,8 +21,9 @@ TEST(KvPlan, PlentyGivesEveryoneEverything) {
   const KvPlan plan = plan_kv(input(3, 95, 1000000)).value();
   EXPECT_EQ(plan.max_num_seqs, 3);
   EXPECT_EQ(plan.num_ring_blocks, 12);
-  EXPECT_EQ(plan.num_page_blocks, 30);
-  EXPECT_EQ(plan.size_bytes, 3000 + 3000);
+  EXPECT_EQ(plan.num_page_blocks, 33);  // with one of growth for each
+  EXPECT_EQ(plan.size_bytes, 3000 + 3300);
+  EXPECT_EQ(plan_kv(input(1, 95, 1000000)).value().num_page_blocks, 10);
 }
 
 TEST(KvPlan, OneLongRequestAlwaysFits) {
@@ -40,13 +41,13 @@ TEST(KvPlan, SnapshotsHaveAQuarterOfWhatRingsLeave) {
   asked.snapshot_blocks = 3;
   const KvPlan plenty = plan_kv(asked).value();
   EXPECT_EQ(plenty.num_snapshot_blocks, 2 * 3 * 3);
-  EXPECT_EQ(plenty.num_page_blocks, 30);
-  EXPECT_EQ(plenty.size_bytes, 3000 + 3000 + 18 * 250);
+  EXPECT_EQ(plenty.num_page_blocks, 33);
+  EXPECT_EQ(plenty.size_bytes, 3000 + 3300 + 18 * 250);
   asked.budget_bytes = 1000 + 1000 + 2000 + 3000;  // a request's pages, three rings, 3,000 bytes
   const KvPlan plan = plan_kv(asked).value();
   EXPECT_EQ(plan.num_snapshot_blocks, 3);  // 750 bytes
   EXPECT_EQ(plan.snapshot_bytes, 750);
-  EXPECT_EQ(plan.num_page_blocks, 30);
+  EXPECT_EQ(plan.num_page_blocks, 32);
   for (int64_t budget = 2000; budget < 9000; budget += 137) {
     asked.budget_bytes = budget;
     const KvPlan any = plan_kv(asked).value();
