@@ -48,8 +48,8 @@ base::Result<DeviceFacts> device_facts(const engine::RuntimeOptions& options) {
 // The roofline of decoding that batch, in the middle of its answers.
 void add_batch_roofline(ordered_json& report, const Flags& flags, const engine::Runtime& runtime,
                         const engine::RuntimeOptions& options, double read_bandwidth) {
-  // Each round chooses its own number of drafts: no roofline to name.
-  if (options.auto_drafts) return;
+  // Each round has its own number of drafts: no roofline to name.
+  if (options.auto_drafts || !options.drafts_from.empty()) return;
   const bench::RandomLengths& lengths = flags.latency.lengths;
   const bench::StepBytes bytes = bench::step_bytes(
       runtime.pair(), lengths.prefix_len + lengths.input_len + lengths.output_len / 2,

@@ -31,6 +31,10 @@ def test_engine(checks):
                  <= max(latency["latencies"]), latency)
     checks.check("latency: the first token comes before the last", 0 < latency["median_ttft"] < latency["avg_latency"])
     checks.check("latency: real acceptance is not called synthetic", "acceptance" not in latency)
+    checks.check("latency: a roofline of what each round reads", 0 < latency["share_of_roofline"])
+    ranges = run(checks, "ranges", "latency", DEMO_TARGET, "--batch-size", 2, "--output-len", 4, "--num-iters", 1,
+                 *speculative(DEMO_ASSISTANT, 4, num_speculative_tokens_per_batch_size=[[1, 1, 4], [2, 8, 0]]))
+    checks.check("latency: none where rounds differ in drafts", "share_of_roofline" not in ranges, ranges)
     throughput = run(checks, "throughput", "throughput", DEMO_TARGET, "--num-prompts", 5, "--input-len", 16,
                      "--output-len", 9, "--random-range-ratio", 0, "--num-iters-warmup", 1)
     checks.equal("throughput: tokens", (throughput["total_input_tokens"], throughput["total_output_tokens"]), (80, 45))
