@@ -232,6 +232,7 @@ base::Result<ServeRun> run_serve_bench(ServeBenchOptions& options,
        .send_seconds = options.duration_seconds},
       [&plan] { return plan.next(); }, stopped);
   run.seconds = watch.seconds();
+  run.interrupted = stopped();
   run.after = read_counters(options.endpoint);
   return run;
 }

@@ -72,6 +72,7 @@ struct ServeRun {
   double seconds = 0;
   std::string model;
   ServerCounters before, after;
+  bool interrupted = false;  // not all requests were sent, or not all that were have ended
 };
 
 // Waits for the server, warms it up, loads it.

@@ -167,6 +167,7 @@ ordered_json serve_result(const ServeBenchOptions& options, const ServeRun& run,
       options.request_rate > 0 ? ordered_json(options.request_rate) : ordered_json("inf");
   json["max_concurrency"] =
       options.max_concurrency > 0 ? ordered_json(options.max_concurrency) : ordered_json();
+  if (run.interrupted) json["interrupted"] = true;
   if (options.abort_rate > 0) json["abort_rate"] = options.abort_rate;
   add_counts(json, run);
   if (!shown.goodput.empty())

@@ -59,6 +59,7 @@ void add_speculation(std::string& text, const ordered_json& result) {
 std::string serve_table(const ordered_json& result) {
   std::string text = heading(" Serving Benchmark Result ", '=');
   add_row(text, result, "Weights:", "weights");
+  add_row(text, result, "Interrupted:", "interrupted");
   add_row(text, result, "Successful requests:", "completed");
   add_row(text, result, "Failed requests:", "failed");
   if (result.value("aborted", 0) > 0) add_row(text, result, "Hung up as planned:", "aborted");

@@ -112,7 +112,14 @@ base::Status run(const Flags& flags) {
                           }));
   nlohmann::ordered_json report = bench::report_head(head);
   report.update(bench::serve_result(options, measured, shown));
-  TANDEM_RETURN_IF_ERROR(publish(flags.output, report, bench::serve_table(report)));
+  BenchOutput output = flags.output;
+  // Half a run would stand beside whole ones.
+  if (measured.interrupted) output.history = "none";
+  TANDEM_RETURN_IF_ERROR(publish(output, report, bench::serve_table(report)));
+  if (measured.interrupted)
+    return base::make_error(base::ErrorCode::kCancelled,
+                            "bench serve: interrupted: the figures are of the requests that had "
+                            "ended, and the history does not have them");
   if (report["completed"] == 0 && report["aborted"] == 0)
     return base::make_error(base::ErrorCode::kInternal,
                             "bench serve: expected answers, got none: " + report["errors"].dump());

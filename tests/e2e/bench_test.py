@@ -3,11 +3,14 @@
 import http.server
 import json
 import pathlib
+import signal
 import socketserver
+import subprocess
 import tempfile
 import threading
+import time
 
-from harness import DEMO_ASSISTANT, DEMO_TARGET, ROOT, Checks, speculative, tandem
+from harness import DEMO_ASSISTANT, DEMO_TARGET, ROOT, TANDEM, Checks, speculative, tandem
 from serve_harness import Server
 
 FP8 = ROOT / "bench" / "configs" / "gemma-4-12B-it-fp8"
@@ -130,6 +133,12 @@ def test_serve(checks, folder):
                      aborted["aborted"] + aborted["completed"] + aborted.get("refused", 0), 20)
         timed = run(checks, "duration", *shape, "--num-prompts", 2, "--max-concurrency", 2, "--duration", 1)
         checks.check("duration: prompts come again", timed["completed"] > 2 and timed["duration"] >= 1, timed["completed"])
+        stopped = subprocess.Popen([TANDEM, "bench", *map(str, shape), "--num-prompts", "1000", "--request-rate", "20",
+                                    "--history", history, "--output-json", "-"], stdout=subprocess.PIPE, text=True)
+        time.sleep(1)
+        stopped.send_signal(signal.SIGINT)
+        report = json.loads(stopped.communicate(timeout=30)[0])
+        checks.equal("Ctrl-C: said, and not kept (test_history counts)", (stopped.returncode, report["interrupted"]), (130, True))
     return history
 
 

@@ -57,6 +57,7 @@ TEST(ServeResultTest, FiguresFollowFromTheTimes) {
   EXPECT_TRUE(json["max_concurrency"].is_null());
   EXPECT_EQ(json["errors"]["429 the queue is full"], 1);
   EXPECT_FALSE(json.contains("spec_decode_num_drafts"));
+  EXPECT_FALSE(json.contains("interrupted"));
   EXPECT_FALSE(json.contains("requests"));
 }
 

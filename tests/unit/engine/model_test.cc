@@ -226,26 +226,6 @@ TEST(EngineModel, SmallBudgetsKeepTheText) {
   }
 }
 
-// Their pages are just as many as all of them fill: half waited for the others.
-TEST(EngineModel, ShortRequestsRunAsManyAtOnceAsAskedFor) {
-  RuntimeOptions options = small("unified/target", "unified/assistant");
-  options.max_num_seqs = 8;
-  options.max_model_len = 5;
-  const auto runtime = Runtime::open(options);
-  ASSERT_TRUE(runtime.has_value()) << runtime.error().message;
-  Engine& engine = (*runtime)->engine();
-  for (uint64_t id = 0; id < 8; ++id) {
-    EngineRequest request = varied_request(id);
-    request.prompt_ids.resize(2, 7);
-    request.sampling.ignore_eos = true;
-    request.max_tokens = 3;
-    ASSERT_TRUE(engine.add_request(request).has_value());
-  }
-  EXPECT_EQ(engine.step().size(), 8U);
-  EXPECT_EQ(engine.stats().num_waiting, 0);
-  while (engine.has_work()) engine.step();
-}
-
 TEST(EngineModel, IsTheRunnerOfSingleSequences) {
   const RuntimeOptions options = small("unified/target", "unified/assistant");
   const Outcome want = plain_run(options);
