@@ -102,6 +102,7 @@ class Exchange {
     saw_done_ = saw_done_ || event.done;
     outcome_.num_prompt_tokens = event.num_prompt_tokens.value_or(outcome_.num_prompt_tokens);
     outcome_.num_output_tokens = event.num_output_tokens.value_or(outcome_.num_output_tokens);
+    saw_usage_ = saw_usage_ || event.num_output_tokens.has_value();
     if (!event.has_content) return;
     if (outcome_.part_times.empty()) outcome_.ttft = now_ - outcome_.start;
     outcome_.part_times.push_back(now_);
@@ -124,8 +125,9 @@ class Exchange {
     // Behind the last content come usage and [DONE]; they are no part of the answer's time.
     const double last = outcome_.part_times.empty() ? now : outcome_.part_times.back();
     outcome_.latency = last - outcome_.start;
-    if (outcome_.num_output_tokens == 0)
-      outcome_.num_output_tokens = static_cast<int64_t>(outcome_.part_times.size());
+    if (saw_usage_) return;
+    const size_t ids = outcome_.token_ids.size();
+    outcome_.num_output_tokens = static_cast<int64_t>(ids > 0 ? ids : outcome_.part_times.size());
   }
 
   std::optional<int64_t> abort_after_;
@@ -134,6 +136,7 @@ class Exchange {
   int fd_ = -1;
   bool done_ = false;
   bool saw_done_ = false;
+  bool saw_usage_ = false;
   double now_ = 0;
   HttpReader http_;
   EventReader events_;

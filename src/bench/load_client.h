@@ -31,7 +31,7 @@ struct RequestOutcome {
   double latency = 0;              // until the end
   std::vector<double> part_times;  // when each part with content came, from the start of the run
   int64_t num_prompt_tokens = 0;   // as the server counts
-  int64_t num_output_tokens = 0;
+  int64_t num_output_tokens = 0;   // too; where it does not, its token ids, or the parts
   std::string text;
   std::vector<int32_t> token_ids;  // where the server sends them
 };

@@ -184,6 +184,22 @@ TEST(LoadClientTest, TimesOutAndNoticesThatNobodyIsThere) {
   EXPECT_FALSE(ask(nobody, "GET", "/health"));
 }
 
+TEST(LoadClientTest, TokensAreCountedByUsageThenByIdsThenByParts) {
+  const auto tokens = [](const std::string& last) {
+    const ScriptedServer server({kHead,
+                                 "data: {\"choices\": [{\"text\": \"\", \"finish_reason\": "
+                                 "\"stop\"" +
+                                     last + "data: [DONE]\n\n"},
+                                0);
+    const auto outcomes = send(server.endpoint(), 1);
+    EXPECT_TRUE(outcomes.at(0).success) << outcomes[0].error;
+    return outcomes[0].num_output_tokens;
+  };
+  EXPECT_EQ(tokens("}], \"usage\": {\"completion_tokens\": 0}}\n\n"), 0);
+  EXPECT_EQ(tokens(", \"token_ids\": [5, 6, 7]}]}\n\n"), 3);
+  EXPECT_EQ(tokens("}]}\n\n"), 1);
+}
+
 TEST(LoadClientTest, AHeadBeforeSilenceHasItsStatus) {
   const ScriptedServer server({kHead, "", "", "", "", "", event("a"), kEnd}, 200);
   const auto outcomes = send(server.endpoint(), 1, {.timeout_seconds = 0.5});
