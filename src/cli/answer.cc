@@ -7,6 +7,7 @@ namespace tandem::cli {
 Answer::Answer(const text::Tokenizer* tokenizer, std::vector<std::string> stop, bool include_stop,
                int64_t min_tokens, std::span<const int32_t> prompt_ids)
     : tokenizer_(tokenizer),
+      include_stop_(include_stop),
       matcher_(std::move(stop), include_stop),
       min_tokens_(static_cast<size_t>(min_tokens)) {
   if (tokenizer_ == nullptr) return;
@@ -21,13 +22,17 @@ Answer::Answer(const text::Tokenizer* tokenizer, std::vector<std::string> stop, 
 
 std::vector<AnswerText> Answer::push(const engine::TokenEvent& event) {
   std::vector<AnswerText> out;
-  for (size_t i = 0; i < event.tokens.size() && !stopped(); ++i)
-    push_token(event.tokens[i].token, static_cast<int>(i) < event.num_accepted, out);
+  // The token that ends an answer is no part of its text, as from the server.
+  const bool hides_last = event.finish && event.finish->stop_token && !include_stop_;
+  for (size_t i = 0; i < event.tokens.size() && !stopped(); ++i) {
+    token_ids_.push_back(event.tokens[i].token);
+    if (!hides_last || i + 1 < event.tokens.size())
+      push_token(event.tokens[i].token, static_cast<int>(i) < event.num_accepted, out);
+  }
   return out;
 }
 
 void Answer::push_token(int32_t token, bool accepted, std::vector<AnswerText>& out) {
-  token_ids_.push_back(token);
   if (!detokenizer_) return;
   if (token == thought_begin_) thinking_ = true;
   const std::string piece = detokenizer_->push(token);

@@ -54,6 +54,7 @@ class Answer {
     bool thinking;
   };
   const text::Tokenizer* tokenizer_;
+  bool include_stop_;
   std::optional<text::Detokenizer> detokenizer_;
   text::StopStringMatcher matcher_;
   size_t min_tokens_;

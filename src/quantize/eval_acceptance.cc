@@ -38,15 +38,23 @@ speculation::RunnerOptions runner_options(const EvalPair& eval, int64_t max_toke
   return options;
 }
 
+// The token that ends an answer is no part of its text, be it one of the special ones or not.
+std::span<const int32_t> without_end(std::span<const int32_t> tokens,
+                                     std::span<const int32_t> ends) {
+  const bool ended = !tokens.empty() && std::ranges::find(ends, tokens.back()) != ends.end();
+  return tokens.first(tokens.size() - (ended ? 1 : 0));
+}
+
 TaskScore score_of(const EvalPrompt& prompt, const speculation::RunOutput& output,
-                   const text::Tokenizer* tokenizer) {
+                   std::span<const int32_t> ends, const text::Tokenizer* tokenizer) {
   TaskScore score;
   score.task = prompt.task;
   score.num_prompts = 1;
   score.num_tokens = static_cast<int64_t>(output.tokens.size());
   score.stats = output.stats;
   if (prompt.answer && tokenizer != nullptr) {
-    const std::string text = tokenizer->decode(output.tokens, /*skip_special_tokens=*/false);
+    const std::string text = tokenizer->decode(without_end(output.tokens, ends),
+                                               /*skip_special_tokens=*/false);
     score.num_scored = 1;
     score.num_exact = final_answer(text) == *prompt.answer ? 1 : 0;
   }
@@ -96,7 +104,7 @@ base::Result<PairAnswers> answer_prompts(const ops::Context& context, const Eval
     if (output.failed)
       return base::invalid("{}: prompt {}: expected finite logits, got NaN or infinity",
                            eval.pair->target_checkpoint->dir().string(), i + 1);
-    const TaskScore score = score_of(prompts[i], output, tokenizer);
+    const TaskScore score = score_of(prompts[i], output, request.eos_ids, tokenizer);
     TaskScore& task = tasks[score.task];
     task.task = score.task;
     task.add(score);

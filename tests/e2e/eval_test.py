@@ -101,6 +101,22 @@ def case_numpy(bench):
         demand(abs(value - expected) <= 1e-5 * abs(expected) + 1e-7, f"{name}: expected {expected}, got {value}")
 
 
+def case_any_end(bench):
+    """The token that ends an answer is no part of it, also where it is not <turn|>."""
+    target = bench.scratch / "ends"
+    target.mkdir()
+    for file in (DEMO / "target").iterdir():
+        (target / file.name).symlink_to(file)
+    equals = tokenizers.Tokenizer.from_file(str(DEMO / "target" / "tokenizer.json")).token_to_id("=")
+    config = json.loads((DEMO / "target" / "generation_config.json").read_text())
+    (target / "generation_config.json").unlink()
+    (target / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": [1, equals]}))
+    prompts = bench.scratch / "ends.jsonl"
+    prompts.write_text(json.dumps({"prompt": "What is 304 - 26?", "answer": "304 - 26 "}))
+    run = bench.run("eval", target, "--prompts", prompts, codes=(0,))
+    demand("1 of 1 answers" in run.stdout, run.stdout)
+
+
 def case_refusals(bench):
     """What eval cannot do is refused with the flag's name."""
     labels = bench.scratch / "labels.jsonl"
@@ -259,9 +275,9 @@ def case_wrong_target(bench):
     return bench.demand_failure(folder, "although the weights equal the reference's", reference=folder)
 
 
-CASES = [case_itself, case_export, case_fp8_kv, case_numpy, case_refusals, case_scale_dropped, case_scale_of_one,
-         case_scale_doubled, case_pre_projection_fp8, case_kv_scale_of_one, case_wrong_offset, case_wrong_assistant,
-         case_swapped_halves, case_wrong_target]  # fmt: skip
+CASES = [case_itself, case_export, case_fp8_kv, case_numpy, case_any_end, case_refusals, case_scale_dropped,
+         case_scale_of_one, case_scale_doubled, case_pre_projection_fp8, case_kv_scale_of_one, case_wrong_offset,
+         case_wrong_assistant, case_swapped_halves, case_wrong_target]  # fmt: skip
 
 
 def main():

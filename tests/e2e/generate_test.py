@@ -166,7 +166,11 @@ def stops(checks):
     checks.equal("max-tokens", (len(cut["token_ids"]), cut["finish_reason"]), (5, "length"))
     first = cut["token_ids"][0]
     _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop-token-ids", first))
-    checks.equal("stop-token-ids", json.loads(out)["token_ids"], [first])
+    checks.equal("stop-token-ids: no part of the text, as from the server",
+                 [json.loads(out)[key] for key in ("token_ids", "text")], [[first], ""])
+    _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--stop-token-ids", first,
+                             "--include-stop-str-in-output"))
+    checks.check("stop-token-ids: text when asked for", json.loads(out)["text"] and whole.startswith(json.loads(out)["text"]), out)
     _, out, _ = tandem(*demo("--prompt", QUESTION, "--temperature", 0, "--json", "--max-tokens", 3, "--logit-bias",
                              json.dumps({str(first): -100})))
     checks.check("logit-bias", first not in json.loads(out)["token_ids"][:1], out)
