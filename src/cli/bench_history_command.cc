@@ -56,7 +56,8 @@ base::Status run(const Flags& flags) {
     text = bench::history_table(entries);
   }
   Output output(STDOUT_FILENO);
-  output.write(text);
+  // Labels are anybody's, and a model's name is what its server says.
+  output.write(flags.show ? text : printable(text));
   return output.status();
 }
 

@@ -102,8 +102,8 @@ base::Status run(const Flags& flags) {
     if (!(percent >= 0 && percent <= 100))
       return base::invalid("bench serve: --metric-percentiles: expected 0 to 100, got {}", percent);
   TANDEM_ASSIGN_OR_RETURN(shown.goodput, parse_goodput(flags.goodput));
-  const std::string server =
-      fmt::format("http://{}:{}", options.endpoint.host, options.endpoint.port);
+  const std::string server = fmt::format("http://{}:{}{}", options.endpoint.host,
+                                         options.endpoint.port, options.endpoint.folder);
   TANDEM_ASSIGN_OR_RETURN(const bench::ReportHead head,
                           report_head_of(flags.output, "serve", "server " + server));
   TANDEM_RETURN_IF_ERROR(check_bench_output(flags.output));

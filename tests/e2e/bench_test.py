@@ -165,6 +165,10 @@ def test_history(checks, history):
     checks.check("history: compared", status == 0 and "output_throughput" in out and "ratio" in out, out)
     status, out, _ = tandem("bench", "history", "--history", history, "--show", 1)
     checks.equal("history: shown", json.loads(out)["label"], "closed")
+    other = str(pathlib.Path(history).with_name("other.sqlite"))
+    run(checks, "label", "ops", FP8, "--only", "full o", "--rows", 1, "--label", "\x1b[31mred", *QUICK, history=other)
+    _, out, _ = tandem("bench", "history", "--history", other)
+    checks.check("history: a label is no command for the terminal", "red" in out and "\x1b" not in out, out)
     checks.refused("history: no such run", tandem("bench", "history", "--history", history, "--show", 9), "9")
     checks.refused("history: no such file", tandem("bench", "history", "--history", "/nowhere/h.sqlite"), "/nowhere/h.sqlite")
 
