@@ -14,6 +14,8 @@
 #include <mutex>
 #include <thread>
 
+#include "bench/serve_bench.h"
+
 namespace tandem::bench {
 namespace {
 
@@ -227,6 +229,19 @@ TEST(LoadClientTest, TakesMoreFilesThanTheSoftLimit) {
   const auto outcomes = send(endpoint, 40);
   ::setrlimit(RLIMIT_NOFILE, &before);
   for (const RequestOutcome& one : outcomes) EXPECT_TRUE(one.success) << one.error;
+}
+
+TEST(ServeBenchTest, AServerWithoutHealthIsAskedAllTheSame) {
+  const ScriptedServer server({"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"}, 0);
+  ServeBenchOptions options;
+  options.endpoint = server.endpoint();
+  options.model = "other";
+  options.num_prompts = 1;
+  options.ready_seconds = 0.2;
+  const auto run = run_serve_bench(options, [] { return false; });
+  ASSERT_TRUE(run) << run.error().message;
+  EXPECT_EQ(run->outcomes.at(0).status, 404);
+  EXPECT_FALSE(run->interrupted);
 }
 
 TEST(EndpointTest, OfSeveralAddressesTheOneThatAnswersStays) {
