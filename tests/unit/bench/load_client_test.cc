@@ -210,9 +210,9 @@ TEST(LoadClientTest, AHeadBeforeSilenceHasItsStatus) {
 }
 
 TEST(LoadClientTest, NoRequestBeginsBehindTheTimeForSending) {
-  const ScriptedServer server({kHead, event("a"), kEnd}, 100);
-  // The second waits for room until the first ends, after 0.3 s.
-  const auto outcomes = send(server.endpoint(), 5, {.max_concurrency = 1, .send_seconds = 0.15});
+  const ScriptedServer server({kHead, event("a"), kEnd}, 300);
+  // The second waits for room until the first ends, after 0.9 s.
+  const auto outcomes = send(server.endpoint(), 5, {.max_concurrency = 1, .send_seconds = 0.8});
   ASSERT_EQ(outcomes.size(), 1U);
   EXPECT_TRUE(outcomes[0].success) << outcomes[0].error;
 }
