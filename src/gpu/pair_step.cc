@@ -13,15 +13,13 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-ControlSizes control_sizes(const DeviceStepOptions& options, bool runs_wide) {
-  // A pass may be cut short by a round that does not fit, or by the ring's slack.
-  const int64_t slack_passes = ceil_div(options.max_step_rows, 8);
-  const int64_t passes = ceil_div(options.max_step_rows, kPassRows) * 2 + 1;
+ControlSizes control_sizes(const DeviceStepOptions& options, int64_t ring_slack, bool runs_wide) {
+  // Benchmarks take steps of more rows.
+  const int64_t few_passes = std::min<int64_t>(ceil_div(options.max_step_rows, 8), 64);
   const int64_t wide_rows = runs_wide ? wide_capacity(options.max_step_rows) : 0;
   const int64_t wide_passes = runs_wide ? ceil_div(options.max_step_rows, wide_rows) : 0;
-  // Besides, each wide pass may leave a pass of gathered rows half empty.
-  return {.passes =
-              static_cast<int>(std::max(passes, std::min<int64_t>(slack_passes, 64)) + wide_passes),
+  return {.passes = static_cast<int>(std::max(
+              most_passes(options.max_step_rows, ring_slack, wide_rows), few_passes + wide_passes)),
           .entries = static_cast<int>(ceil_div(options.max_sequences, kPassRows) * kPassRows),
           .sequences = static_cast<int>(options.max_sequences),
           .ring_blocks =
@@ -73,7 +71,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
       kv_(target_.config(), options.kv, options.kv_scales),
       ring_slack_(options.kv.ring_len - target_.config().sliding_window + 1),
       max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
-      control_(control_sizes(options, target_.runs_wide()), options.kv.block_size),
+      control_(control_sizes(options, ring_slack_, target_.runs_wide()), options.kv.block_size),
       workspace_(workspace_sizes(target_, assistant_, max_keys_)),
       results_(static_cast<size_t>(control_.most().entries)) {
   TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking));

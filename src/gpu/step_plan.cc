@@ -3,8 +3,17 @@
 #include <algorithm>
 #include <functional>
 
+#include "speculation/acceptance.h"
+
 namespace tandem::gpu {
 namespace {
+
+// Passes may be made shorter than kPassRows, but not below.
+constexpr int64_t kShortPassRows = 96;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 class Packer {
  public:
@@ -80,7 +89,7 @@ int64_t count_passes(std::span<const Run> runs, int64_t pass_rows) {
     const bool fits = run.is_round ? free >= run.num_rows : free > 0;
     if (!fits) free = 0;
     const int64_t missing = std::max<int64_t>(run.num_rows - free, 0);
-    const int64_t begun = (missing + pass_rows - 1) / pass_rows;
+    const int64_t begun = ceil_div(missing, pass_rows);
     count += begun;
     free += begun * pass_rows - run.num_rows;
   }
@@ -92,7 +101,7 @@ int64_t count_passes(std::span<const Run> runs, int64_t pass_rows) {
 int64_t pass_rows_of(std::span<const Run> runs) {
   const int64_t passes = count_passes(runs, kPassRows);
   if (passes < 2) return kPassRows;
-  for (const int64_t rows : {96, 128, 160})
+  for (const int64_t rows : {kShortPassRows, int64_t{128}, int64_t{160}})
     if (count_passes(runs, rows) == passes) return rows;
   return kPassRows;
 }
@@ -206,6 +215,14 @@ bool sees_settled_keys(const StepLayout& layout) {
   };
   return std::ranges::adjacent_find(pass.tiles, std::ranges::equal_to{}, sequence_of) ==
          pass.tiles.end();
+}
+
+int64_t most_passes(int64_t max_rows, int64_t ring_slack, int64_t wide_rows) {
+  // Behind the ring's slack a pass is left for the next one, however short it is, and where a round
+  // does not fit. Besides, each wide pass may leave a pass of gathered rows half empty.
+  const int64_t fewest = std::min(ring_slack, kShortPassRows - speculation::kMaxDraftTokens);
+  const int64_t wide_passes = wide_rows > 0 ? ceil_div(max_rows, wide_rows) : 0;
+  return ceil_div(max_rows, fewest) + wide_passes;
 }
 
 StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows,

@@ -100,6 +100,9 @@ bool sees_settled_keys(const StepLayout& layout);
 StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows = 0,
                      int64_t widened_rows = 0);
 
+// Most passes of a step of `max_rows` rows, those that take rows from wide passes included.
+int64_t most_passes(int64_t max_rows, int64_t ring_slack, int64_t wide_rows = 0);
+
 // Rows that the widened keys of `num_keys` positions take.
 constexpr int64_t widened_rows_of(int64_t num_keys) {
   constexpr int64_t kStep = 64;  // of attention, which reads whole steps
