@@ -110,10 +110,10 @@ void PairStep::record_draws(const StepLayout& layout, size_t index) {
 }
 
 // The device's state of such a sequence is what it was before the step, and what the step wrote of
-// its keys and values is written again.
+// its newest keys and values is written again.
 void PairStep::decide_on_host(const SpecBatch& batch, size_t sequence, SpecResult& result) {
   SpecBatch alone;
-  alone.sequences = {batch.sequences[sequence]};
+  alone.sequences = {newest_of(batch.sequences[sequence])};
   alone.ring = places_of(batch.ring, sequence);
   alone.pages = places_of(batch.pages, sequence);
   const StepLayout layout = layout_of(alone);

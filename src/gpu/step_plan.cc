@@ -217,6 +217,13 @@ bool sees_settled_keys(const StepLayout& layout) {
          pass.tiles.end();
 }
 
+speculation::SpecSequence newest_of(speculation::SpecSequence sequence) {
+  sequence.start_position += static_cast<int64_t>(sequence.tokens.size()) - 1;
+  sequence.tokens = sequence.tokens.last(1);
+  sequence.scored_tokens = {};
+  return sequence;
+}
+
 int64_t most_passes(int64_t max_rows, int64_t ring_slack, int64_t wide_rows) {
   // Behind the ring's slack a pass is left for the next one, however short it is, and where a round
   // does not fit. Besides, each wide pass may leave a pass of gathered rows half empty.

@@ -100,6 +100,11 @@ bool sees_settled_keys(const StepLayout& layout);
 StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows = 0,
                      int64_t widened_rows = 0);
 
+// What runs where the device could not choose the sequence's next token: its newest row and its
+// drafts. The others have left their keys, and where they are many, the ring has lost those that
+// the first of them saw.
+speculation::SpecSequence newest_of(speculation::SpecSequence sequence);
+
 // Most passes of a step of `max_rows` rows, those that take rows from wide passes included.
 int64_t most_passes(int64_t max_rows, int64_t ring_slack, int64_t wide_rows = 0);
 

@@ -231,6 +231,11 @@ TEST(PairTest, DrawsOnTheDeviceAsFromTheRow) {
     expect_same_text(
         run({.num_draft_tokens = 4, .max_num_seqs = seqs, .draw_slack = 0.05}, sampled), expected,
         "left to the host, batch " + std::to_string(seqs));
+  // All of them: what follows a chunk of 100 tokens behind others runs again without it.
+  expect_same_text(
+      run({.num_draft_tokens = 2, .max_num_seqs = 2, .max_chunk_tokens = 100, .draw_slack = 1e9},
+          sampled),
+      expected, "all left to the host");
 }
 
 // Small enough for compute-sanitizer: one after the other, so that rounds of one shape come again
