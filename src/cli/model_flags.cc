@@ -1,7 +1,6 @@
 #include "cli/model_flags.h"
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <cstdlib>
 #include <map>
 
@@ -98,20 +97,6 @@ void add_device_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--threads", flags.threads, "0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-}
-
-// A cache too small for what was asked still serves, but nobody should have to find out why it is
-// slow.
-void warn_of_few_rings(const engine::KvPlan& plan, int64_t budget_bytes) {
-  if (plan.max_num_seqs == plan.asked_num_seqs) return;
-  const auto gib = [](int64_t bytes) {
-    return static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30);
-  };
-  base::log_warning(
-      "--max-num-seqs {}: {} run at once, the others wait: a KV cache of {:.2f} GiB has no room "
-      "for more beside one request of {} tokens; --kv-cache-gib {:.2f} would do",
-      plan.asked_num_seqs, plan.max_num_seqs, gib(budget_bytes), plan.max_model_len,
-      std::ceil(100 * gib(plan.bytes_for_asked)) / 100);
 }
 
 // What only the CPU computes falls back to it when the device was left open, and is refused when a
@@ -233,7 +218,8 @@ base::Result<std::unique_ptr<engine::Runtime>> open_runtime(engine::RuntimeOptio
   if (const int64_t bytes = runtime->pair().copied_bytes; bytes > 0)
     base::log_info("--cpu-weights copied: the weights take {} of memory",
                    describe_bytes(static_cast<double>(bytes)));
-  warn_of_few_rings(runtime->kv_plan(), kv_bytes);
+  const std::string warning = engine::few_sequences_warning(runtime->kv_plan(), kv_bytes);
+  if (!warning.empty()) base::log_warning("{}", warning);
   return runtime;
 }
 

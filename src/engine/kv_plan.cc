@@ -1,6 +1,7 @@
 #include "engine/kv_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "engine/block_pool.h"
@@ -49,7 +50,10 @@ base::Result<KvPlan> plan_kv(const KvPlanInput& input) {
       std::min(input.max_num_seqs, ring_bytes == 0 ? input.max_num_seqs : for_rings / ring_bytes);
   plan.num_ring_blocks = plan.max_num_seqs * ring_blocks;
   plan.asked_num_seqs = input.max_num_seqs;
-  plan.bytes_for_asked = input.max_num_seqs * ring_bytes + pages_of_one * page_bytes;
+  // Where memory decides how long a request may be, more of it makes that longer.
+  plan.bytes_for_asked =
+      input.max_num_seqs * ring_bytes + blocks_for(length, input.block_size) * page_bytes;
+  plan.budget_bytes = input.budget_bytes;
   const int64_t spare = (for_rings - plan.max_num_seqs * ring_bytes) / kSnapshotShare;
   const int64_t most_snapshots =
       input.ring_block_bytes == 0 ? spare : spare / input.ring_block_bytes;
@@ -64,6 +68,21 @@ base::Result<KvPlan> plan_kv(const KvPlanInput& input) {
                                   plan.max_num_seqs * pages_of_one + growth);
   plan.size_bytes = fixed_bytes + plan.num_page_blocks * input.page_block_bytes;
   return plan;
+}
+
+std::string few_sequences_warning(const KvPlan& plan, int64_t asked_bytes) {
+  if (plan.max_num_seqs == plan.asked_num_seqs) return {};
+  const auto gib = [](int64_t bytes) { return mib(bytes) / 1024; };
+  // Up, so that it is enough.
+  const std::string advice =
+      plan.budget_bytes < asked_bytes
+          ? std::string("the card has left no more; a lower --max-model-len may do")
+          : fmt::format("--kv-cache-gib {:.2f} would do",
+                        std::ceil(100 * gib(plan.bytes_for_asked)) / 100);
+  return fmt::format(
+      "--max-num-seqs {}: {} run at once, the others wait: a KV cache of {:.2f} GiB has no room "
+      "for more beside one request of {} tokens; {}",
+      plan.asked_num_seqs, plan.max_num_seqs, gib(plan.budget_bytes), plan.max_model_len, advice);
 }
 
 }  // namespace tandem::engine

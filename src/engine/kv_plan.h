@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/status.h"
 
@@ -29,6 +30,7 @@ struct KvPlan {
   int64_t snapshot_bytes = 0;   // of size_bytes
   int64_t asked_num_seqs = 0;   // max_num_seqs is lower when rings are short
   int64_t bytes_for_asked = 0;  // the least budget that would give all of them a ring
+  int64_t budget_bytes = 0;
 };
 
 // As many of the asked sequences as have a ring while one of them can reach max_model_len; the rest
@@ -36,5 +38,9 @@ struct KvPlan {
 // but for a quarter at most that goes to snapshots, at most two for each sequence. Refuses, with
 // the numbers, a budget in which not even one sequence of max_model_len fits.
 base::Result<KvPlan> plan_kv(const KvPlanInput& input);
+
+// A cache too small for what was asked still serves, but nobody should have to find out why it is
+// slow: what to tell, or nothing. asked_bytes: of --kv-cache-gib; a card may have left less.
+std::string few_sequences_warning(const KvPlan& plan, int64_t asked_bytes);
 
 }  // namespace tandem::engine

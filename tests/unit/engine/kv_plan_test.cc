@@ -86,5 +86,31 @@ TEST(KvPlan, RefusesWithBothNumbers) {
   }
 }
 
+// Also where the length of a request is left to memory, of which there is then more.
+TEST(KvPlan, WhatIsSaidToBeEnoughIsEnough) {
+  for (const int64_t len : {int64_t{0}, int64_t{95}})
+    for (int64_t budget = 1200; budget < 13000; budget += 137) {
+      const auto plan = plan_kv(input(8, len, budget));
+      if (!plan) continue;
+      EXPECT_EQ(plan_kv(input(8, len, plan->bytes_for_asked))->max_num_seqs, 8)
+          << len << ' ' << budget;
+      EXPECT_EQ(few_sequences_warning(*plan, budget).empty(), plan->max_num_seqs == 8);
+    }
+}
+
+TEST(KvPlan, WarnsOfFewSequencesByWhatTheyHave) {
+  KvPlan plan = plan_kv(input(8, 95, 5000)).value();
+  plan.budget_bytes = int64_t{5} << 30;
+  plan.bytes_for_asked = (int64_t{8} << 30) + 1;
+  EXPECT_EQ(few_sequences_warning(plan, int64_t{5} << 30),
+            "--max-num-seqs 8: 4 run at once, the others wait: a KV cache of 5.00 GiB has no room "
+            "for more beside one request of 95 tokens; --kv-cache-gib 8.01 would do");
+  // A card that has less than the flag allows: the flag would change nothing.
+  EXPECT_EQ(few_sequences_warning(plan, int64_t{1'000'000} << 30),
+            "--max-num-seqs 8: 4 run at once, the others wait: a KV cache of 5.00 GiB has no room "
+            "for more beside one request of 95 tokens; the card has left no more; a lower "
+            "--max-model-len may do");
+}
+
 }  // namespace
 }  // namespace tandem::engine
