@@ -40,7 +40,7 @@ bool rows_stay(const SpecBatch& batch, const StepLayout& layout, bool whole) {
   return !whole && std::ranges::all_of(layout.entries, [&](const PlannedEntry& entry) {
     const SpecSequence& sequence = batch.sequences[entry.sequence];
     return sequence.constraint == nullptr &&
-           sequence.sampler->needs_no_row(ops::cuda::kLikeliest) &&
+           sequence.sampler->needs_no_row(ops::cuda::kLikeliest, ops::cuda::kMaxAsked) &&
            sequence.sampler->params().logprob_token_ids.empty();
   });
 }

@@ -68,9 +68,9 @@ class Sampler {
   // decide it.
   std::optional<TokenChoice> choose_known(const KnownRow& row, int64_t position,
                                           TokenMask allowed = {}) const;
-  // Whether that always decides, with the first `num_top` tokens, all that add_asked_ids() names
-  // and no mask, for the tokens that follow too.
-  bool needs_no_row(int64_t num_top) const;
+  // Whether that always decides, with the first `num_top` tokens, the first `most_asked` that
+  // add_asked_ids() names and no mask, for the tokens that follow too.
+  bool needs_no_row(int64_t num_top, int64_t most_asked) const;
   // Appends ids whose logits choose_known() would like to know beside those of the first tokens.
   void add_asked_ids(std::vector<int32_t>& ids) const;
 

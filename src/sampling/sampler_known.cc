@@ -207,9 +207,12 @@ bool Sampler::add_logprobs(const KnownRow& row, TokenChoice& choice) const {
   return true;
 }
 
-bool Sampler::needs_no_row(int64_t num_top) const {
+bool Sampler::needs_no_row(int64_t num_top, int64_t most_asked) const {
   if (tracks_history_ || !allowed_ids_.empty()) return false;
   if (draws_from_all()) return false;
+  std::vector<int32_t> asked;
+  add_asked_ids(asked);
+  if (static_cast<int64_t>(asked.size()) > most_asked) return false;
   // So many of the first tokens the rules may move.
   const size_t moved = never_ids_.size() + (stops_banned() ? stop_ids_.size() : 0) +
                        params_.banned_sequences.size() + params_.logit_bias.size();

@@ -215,7 +215,7 @@ double decided_share(const std::function<void(SamplingParams&)>& change, bool wi
     const Facts facts(row, sampler, 128, 64, trial);
     const auto choice =
         sampler.choose_known(*facts, trial, with_mask ? TokenMask(mask) : TokenMask());
-    if (sampler.needs_no_row(128) && !with_mask) {
+    if (sampler.needs_no_row(128, 64) && !with_mask) {
       EXPECT_TRUE(choice.has_value());
     }
     decided += choice ? 1 : 0;
@@ -278,7 +278,7 @@ TEST(KnownRow, WhatMayNeedTheRowSaysSo) {
     SamplingParams params;
     params.top_k = 64;
     change(params);
-    return Sampler(params, kVocab, {}, {3, 700}, {1}, 5).needs_no_row(128);
+    return Sampler(params, kVocab, {}, {3, 700}, {1}, 5).needs_no_row(128, 64);
   };
   EXPECT_TRUE(needs_none([](SamplingParams&) {}));
   EXPECT_TRUE(needs_none([](SamplingParams& p) { p.num_logprobs = 20; }));
@@ -286,6 +286,15 @@ TEST(KnownRow, WhatMayNeedTheRowSaysSo) {
   EXPECT_TRUE(needs_none([](SamplingParams& p) { p.logit_bias = {{1, 2.0F}, {2, -1.0F}}; }));
   EXPECT_TRUE(needs_none([](SamplingParams& p) { p.banned_token_ids.assign(62, 9); }));
   EXPECT_FALSE(needs_none([](SamplingParams& p) { p.banned_token_ids.assign(63, 9); }));
+  // More raised tokens than a device is asked for.
+  EXPECT_TRUE(needs_none([](SamplingParams& p) {
+    p.top_k = 1;
+    p.logit_bias.assign(64, {9, 1.0F});
+  }));
+  EXPECT_FALSE(needs_none([](SamplingParams& p) {
+    p.top_k = 1;
+    p.logit_bias.assign(65, {9, 1.0F});
+  }));
   EXPECT_FALSE(needs_none([](SamplingParams& p) { p.top_k = 127; }));
   EXPECT_FALSE(needs_none([](SamplingParams& p) { p.top_k = 0; }));
   EXPECT_FALSE(needs_none([](SamplingParams& p) { p.top_k = kVocab; }));
