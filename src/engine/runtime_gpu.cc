@@ -29,7 +29,8 @@ int64_t screens_bytes(const model::Pair& pair) {
 }
 
 base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair& pair,
-                                core::DType kv_dtype, const gpu::DeviceInfo& info) {
+                                core::DType kv_dtype, int64_t ring_len,
+                                const gpu::DeviceInfo& info) {
   int64_t weights = weight_bytes(*pair.target_checkpoint);
   if (pair.assistant_checkpoint) {
     const core::TensorView& head = pair.assistant->head().weight().weight;
@@ -42,7 +43,12 @@ base::Result<int64_t> kv_budget(const RuntimeOptions& options, const model::Pair
   const int64_t longest =
       options.max_model_len > 0 ? options.max_model_len : text.max_position_embeddings;
   const int64_t working =
-      kReservedBytes + gpu::working_bytes(text, kv_dtype, longest, options.max_num_batched_tokens);
+      kReservedBytes + gpu::working_bytes(text, {.kv_dtype = kv_dtype,
+                                                 .ring_len = ring_len,
+                                                 .block_size = options.block_size,
+                                                 .max_model_len = longest,
+                                                 .max_sequences = options.max_num_seqs,
+                                                 .max_step_rows = options.max_num_batched_tokens});
   const auto allowed =
       static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(info.total_bytes));
   const int64_t used_by_others = info.total_bytes - info.free_bytes;
@@ -78,7 +84,7 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open_on_gpu(const RuntimeOptions
   pair.draft_head = options.pair.model.draft_head;
   pair.screens_heads = options.screens_heads;
   RuntimeOptions sized = options;
-  TANDEM_ASSIGN_OR_RETURN(sized.kv_bytes, kv_budget(options, pair, kv_dtype, info));
+  TANDEM_ASSIGN_OR_RETURN(sized.kv_bytes, kv_budget(options, pair, kv_dtype, ring_len, info));
   TANDEM_ASSIGN_OR_RETURN(const KvPlan plan, make_plan(sized, config.text, kv_dtype, ring_len));
   EngineOptions engine = engine_options(options, config.text, plan, ring_len);
   TANDEM_RETURN_IF_ERROR(Engine::validate(engine));

@@ -73,11 +73,17 @@ class DeviceStep {
   virtual std::vector<double> device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                              int count) = 0;
 };
+struct WorkingSizes {
+  core::DType kv_dtype = core::DType::kBF16;
+  int64_t ring_len = 0;
+  int64_t block_size = 0;
+  int64_t max_model_len = 0;  // tokens of a sequence
+  int64_t max_sequences = 0;
+  int64_t max_step_rows = 0;
+};
 // Bytes on the device beside weights and KV cache, from the config alone: an upper bound, so that
-// memory can be divided before weights are read. kv_dtype: of the cache; max_model_len: tokens of a
-// sequence; max_step_rows: of a step.
-int64_t working_bytes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len,
-                      int64_t max_step_rows);
+// memory can be divided before weights are read.
+int64_t working_bytes(const io::TextConfig& target, const WorkingSizes& sizes);
 
 // What DeviceStepOptions::screens_heads takes for a head [vocab, hidden].
 int64_t screen_bytes(const core::TensorView& head);

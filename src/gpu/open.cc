@@ -9,6 +9,7 @@
 #include "gpu/pair_step.h"
 #include "gpu/prefill.h"
 #include "ops/cuda/attention.h"
+#include "ops/cuda/row_facts.h"
 
 namespace tandem::gpu {
 namespace {
@@ -45,8 +46,7 @@ base::Result<DeviceInfo> find_device() {
   return info;
 }
 
-int64_t working_bytes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len,
-                      int64_t max_step_rows) {
+int64_t working_bytes(const io::TextConfig& target, const WorkingSizes& sizes) {
   // The head's partial sums, a set of 128 in at most three pieces, and logits for the host
   // (LogitRows::kSlots).
   constexpr int64_t kFloat = 4;
@@ -55,17 +55,28 @@ int64_t working_bytes(const io::TextConfig& target, core::DType kv_dtype, int64_
   for (const io::LayerConfig& layer : target.layers) {
     const auto head_dim = static_cast<int>(layer.head_dim);
     const int64_t keys = layer.type == io::LayerType::kSliding
-                             ? std::min(max_model_len, target.sliding_window + kMaxPassRows)
-                             : max_model_len;
+                             ? std::min(sizes.max_model_len, target.sliding_window + kMaxPassRows)
+                             : sizes.max_model_len;
     attention = std::max(attention,
                          static_cast<int64_t>(ops::cuda::attention_workspace_bytes(
                              kMaxPassRows, static_cast<int>(target.num_attention_heads), head_dim,
                              ops::cuda::attention_max_segments(head_dim, keys + kMaxPassRows))));
   }
-  // Hidden states of every row of a step, of which passes may hold half.
-  const int64_t hidden = 2 * (max_step_rows + kMaxPassRows) * target.hidden_size * 2;
-  return attention + 5 * logits + hidden +
-         wide_sizes(target, kv_dtype, max_model_len).most_bytes(wide_capacity(max_step_rows));
+  const int64_t wide_rows = wide_capacity(sizes.max_step_rows);
+  const int64_t passes = most_passes(
+      sizes.max_step_rows, slack_of_ring(sizes.ring_len, target.sliding_window), wide_rows);
+  // A row's hidden state, and what the host or a draw is told of its logits.
+  const int64_t rows =
+      passes * kMaxPassRows *
+      (target.hidden_size * 2 +
+       static_cast<int64_t>(sizeof(ops::cuda::RowFacts) + sizeof(ops::cuda::Likeliest)));
+  const auto facts = static_cast<int64_t>(
+      ops::cuda::row_facts_scratch_bytes(kMaxPassRows, static_cast<int>(target.vocab_size)));
+  // Block tables.
+  const int64_t tables = sizes.max_sequences * kFloat *
+                         ((sizes.max_model_len + sizes.ring_len) / sizes.block_size + 2);
+  return attention + 5 * logits + rows + facts + tables +
+         wide_sizes(target, sizes.kv_dtype, sizes.max_model_len).most_bytes(wide_rows);
 }
 
 int64_t screen_bytes(const core::TensorView& head) {

@@ -14,12 +14,9 @@ int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 ControlSizes control_sizes(const DeviceStepOptions& options, int64_t ring_slack, bool runs_wide) {
-  // Benchmarks take steps of more rows.
-  const int64_t few_passes = std::min<int64_t>(ceil_div(options.max_step_rows, 8), 64);
   const int64_t wide_rows = runs_wide ? wide_capacity(options.max_step_rows) : 0;
   const int64_t wide_passes = runs_wide ? ceil_div(options.max_step_rows, wide_rows) : 0;
-  return {.passes = static_cast<int>(std::max(
-              most_passes(options.max_step_rows, ring_slack, wide_rows), few_passes + wide_passes)),
+  return {.passes = static_cast<int>(most_passes(options.max_step_rows, ring_slack, wide_rows)),
           .entries = static_cast<int>(ceil_div(options.max_sequences, kPassRows) * kPassRows),
           .sequences = static_cast<int>(options.max_sequences),
           .ring_blocks =
@@ -69,7 +66,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
       target_(std::move(target)),
       assistant_(std::move(assistant)),
       kv_(target_.config(), options.kv, options.kv_scales),
-      ring_slack_(options.kv.ring_len - target_.config().sliding_window + 1),
+      ring_slack_(slack_of_ring(options.kv.ring_len, target_.config().sliding_window)),
       max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
       control_(control_sizes(options, ring_slack_, target_.runs_wide()), options.kv.block_size),
       workspace_(workspace_sizes(target_, assistant_, max_keys_)),

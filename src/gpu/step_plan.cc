@@ -229,7 +229,9 @@ int64_t most_passes(int64_t max_rows, int64_t ring_slack, int64_t wide_rows) {
   // does not fit. Besides, each wide pass may leave a pass of gathered rows half empty.
   const int64_t fewest = std::min(ring_slack, kShortPassRows - speculation::kMaxDraftTokens);
   const int64_t wide_passes = wide_rows > 0 ? ceil_div(max_rows, wide_rows) : 0;
-  return ceil_div(max_rows, fewest) + wide_passes;
+  // Benchmarks take steps of more rows.
+  const int64_t few_rows_passes = std::min<int64_t>(ceil_div(max_rows, 8), 64);
+  return std::max(ceil_div(max_rows, fewest), few_rows_passes) + wide_passes;
 }
 
 StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, int64_t wide_rows,

@@ -105,6 +105,11 @@ StepLayout plan_step(const speculation::SpecBatch& batch, int64_t ring_slack, in
 // the first of them saw.
 speculation::SpecSequence newest_of(speculation::SpecSequence sequence);
 
+// Most rows of one sequence in a pass: the ring has so many places beside a row's window.
+constexpr int64_t slack_of_ring(int64_t ring_len, int64_t window) {
+  return ring_len - window + 1;
+}
+
 // Most passes of a step of `max_rows` rows, those that take rows from wide passes included.
 int64_t most_passes(int64_t max_rows, int64_t ring_slack, int64_t wide_rows = 0);
 

@@ -16,8 +16,7 @@ base::Result<DeviceInfo> find_device() {
   return no_cuda();
 }
 
-int64_t working_bytes(const io::TextConfig& /*target*/, core::DType /*kv_dtype*/,
-                      int64_t /*max_model_len*/, int64_t /*max_step_rows*/) {
+int64_t working_bytes(const io::TextConfig& /*target*/, const WorkingSizes& /*sizes*/) {
   return 0;
 }
 
