@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the GPU tests; from tools/device/pack.sh's folder. usage: tools/device/test.sh [--long | --sanitize [TOOL...]]
-#   --long      also 200 held-out prompts x 128 tokens, K = 0 to 8, batch 1, 8, 32, graphs on and off: a minute and a half
+#   --long      also 200 held-out prompts x 128 tokens, K = 0 to 8, batch 1, 8, 32, graphs on and off, and 48 prompts of a pair that is
+#               the 12B's but for the values of its weights; all in all six to eight minutes
 #   --sanitize  compute-sanitizer instead: every kernel on small odd shapes, and the demo pair with and without graphs
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
