@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(Plan<kHeadDim, kWarps, kBySlab>::kThreads)
 // The same of many segments: a thread block has a slab, and each of its warps one chain.
 namespace far {
 
-constexpr int kLeastSegments = 64;  // fewer are there as soon the other way
-constexpr int kAhead = 16;          // segments whose sums are on their way at once
+constexpr int kNearSegments = 64;  // so many are added up as soon by combine_head()
+constexpr int kAhead = 16;         // segments whose sums are on their way at once
 
 template <int kHeadDim>
 __device__ void combine_slab(const Job& job, int row, int head, int slab, int last_key) {
@@ -348,7 +348,7 @@ void combine_attention(const Stream& stream, const AttentionJob& job) {
       if (many) return launch_many<512>(stream, job);
       // As many threads as find room beside the first kernel, unless there is much to read.
       if (job.attention.max_segments <= 20) return launch_combine<512, 2>(stream, job);
-      if (job.attention.max_segments <= far::kLeastSegments)
+      if (job.attention.max_segments <= far::kNearSegments)
         return launch_combine<512, 8, true>(stream, job);
       return launch_far<512>(stream, job);
   }
