@@ -111,7 +111,8 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
   }
   auto& message = parser_->get();
   http_1_0_ = message.version() == 10;
-  request.method = std::string(view(message.method_string()));
+  // What HEAD asks for is GET's reply without its body (RFC 9110, 9.3.2).
+  request.method = is_head_ ? "GET" : std::string(view(message.method_string()));
   const std::string target = origin_form(view(message.target()));
   const size_t end = std::min(target.find('?'), target.size());
   request.path = target.substr(0, end);
@@ -311,7 +312,7 @@ HttpConnection::Awaitable<bool> HttpConnection::send_source(ReplySource& source,
     if (has_part || !part.data.empty()) {
       silence.restart();
       const bool sent = co_await send_part(part, keep_alive);
-      if (!sent) break;
+      if (!sent || (is_head_ && !part.done)) break;
       if (part.done) co_return !http_1_0_ || !streaming_;
       continue;
     }

@@ -213,11 +213,12 @@ def refusals(checks, server):
         if param:
             checks.equal(f"refused: {name}: param", error.get("param"), param)
     for method, path, status in (("GET", "/nowhere", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/health", 405),
-                                 ("GET", "/v1/models/other", 404)):
+                                 ("GET", "/v1/models/other", 404), ("HEAD", "/v1/chat/completions", 405), ("HEAD", "/nowhere", 404)):
         checks.equal(f"{method} {path}", server.request(method, path)[0], status)
     checks.equal("another content type", server.request("POST", "/tokenize", "{}", {"Content-Type": "text/plain"})[0], 415)
     for path in ("/health", "/ping", "/version", "/v1/models", "/metrics", "/load", "/v1/models/" + MODEL):
         checks.equal(f"GET {path}", server.request("GET", path)[0], 200)
+        checks.equal(f"HEAD {path}", server.request("HEAD", path)[0], 200)
 
 
 def abort(checks, server, client):

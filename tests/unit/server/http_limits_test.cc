@@ -50,7 +50,7 @@ class OkHandler : public HttpHandler {
  public:
   Reply handle(const HttpRequest& request) override {
     Reply reply;
-    reply.body = "ok";
+    reply.body = request.method == "GET" || request.method == "POST" ? "ok" : "another method";
     if (request.path == "/late") reply.source = std::make_shared<LateSource>();
     if (request.path == "/never") reply.source = std::make_shared<NoSource>();
     return reply;
@@ -148,9 +148,20 @@ TEST_F(HttpLimits, TheReplyToHeadIsAHead) {
   client.send(
       "HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   const std::string replies = client.read_all();
+  EXPECT_NE(replies.find("Content-Length: 2\r\n"), std::string::npos)
+      << "as GET has it: " << replies;
   const size_t second = replies.find("\r\n\r\n") + 4;
   EXPECT_TRUE(replies.substr(second).starts_with("HTTP/1.1 200 ")) << replies;
   EXPECT_TRUE(replies.ends_with("\r\n\r\nok")) << replies;
+}
+
+// Nobody waits for what would be a stream's body.
+TEST_F(HttpLimits, TheReplyToHeadOfAStreamIsAHead) {
+  Client client(server_->port());
+  client.send("HEAD /late HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string reply = client.read_all();
+  EXPECT_TRUE(reply.starts_with("HTTP/1.1 200 ")) << reply;
+  EXPECT_EQ(reply.find("\r\n\r\n"), reply.size() - 4) << reply;
 }
 
 // A stream gets a comment for its silence, not for how often somebody looked.
