@@ -2,6 +2,7 @@
 // Its specification is speculation::SpeculativeStep over the same pair; tests hold both together.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -48,6 +49,9 @@ struct DeviceStepOptions {
   bool whole_rows = false;  // for tests: where the host chooses, it looks at whole rows
   // Draws closer than this are decided by the host; tests raise it.
   double draw_slack = 1e-10;
+  // How long a step's results are looked for before CUDA is asked; tests, whose device only goes on
+  // when it is asked, lower it.
+  std::chrono::milliseconds patience{50};
   bool measures_times = false;  // fills SpecResult's times, at the cost of a small kernel
 };
 

@@ -70,7 +70,7 @@ PairStep::PairStep(Target target, std::optional<Assistant> assistant,
       max_keys_(options.max_model_len + speculation::kMaxDraftTokens + 1),
       control_(control_sizes(options, ring_slack_, target_.runs_wide()), options.kv.block_size),
       workspace_(workspace_sizes(target_, assistant_, max_keys_)),
-      results_(static_cast<size_t>(control_.most().entries)) {
+      results_(static_cast<size_t>(control_.most().entries), options.patience) {
   TANDEM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_.handle, cudaStreamNonBlocking));
   const auto row_bytes = static_cast<size_t>(target_.config().hidden_size * 2);
   const auto rows = static_cast<size_t>(control_.most().passes) * kPassRows;

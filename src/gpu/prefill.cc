@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "gpu/pair_step.h"
+#include "gpu/models.h"
 #include "ops/cuda/wide_attention.h"
 #include "ops/cuda/wide_keys.h"
 
@@ -10,19 +10,6 @@ namespace tandem::gpu {
 namespace {
 
 using ops::cuda::Stream;
-
-size_t bytes_of(int64_t rows, int64_t columns, int64_t element_bytes) {
-  return static_cast<size_t>(rows * columns * element_bytes);
-}
-
-size_t operand_bytes(int64_t width, int64_t capacity) {
-  return static_cast<size_t>(
-      ops::cuda::wide_operand_bytes(static_cast<int>(width), static_cast<int>(capacity)));
-}
-
-int64_t operand_width(const WideSizes& sizes) {
-  return std::max(sizes.hidden, sizes.q_dim);
-}
 
 // BF16(sum * scale) of a product's parts, in `workspace.product`.
 void multiply(const Stream& stream, const Projection& projection, const std::array<int, 3>& ends,
@@ -64,19 +51,6 @@ void project(const Stream& stream, const LayerWeights& layer, float eps, const W
                          .chunk = chunk,
                          .kv = kv,
                          .places = pass.pages});
-}
-
-// A plan counts the thread blocks of widen_keys().
-static_assert(widened_rows_of(1) == ops::cuda::kWidenedTogether);
-
-// Most bytes for widened keys and values: those of 131,072 positions of the 31B.
-constexpr size_t kMostWidenedBytes = size_t{1} << 30;
-
-bool widens_keys(const io::LayerConfig& layer, int64_t num_heads) {
-  return layer.type == io::LayerType::kFull &&
-         ops::cuda::takes_widened_keys(static_cast<int>(num_heads),
-                                       static_cast<int>(layer.num_key_value_heads),
-                                       static_cast<int>(layer.head_dim));
 }
 
 // The keys of a group's sequences once, then its rows.
@@ -153,53 +127,6 @@ bool runs_wide(const LayerWeights& layer) {
 
 }  // namespace
 
-WideSizes wide_sizes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len) {
-  WideSizes sizes{.hidden = target.hidden_size};
-  sizes.product = target.hidden_size;
-  sizes.intermediate = target.intermediate_size;
-  for (const io::LayerConfig& layer : target.layers) {
-    const int64_t kv_dim = layer.num_key_value_heads * layer.head_dim;
-    const int64_t q_dim = target.num_attention_heads * layer.head_dim;
-    sizes.q_dim = std::max(sizes.q_dim, q_dim);
-    sizes.product = std::max(sizes.product, q_dim + (layer.k_eq_v ? 1 : 2) * kv_dim);
-    if (layer.type == io::LayerType::kSliding) sizes.chunk = std::max(sizes.chunk, kv_dim);
-    if (kv_dtype == core::DType::kF8E4M3 && widens_keys(layer, target.num_attention_heads))
-      sizes.widened = std::max(sizes.widened, kv_dim);
-  }
-  if (sizes.widened == 0) return sizes;
-  const int64_t rows = widened_rows_of(max_model_len);
-  if (bytes_of(rows, 2 * sizes.widened, 2) <= kMostWidenedBytes) sizes.widened_rows = rows;
-  return sizes;
-}
-
-int64_t WideSizes::most_bytes(int64_t capacity) const {
-  const size_t keys = widened == 0        ? 0
-                      : widened_rows == 0 ? kMostWidenedBytes
-                                          : bytes_of(widened_rows, 2 * widened, 2);
-  return static_cast<int64_t>(bytes_of(capacity, 2 * hidden + product + q_dim + 2 * chunk, 2) +
-                              operand_bytes(operand_width(*this), capacity) +
-                              operand_bytes(intermediate, capacity) + keys);
-}
-
-WideWorkspace::WideWorkspace(const WideSizes& sizes, int64_t max_step_rows, int num_sms)
-    : capacity(static_cast<int>(wide_capacity(max_step_rows))),
-      num_multiprocessors(num_sms),
-      x(bytes_of(capacity, sizes.hidden, 2)),
-      product(bytes_of(capacity, sizes.product, 2)),
-      q(bytes_of(capacity, sizes.q_dim, 2)),
-      chunk_k(bytes_of(capacity, sizes.chunk, 2)),
-      chunk_v(bytes_of(capacity, sizes.chunk, 2)),
-      operand(operand_bytes(operand_width(sizes), capacity)),
-      inner_operand(operand_bytes(sizes.intermediate, capacity)),
-      hidden(bytes_of(capacity, sizes.hidden, 2)),
-      widened_rows(sizes.widened_rows),
-      widened_k(bytes_of(sizes.widened_rows, sizes.widened, 2)),
-      widened_v(bytes_of(sizes.widened_rows, sizes.widened, 2)) {
-  // A tile's rows beyond the last one are multiplied too, whatever they are.
-  for (const auto* buffer : {&operand, &inner_operand})
-    TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
-}
-
 bool runs_wide(const std::vector<LayerWeights>& layers) {
   return ops::cuda::has_warpgroup_products() &&
          std::ranges::all_of(layers, [](const LayerWeights& layer) { return runs_wide(layer); });
@@ -251,38 +178,6 @@ void Target::forward_wide(const Stream& stream, const WidePass& pass, const KvCa
   for (size_t i = 0; i < layers_.size(); ++i)
     run_wide_layer(stream, layers_[i], eps, pass, kv.layer(static_cast<int64_t>(i)), next_of(i + 1),
                    workspace);
-}
-
-void PairStep::record_wide(const StepLayout& layout, size_t end) {
-  const ControlView& c = control_.device();
-  for (; next_wide_ < end; ++next_wide_) {
-    const PlannedWidePass& planned = layout.wide[next_wide_];
-    const auto row = static_cast<int64_t>(next_wide_) * wide_->capacity;
-    const auto tile = static_cast<int64_t>(next_wide_) * control_.sizes().wide_tiles;
-    const WidePass pass{.rows = {.num_rows = static_cast<int>(planned.rows.size()),
-                                 .tokens = c.wide_tokens + row,
-                                 .positions = c.wide_positions + row,
-                                 .last_keys = c.wide_positions + row,
-                                 .sequences = c.wide_sequences + row},
-                        .tiles = {.num_tiles = static_cast<int>(planned.tiles.size()),
-                                  .first_rows = c.wide_tile_first_rows + tile,
-                                  .num_rows = c.wide_tile_num_rows + tile,
-                                  .chunk_begins = c.wide_tile_begins + tile,
-                                  .chunk_ends = c.wide_tile_ends + tile,
-                                  .widened_rows = c.wide_tile_widened_rows + tile},
-                        .ring = ring_table(),
-                        .pages = page_table(),
-                        .groups = planned.groups};
-    target_.forward_wide(stream_, pass, kv_, *wide_);
-  }
-}
-
-void PairStep::record_gather(const PlannedPass& planned, int64_t offset) {
-  const int n = planned.num_padded_rows();
-  ops::cuda::gather_rows(stream_, wide_->hidden.as<uint16_t>(), control_.device().sources + offset,
-                         n, static_cast<int>(target_.config().hidden_size),
-                         hidden_.as<uint16_t>() + offset * target_.config().hidden_size,
-                         workspace_.operand_for(n, 0.0F));
 }
 
 }  // namespace tandem::gpu

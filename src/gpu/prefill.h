@@ -39,6 +39,8 @@ struct WideSizes {
   // Of a workspace for sequences of this length, or shorter ones.
   int64_t most_bytes(int64_t capacity) const;
 };
+// Whether the layer's keys are widened once for a pass, where they are E4M3.
+bool widens_keys(const io::LayerConfig& layer, int64_t num_heads);
 // kv_dtype: of the cache. max_model_len: most tokens of a sequence.
 WideSizes wide_sizes(const io::TextConfig& target, core::DType kv_dtype, int64_t max_model_len);
 

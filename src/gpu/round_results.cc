@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 
 #include "base/check.h"
 
@@ -10,9 +9,6 @@ namespace tandem::gpu {
 namespace {
 
 using ops::cuda::RoundResult;
-
-// Longer steps are waited for by CUDA, which tells of errors too.
-constexpr std::chrono::milliseconds kPatience{50};
 
 bool is_there(RoundResult& result) {
   return std::atomic_ref(result.finished).load(std::memory_order_acquire) != 0;
@@ -28,7 +24,7 @@ void RoundResults::expect(size_t count) {
 
 std::span<const RoundResult> RoundResults::wait(const ops::cuda::Stream& stream) const {
   const std::span<RoundResult> results(device(), expected_);
-  const auto end = std::chrono::steady_clock::now() + kPatience;
+  const auto end = std::chrono::steady_clock::now() + patience_;
   auto next = results.begin();
   while (true) {
     next = std::find_if_not(next, results.end(), is_there);

@@ -2,6 +2,7 @@
 // the host sees the last result some microseconds before a stream counts as done.
 #pragma once
 
+#include <chrono>
 #include <span>
 
 #include "ops/cuda/accept.h"
@@ -11,8 +12,9 @@ namespace tandem::gpu {
 
 class RoundResults {
  public:
-  explicit RoundResults(size_t most)
-      : most_(most), memory_(most * sizeof(ops::cuda::RoundResult)) {}
+  // Longer steps than `patience` are waited for by CUDA, which tells of errors too.
+  RoundResults(size_t most, std::chrono::milliseconds patience)
+      : most_(most), patience_(patience), memory_(most * sizeof(ops::cuda::RoundResult)) {}
 
   // Where the device writes them.
   ops::cuda::RoundResult* device() const { return memory_.as<ops::cuda::RoundResult>(); }
@@ -24,6 +26,7 @@ class RoundResults {
 
  private:
   size_t most_;
+  std::chrono::milliseconds patience_;
   size_t expected_ = 0;
   ops::cuda::PinnedBuffer memory_;
 };
