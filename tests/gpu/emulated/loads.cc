@@ -125,7 +125,7 @@ std::vector<EngineRequest> make_requests(Dice& dice, int64_t count, Style style)
   for (int64_t i = 0; i < count; ++i) {
     EngineRequest request;
     request.id = static_cast<uint64_t>(i);
-    request.prompt_ids = make_prompt(dice, style == Style::kScored ? 600 : 200);
+    request.prompt_ids = make_prompt(dice, style == Style::kScored ? 600 : 300);
     request.max_tokens = dice.from(1, 50);
     set_draws(request.sampling, dice, style);
     if (style == Style::kScored && dice.one_in(20)) request.sampling.num_prompt_logprobs = 1;
