@@ -111,7 +111,7 @@ HttpConnection::Awaitable<bool> HttpConnection::read_request(HttpRequest& reques
   }
   auto& message = parser_->get();
   http_1_0_ = message.version() == 10;
-  // What HEAD asks for is GET's reply without its body (RFC 9110, 9.3.2).
+  // HEAD asks for what GET would get, without its body (RFC 9110, 9.3.2).
   request.method = is_head_ ? "GET" : std::string(view(message.method_string()));
   const std::string target = origin_form(view(message.target()));
   const size_t end = std::min(target.find('?'), target.size());
