@@ -19,19 +19,6 @@ void cancel_all(engine::Engine& engine, size_t count) {
   for (size_t i = 0; i < count; ++i) engine.cancel(i);
 }
 
-// What was drafted between two moments.
-speculation::AcceptanceStats since(const speculation::AcceptanceStats& before,
-                                   speculation::AcceptanceStats after) {
-  after.num_drafts -= before.num_drafts;
-  after.num_draft_tokens -= before.num_draft_tokens;
-  after.num_accepted_tokens -= before.num_accepted_tokens;
-  for (size_t i = 0; i < after.proposed_per_pos.size(); ++i) {
-    after.proposed_per_pos[i] -= before.proposed_per_pos[i];
-    after.accepted_per_pos[i] -= before.accepted_per_pos[i];
-  }
-  return after;
-}
-
 double per_second(int64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0;
 }
@@ -98,7 +85,7 @@ base::Result<EngineRun> run_engine(engine::Engine& engine, const std::vector<Ran
   run.num_output_tokens = after.num_output_tokens - before.num_output_tokens;
   run.num_steps = after.num_steps - before.num_steps;
   run.num_preemptions = after.num_preemptions - before.num_preemptions;
-  run.acceptance = since(before.acceptance, after.acceptance);
+  run.acceptance = after.acceptance.since(before.acceptance);
   return run;
 }
 

@@ -7,25 +7,18 @@
 namespace tandem::server {
 namespace {
 
-std::string speculation_line(const speculation::AcceptanceStats& before,
-                             const speculation::AcceptanceStats& after, double seconds) {
-  const auto drafts = static_cast<double>(after.num_drafts - before.num_drafts);
-  const int64_t drafted = after.num_draft_tokens - before.num_draft_tokens;
-  const int64_t accepted = after.num_accepted_tokens - before.num_accepted_tokens;
+// `stats`: of the interval; there are drafts.
+std::string speculation_line(const speculation::AcceptanceStats& stats, double seconds) {
   std::string rates;
-  for (size_t i = 0; i < after.proposed_per_pos.size(); ++i) {
-    if (after.proposed_per_pos[i] == before.proposed_per_pos[i]) break;
-    rates += fmt::format(
-        "{}{:.3f}", i == 0 ? "" : ", ",
-        static_cast<double>(after.accepted_per_pos[i] - before.accepted_per_pos[i]) / drafts);
-  }
+  for (size_t i = 0; i < stats.proposed_per_pos.size() && stats.proposed_per_pos[i] > 0; ++i)
+    rates += fmt::format("{}{:.3f}", i == 0 ? "" : ", ", stats.rate_at(static_cast<int>(i)));
   return fmt::format(
       "SpecDecoding metrics: Mean acceptance length: {:.2f}, Accepted throughput: {:.2f} tokens/s, "
       "Drafted throughput: {:.2f} tokens/s, Accepted: {} tokens, Drafted: {} tokens, Per-position "
       "acceptance rate: {}, Avg Draft acceptance rate: {:.1f}%",
-      1 + static_cast<double>(accepted) / drafts, static_cast<double>(accepted) / seconds,
-      static_cast<double>(drafted) / seconds, accepted, drafted, rates,
-      100 * static_cast<double>(accepted) / static_cast<double>(drafted));
+      stats.mean_acceptance_length(), static_cast<double>(stats.num_accepted_tokens) / seconds,
+      static_cast<double>(stats.num_draft_tokens) / seconds, stats.num_accepted_tokens,
+      stats.num_draft_tokens, rates, 100 * stats.acceptance_rate());
 }
 
 }  // namespace
@@ -50,8 +43,8 @@ std::vector<std::string> describe_interval(const engine::EngineStats& before,
       100 * static_cast<double>(after.num_prefix_hits - before.num_prefix_hits) /
           static_cast<double>(
               std::max<int64_t>(after.num_prefix_queries - before.num_prefix_queries, 1))));
-  if (after.acceptance.num_drafts > before.acceptance.num_drafts)
-    lines.push_back(speculation_line(before.acceptance, after.acceptance, seconds));
+  const speculation::AcceptanceStats drafted = after.acceptance.since(before.acceptance);
+  if (drafted.num_drafts > 0) lines.push_back(speculation_line(drafted, seconds));
   return lines;
 }
 

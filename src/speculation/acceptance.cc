@@ -24,6 +24,18 @@ void AcceptanceStats::add(const AcceptanceStats& other) {
   }
 }
 
+AcceptanceStats AcceptanceStats::since(const AcceptanceStats& before) const {
+  AcceptanceStats later = *this;
+  later.num_drafts -= before.num_drafts;
+  later.num_draft_tokens -= before.num_draft_tokens;
+  later.num_accepted_tokens -= before.num_accepted_tokens;
+  for (size_t i = 0; i < proposed_per_pos.size(); ++i) {
+    later.proposed_per_pos[i] -= before.proposed_per_pos[i];
+    later.accepted_per_pos[i] -= before.accepted_per_pos[i];
+  }
+  return later;
+}
+
 double AcceptanceStats::acceptance_rate() const {
   return num_draft_tokens == 0
              ? 0.0

@@ -22,6 +22,8 @@ struct AcceptanceStats {
 
   void add_round(int num_drafted, int num_accepted);
   void add(const AcceptanceStats& other);
+  // What came behind `before`, an earlier state of these counters.
+  AcceptanceStats since(const AcceptanceStats& before) const;
   // accepted / proposed; 0 before the first draft.
   double acceptance_rate() const;
   // 1 + accepted / drafts, the bonus included; 1 before the first draft.

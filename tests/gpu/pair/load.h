@@ -36,9 +36,7 @@ inline Outcome decode(engine::Engine& engine, const std::vector<engine::EngineRe
       if (event.finish) --running;
     }
   }
-  const speculation::AcceptanceStats after = engine.stats().acceptance;
-  outcome.acceptance.num_drafts = after.num_drafts - before.num_drafts;
-  outcome.acceptance.num_accepted_tokens = after.num_accepted_tokens - before.num_accepted_tokens;
+  outcome.acceptance = engine.stats().acceptance.since(before);
   return outcome;
 }
 
