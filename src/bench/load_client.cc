@@ -1,18 +1,19 @@
 #include "bench/load_client.h"
 
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <unordered_map>
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/file_limit.h"
 #include "bench/http_reader.h"
 #include "bench/stream_reader.h"
 
@@ -21,14 +22,6 @@ namespace {
 
 constexpr int kMaxWaitMs = 100;  // how late a stop or a timeout is noticed
 constexpr size_t kBufferBytes = size_t{64} << 10;
-
-// Every request under way is a file; the system's soft limit is often 1024.
-void raise_file_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 // One request on its own connection.
 class Exchange {
@@ -262,7 +255,8 @@ class LoadLoop {
 std::vector<RequestOutcome> run_load(const Endpoint& endpoint, const LoadClientOptions& options,
                                      const std::function<std::optional<PlannedRequest>()>& next,
                                      const std::function<bool()>& stopped) {
-  raise_file_limit();
+  // Every request under way is a file.
+  base::raise_file_limit(std::numeric_limits<uint64_t>::max());
   const auto loop = std::make_unique<LoadLoop>(endpoint, options, next, stopped);
   return loop->run();
 }

@@ -1,7 +1,5 @@
 #include "server/http_server.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/file_limit.h"
 #include "base/log.h"
 #include "server/http_connection.h"
 
@@ -25,14 +24,12 @@ using asio::ip::tcp;
 
 constexpr size_t kOtherFiles = 256;  // models, log, connections that are being closed
 
-// Every connection is a file: the system's soft limit is often 1024, its hard one much more.
+// Every connection is a file.
 void raise_file_limit(size_t wanted) {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
-  limit.rlim_cur = std::min<rlim_t>(wanted, limit.rlim_max);
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+  const uint64_t limit = base::raise_file_limit(wanted);
+  if (limit < wanted)
     base::log_warning("http: expected a limit of {} open files, got {}; raise it (ulimit -n)",
-                      wanted, limit.rlim_cur);
+                      wanted, limit);
 }
 
 }  // namespace
