@@ -9,10 +9,6 @@ using speculation::SpecBatch;
 using speculation::SpecResult;
 using speculation::SpecSequence;
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 ControlSizes control_sizes(const DeviceStepOptions& options, int64_t ring_slack, bool runs_wide) {
   const int64_t wide_rows = runs_wide ? wide_capacity(options.max_step_rows) : 0;
   const int64_t wide_passes = runs_wide ? ceil_div(options.max_step_rows, wide_rows) : 0;

@@ -11,10 +11,6 @@ namespace {
 // Passes may be made shorter than kPassRows, but not below.
 constexpr int64_t kShortPassRows = 96;
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 class Packer {
  public:
   Packer(StepLayout& layout, int64_t pass_rows, int64_t ring_slack)

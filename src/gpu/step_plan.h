@@ -12,6 +12,10 @@ inline constexpr int kPassRows = 192;  // places of a pass; a row's index is 192
 inline constexpr int kMaxScreenedRows = 32;  // of a pass whose tokens come through a head's screen
 inline constexpr int kTileQueries = 9;       // rows of one sequence that attention takes together
 
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
 // The next number of rows that kernels are made for; kPassRows at most.
 constexpr int padded_rows(int64_t count) {
   for (const int size : {8, 16, 32, 64, 96, 128, 160})
