@@ -20,6 +20,8 @@
 // chunks of 16 bytes exchanged by row.
 #include "ops/cuda/wide_attention.h"
 
+#include <algorithm>
+
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/wide_attention_copies.cuh"
 #include "ops/cuda/wide_attention_queries.cuh"
@@ -98,7 +100,8 @@ __device__ inline void score(Queries<kSource>& queries, int first_key, Loads& ke
 // Columns of a product of values. Weights that lie in shared memory are read for each product, so
 // there it has all of the warpgroup's.
 template <int kDim, Source kSource>
-constexpr int kWidthOf = kSource == Source::kShared ? Plan<kDim>::kColumns : Plan<kDim>::kWidth;
+constexpr int kWidthOf =
+    kSource == Source::kShared ? Plan<kDim>::kColumns : std::min(Plan<kDim>::kColumns, 128);
 
 template <int kDim, Source kSource>
 struct Sums {

@@ -34,9 +34,8 @@ template <int kDim>  // head_dim, rounded up to 64
 struct Plan {
   static constexpr bool kSplit = kDim == 512;  // the warpgroups split the value columns
   static constexpr int kBlockPairs = kSplit ? kPairs : 2 * kPairs;
-  static constexpr int kColumns = kSplit ? kDim / 2 : kDim;       // value columns of a warpgroup
-  static constexpr int kWidth = kColumns < 128 ? kColumns : 128;  // of a product
-  static constexpr int kLoads = kSplit ? 2 : 1;                   // of a step
+  static constexpr int kColumns = kSplit ? kDim / 2 : kDim;  // value columns of a warpgroup
+  static constexpr int kLoads = kSplit ? 2 : 1;              // of a step
   static constexpr int kLoadColumns = kDim / kLoads;
   static constexpr int kLoadBytes = kKeys * kLoadColumns * 2;
   static constexpr int kColumnBytes = kKeys * 128;  // of a column block
