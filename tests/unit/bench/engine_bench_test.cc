@@ -5,9 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "engine/runtime.h"
 #include "tests/support/temp_folder.h"
-#include "tests/support/tiny_checkpoint.h"
+#include "tests/unit/bench/tiny_options.h"
 
 namespace tandem::bench {
 namespace {
@@ -15,16 +14,9 @@ namespace {
 class EngineBenchTest : public testing::Test {
  protected:
   void SetUp() override {
-    const auto tiny = test_support::write_tiny_pair(folder_.path(), {.layers = "ssf"});
-    engine::RuntimeOptions options;
-    options.pair.target = tiny.target;
-    options.pair.assistant = tiny.assistant;
-    options.pair.load.dummy = true;
-    options.num_draft_tokens = 2;
-    options.synthetic = *speculation::SyntheticAcceptance::from_rates({1.0, 0.0});
+    engine::RuntimeOptions options = tiny_options(folder_.path());
     options.max_num_seqs = 2;
     options.max_model_len = 64;
-    options.prefix_caching = false;
     auto runtime = engine::Runtime::open(std::move(options));
     ASSERT_TRUE(runtime) << runtime.error().message;
     runtime_ = std::move(*runtime);

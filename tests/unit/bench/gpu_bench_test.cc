@@ -7,7 +7,7 @@
 #include "bench/gpu_step.h"
 #include "bench/step_bench.h"
 #include "tests/support/temp_folder.h"
-#include "tests/support/tiny_checkpoint.h"
+#include "tests/unit/bench/tiny_options.h"
 
 namespace tandem::bench {
 namespace {
@@ -63,16 +63,9 @@ TEST(GpuBenchTest, LengthsOfFewerDraftsAreShorter) {
 // whole ones.
 TEST(GpuBenchTest, RoundsOfALoadGiveWhatIsAccepted) {
   const test_support::TempFolder folder;
-  const auto tiny = test_support::write_tiny_pair(folder.path(), {.layers = "ssf"});
-  engine::RuntimeOptions options;
-  options.pair.target = tiny.target;
-  options.pair.assistant = tiny.assistant;
-  options.pair.load.dummy = true;
-  options.num_draft_tokens = 2;
-  options.synthetic = *speculation::SyntheticAcceptance::from_rates({1.0, 0.0});
+  engine::RuntimeOptions options = tiny_options(folder.path());
   options.max_num_seqs = 3;
   options.max_model_len = 20 + kGpuStepRoom;
-  options.prefix_caching = false;
   const auto runtime = engine::Runtime::open(std::move(options));
   ASSERT_TRUE(runtime) << runtime.error().message;
   GpuStep step(**runtime, {});
