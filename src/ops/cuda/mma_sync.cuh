@@ -145,8 +145,8 @@ __device__ inline void wgmma_codes(float (&d)[kRegisters], uint64_t a, uint64_t 
 }
 
 // Of kernels for prompts, which such cards do not run (device.h).
-template <int kRegisters>
-__device__ inline void wgmma_bf16(float (&)[kRegisters], uint64_t, uint64_t, int) {
+template <int kRegisters, typename Left>
+__device__ inline void wgmma_bf16(float (&)[kRegisters], const Left&, uint64_t, int) {
   __trap();
 }
 template <int kRegisters, typename Left>
