@@ -8,6 +8,7 @@
 #include "gpu/step_plan.h"
 #include "ops/cuda/attention.h"
 #include "ops/cuda/gelu_product.h"
+#include "ops/cuda/head_argmax.h"
 
 namespace tandem::gpu {
 namespace {
@@ -94,6 +95,10 @@ void choose_tokens(const Stream& stream, const Projection& head,
   if (screen && ops::cuda::takes_screened_rows(head.weight, screen->weight, num_rows / 8)) {
     ops::cuda::screened_rows(stream, head.weight, screen->view(), operand, num_rows / 8,
                              workspace.partials.as<float>(), argmax);
+    return;
+  }
+  if (ops::cuda::takes_head_argmax(head.weight, num_rows / 8, argmax.logits)) {
+    ops::cuda::head_argmax(stream, head.weight, operand, num_rows / 8, argmax);
     return;
   }
   argmax.logits.sums = multiply(stream, head, num_rows, workspace);

@@ -29,7 +29,7 @@ if [[ ${1:-} == --sanitize ]]; then
   # lane after its warp has read. Products are shapes whose rings are filled once. Nor does it follow rows that many warps have made
   # and one lane hands on so.
   unfollowed=('*GpuAttention*/3_over_1_of_512' '*GpuAttention*/4_over_4_of_32_e4m3' '*ScreenedHead*/130_*' '*ScreenedHead*/1000_*'
-    '*LikeliestOfHead*/100_*' '*HeadProduct*/fp8_3001*')
+    '*ScreenedHead*/3001_from_96_*' '*HeadArgmaxOp*/*_from_96_*' '*LikeliestOfHead*/100_*' '*HeadProduct*/fp8_3001*')
   kernels=('*GpuAttention*/2_over_1_of_32' '*HeadPrep*/4_and_*' '*HeadPrep*/3_and_*'
     '*HeadPrep*/16_and_0_of_512*' '*RowOps*/32*' 'AssistantInput.*' 'GeluOperand.*' 'Head.RandomRows' 'Head.SpecialRows'
     'Head.HandsDraftsOver' 'FullLogits.*' 'DrawTokens.*'

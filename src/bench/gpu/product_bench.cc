@@ -11,7 +11,7 @@
 #include "bench/ops_bench.h"
 #include "gpu/step_plan.h"
 #include "ops/cuda/gelu_product.h"
-#include "ops/cuda/head_product.h"
+#include "ops/cuda/head_argmax.h"
 
 namespace tandem::bench {
 namespace {
@@ -81,15 +81,19 @@ struct Buffers {
   DeviceBuffer exchange;
 };
 
-// What a head of few rows needs beside its weights: it is multiplied where its argmax is found, and
-// leaves tokens.
+// What a head needs beside its weights: it is multiplied where its argmax is found, and leaves
+// tokens.
 struct HeadBuffers {
   explicit HeadBuffers(const PackedLinear& head)
       : exchange(ops::cuda::head_exchange_bytes(head)),
-        scratch(ops::cuda::argmax_scratch_bytes(ops::cuda::kMaxHeadRows)),
-        tokens(sizeof(int32_t) * ops::cuda::kMaxHeadRows) {
+        scratch(ops::cuda::argmax_scratch_bytes(kMaxRows)),
+        tokens(sizeof(int32_t) * kMaxRows) {
     for (const DeviceBuffer* buffer : {&exchange, &scratch})
       TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
+  }
+  static bool takes(const PackedLinear& head, int64_t rows) {
+    return rows <= ops::cuda::kMaxHeadRows ||
+           (rows <= kMaxRows && ops::cuda::takes_head_argmax(head, num_tiles(rows), {}));
   }
   void choose(const Stream& stream, const PackedLinear& head, const DeviceBuffer& operand,
               int64_t rows) const {
@@ -102,7 +106,10 @@ struct HeadBuffers {
     argmax.scratch = scratch.data();
     argmax.tokens = tokens.as<int32_t>();
     argmax.exchange = exchange.data();
-    ops::cuda::head_product(stream, head, {}, operand.data(), argmax);
+    if (rows <= ops::cuda::kMaxHeadRows)
+      ops::cuda::head_product(stream, head, {}, operand.data(), argmax);
+    else
+      ops::cuda::head_argmax(stream, head, operand.data(), num_tiles(rows), argmax);
   }
 
   DeviceBuffer exchange;
@@ -207,7 +214,7 @@ ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape, Pack
   auto results = ordered_json::array();
   double one_row = 0;
   for (const int64_t count : rows) {
-    const bool chooses = head && count <= ops::cuda::kMaxHeadRows;
+    const bool chooses = head && HeadBuffers::takes(copies[0], count);
     const auto launch = [&](const Stream& stream, const PackedLinear& weight) {
       if (chooses)
         head->choose(stream, weight, buffers.operand, count);

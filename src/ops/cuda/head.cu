@@ -73,7 +73,7 @@ dim3 tile_grid(const HeadLogits& head) {
 }  // namespace
 
 size_t argmax_scratch_bytes(int num_rows) {
-  return static_cast<size_t>(num_rows) * (sizeof(Key) + sizeof(unsigned));
+  return static_cast<size_t>(num_rows) * (sizeof(Key) + sizeof(unsigned) + sizeof(uint32_t));
 }
 
 void argmax_rows(const Stream& stream, const HeadLogits& head, void* scratch, int32_t* tokens,

@@ -9,6 +9,8 @@
 
 namespace tandem::ops::cuda {
 
+inline constexpr unsigned kWholeWarp = 0xffffffffU;
+
 // The larger one comes first, likeliest first and then the lower id. 0: none. All ones: the row is
 // not finite.
 using Key = unsigned long long;
@@ -61,10 +63,12 @@ __device__ inline float floor_of(float cap, float largest) {
 struct ArgmaxScratch {
   Key* keys;           // [num_rows] the first candidate so far
   unsigned* arrivals;  // [num_rows] who has told theirs
+  uint32_t* largest;   // [num_rows] ordered(): a logit that there is (head_argmax.cu)
 };
 inline ArgmaxScratch argmax_scratch(void* scratch, int num_rows) {
-  auto* keys = static_cast<Key*>(scratch);
-  return {keys, reinterpret_cast<unsigned*>(keys + num_rows)};
+  auto* const keys = static_cast<Key*>(scratch);
+  auto* const arrivals = reinterpret_cast<unsigned*>(keys + num_rows);
+  return {keys, arrivals, arrivals + num_rows};
 }
 
 // One thread of each of `count` that have candidates of a row. Keys meet in one maximum, so that

@@ -5,6 +5,7 @@
 #include "ops/cuda/few_rows.cuh"
 #include "ops/cuda/head_keys.cuh"
 #include "ops/cuda/head_screen.cuh"
+#include "ops/cuda/head_tokens.cuh"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/product_shape.cuh"
 
@@ -15,7 +16,6 @@ constexpr int kThreads = kFewThreads + 64;  // one more warp copies, one tells t
 constexpr int kStageBytes = 16 * 1024;
 constexpr int kMaxStages = 13;
 constexpr int kMostShared = 226 * 1024;  // or what the card has
-constexpr unsigned kAll = 0xffffffffU;
 
 struct Small {
   uint64_t full[kMaxStages];
@@ -121,8 +121,6 @@ struct Copies {
   }
 };
 
-constexpr float kInfinity = __builtin_huge_valf();
-
 // The first candidates a thread has met of two rows, and whether all it met was finite. Ids fall:
 // among equals the newest comes first.
 class Candidates {
@@ -157,49 +155,15 @@ class Candidates {
   bool finite_[2] = {true, true};
 };
 
-// The first of the two ids of a set whose logits this thread has; the other one is 8 more.
-__device__ inline int first_id_of(int set) {
-  return set * kSetColumns + static_cast<int>(threadIdx.x) / 32 * 16 +
-         static_cast<int>(threadIdx.x) % 32 / 4;
-}
-__device__ inline float2 two_scales(const HeadLogits& head, int first_id) {
-  if (head.scales == nullptr) return make_float2(head.scale, head.scale);
-  return make_float2(ptx::load_constant(head.scales + first_id),
-                     ptx::load_constant(head.scales + first_id + 8));
-}
-
-// Which of this thread's two ids of a set are suppressed. Whole warps.
-struct Suppressed {
-  int mine[2];  // of up to 64 ids
-
-  __device__ Suppressed(const HeadLogits& head, const Small& small) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      mine[i] = lane + 32 * i < head.num_suppressed ? small.suppressed[lane + 32 * i] : -1;
-  }
-  __device__ void hide(const HeadLogits& head, const Small& small, int first_id,
-                       bool (&hidden)[2]) const {
-    const int set = first_id / kSetColumns;
-    hidden[0] = hidden[1] = false;
-    if (!__any_sync(kAll, mine[0] / kSetColumns == set || mine[1] / kSetColumns == set)) return;
-    for (int i = 0; i < head.num_suppressed; ++i) {
-      const int offset = small.suppressed[i] - first_id;
-      hidden[0] = hidden[0] || offset == 0;
-      hidden[1] = hidden[1] || offset == 8;
-    }
-  }
-};
-
 // A set is complete.
 template <bool kScreening>
-__device__ inline void take_set(const Job& job, const Small& small, const Suppressed& suppressed,
+__device__ inline void take_set(const Job& job, const Small& small, const SuppressedIds& suppressed,
                                 int first_id, const float (&sums)[4], const float2& scales,
                                 Candidates& candidates) {
   const HeadLogits& head = job.logits;
   const int row = static_cast<int>(threadIdx.x) % 4 * 2;
   bool hidden[2];  // ids first_id, first_id + 8
-  suppressed.hide(head, small, first_id, hidden);
+  suppressed.hide(head, small.suppressed, first_id, hidden);
 #pragma unroll
   for (int upper = 1; upper >= 0; --upper) {
     const int id = first_id + upper * 8;
@@ -228,7 +192,7 @@ __device__ Key first_of_block(const Job& job, Small& small, const Candidates& ca
     Key key = candidates.best(job.logits, which);
 #pragma unroll
     for (int mask = 4; mask < 32; mask *= 2) {
-      const Key other = __shfl_xor_sync(kAll, key, mask);
+      const Key other = __shfl_xor_sync(kWholeWarp, key, mask);
       key = other > key ? other : key;
     }
     if (lane < 4) small.keys[warp][lane * 2 + which] = key;
@@ -272,8 +236,8 @@ __device__ void measure_rows(const Job& job, Small& small, const uint8_t* rows, 
     if (made_here && blockIdx.x == 0)
       __stcg(reinterpret_cast<uint4*>(job.screen.operand) + i, chunk);
   }
-  squares += __shfl_xor_sync(kAll, squares, 8);
-  squares += __shfl_xor_sync(kAll, squares, 16);
+  squares += __shfl_xor_sync(kWholeWarp, squares, 8);
+  squares += __shfl_xor_sync(kWholeWarp, squares, 16);
   if (lane < 8) {
     small.lengths[lane] = row_length(squares);
     if (blockIdx.x == 0) job.screen.lengths[lane] = small.lengths[lane];
@@ -386,7 +350,7 @@ __device__ void compute(const Job& job, Small& small, Ring ring, uint32_t rows) 
     const int64_t index = static_cast<int64_t>(piece.set) * plan.max_pieces + slot;
     store_few(sums, job.side_partials + index * (8 * kSetColumns), job.logits.num_rows);
   });
-  const Suppressed suppressed(job.logits, small);
+  const SuppressedIds suppressed(job.logits, small.suppressed);
   Candidates candidates;
   for_pieces(job.head, [&](const Piece& piece) {
     float4 before = {0.0F, 0.0F, 0.0F, 0.0F};

@@ -5,7 +5,6 @@
 
 namespace tandem::ops::cuda {
 
-inline constexpr unsigned kWholeWarp = 0xffffffffU;
 inline constexpr int kWarpSets = 8;   // sets of 128 columns that a warp reads at once
 inline constexpr int kTileWarps = 8;  // of a thread block: rows
 

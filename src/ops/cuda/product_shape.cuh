@@ -22,11 +22,23 @@ inline constexpr int kMaxStages = 32;
 
 // The product of kTiles * 8 rows. With a short ring there is room for a neighbour on the
 // multiprocessor; a long one is filled while the small kernel in front of the product runs. Cards
-// with little shared memory have a ring of their own.
-enum class RingLength { kShort, kLong, kSmallCard };
+// with little shared memory have a ring of their own. Heads whose logits are met at once need room
+// for it.
+enum class RingLength { kShort, kLong, kSmallCard, kHead };
 constexpr int ring_bytes(RingLength length) {
-  return (length == RingLength::kShort ? 108 : length == RingLength::kLong ? 216 : 97) * 1024;
+  switch (length) {
+    case RingLength::kShort:
+      return 108 * 1024;
+    case RingLength::kLong:
+      return 216 * 1024;
+    case RingLength::kHead:
+      return 200 * 1024;
+    default:
+      return 97 * 1024;
+  }
 }
+// What a thread block has on cards with long rings.
+inline constexpr int kMostShared = 227 * 1024;
 template <int kTilesIn, PackedType kType, bool kGeluIn, RingLength kRing>
 struct Shape {
   static constexpr int kTiles = kTilesIn;
@@ -55,6 +67,10 @@ struct Shape {
   // more registers than nine warps leave each other, since they are allotted by quarters of a
   // multiprocessor: the warp that copies becomes a warpgroup, which gives its own up.
   static constexpr bool kPipelined = kParts > 1 && kFp8 && !kSmallCard;
+  // The same of BF16 rows, whose sums stay in the tensor cores. Elsewhere it takes more registers
+  // than there are, or gains nothing.
+  static constexpr bool kChained =
+      !kFp8 && !kSmallCard && (kTiles == 8 || (!kWidened && kTiles > 8 && kTiles <= 20));
   static constexpr int kThreads = kPipelined ? 3 * 128 : few::kThreads;
   static constexpr int kStagingBytes = kGelu && kFp8 ? 2 * kTiles * kE4m3TileBytes : 0;
   static constexpr int kStages = (ring_bytes(kRing) - kStagingBytes) / kStageBytes;
