@@ -91,7 +91,7 @@ void choose_tokens(const Stream& stream, const Projection& head,
   if (choose_in_head(stream, head, screen, exchange, side, operand, argmax)) return;
   if (side.weight != nullptr)
     ops::cuda::product(stream, *side.weight, operand, num_rows / 8, side.partials);
-  static_assert(kMaxScreenedRows == 8 * ops::cuda::kMaxScreenedTiles);
+  static_assert(kMaxScreenedRows == 8 * ops::cuda::kMaxListedTiles);
   if (screen && ops::cuda::takes_screened_rows(head.weight, screen->weight, num_rows / 8)) {
     ops::cuda::screened_rows(stream, head.weight, screen->view(), operand, num_rows / 8,
                              workspace.partials.as<float>(), argmax);
@@ -197,6 +197,7 @@ bool Target::find_likeliest(const Stream& stream, int num_rows, ops::cuda::HeadL
     return true;
   }
   const int tiles = num_rows / 8;
+  if (tiles > ops::cuda::kMaxScreenedTiles) return false;
   if (!ops::cuda::takes_screened_rows(head.weight, screen_->weight, tiles)) return false;
   screened_likeliest_rows(stream, head.weight, screen_->view(), operand, tiles,
                           workspace.partials.as<float>(), job);

@@ -9,7 +9,7 @@
 namespace tandem::gpu {
 
 inline constexpr int kPassRows = 192;  // places of a pass; a row's index is 192 * pass + place
-inline constexpr int kMaxScreenedRows = 32;  // of a pass whose tokens come through a head's screen
+inline constexpr int kMaxScreenedRows = 64;  // of a pass whose tokens come through a head's screen
 inline constexpr int kTileQueries = 9;       // rows of one sequence that attention takes together
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {

@@ -66,7 +66,7 @@ class ScreenedHead : public tests::ScreenTest {
   void expect_clean() const {
     for (const DeviceBuffer* zeros : {&exchange_, &scratch_, &workspace_}) {
       const size_t count = zeros == &exchange_    ? static_cast<size_t>(screen_.num_shares) * 4
-                           : zeros == &workspace_ ? 4 * kMostRows  // lower bounds
+                           : zeros == &workspace_ ? 4 * (2 * kMostRows + 1024)  // the first of it
                                                   : zeros->size_bytes();
       EXPECT_EQ(tests::to_host<uint8_t>(*zeros, count), std::vector<uint8_t>(count));
     }
@@ -75,8 +75,9 @@ class ScreenedHead : public tests::ScreenTest {
   void expect_same_for(const std::vector<BFloat16>& x, int num_rows) {
     const auto operand = operand_of(x, 1);
     expect_same(static_cast<const void*>(operand.data()), num_rows);
-    for (const int num_tiles : {2, 4})
-      expect_same_rows(among_others(x, num_tiles), 8 * num_tiles - (8 - num_rows), num_tiles);
+    for (const int num_tiles : {2, 4, 8})
+      if (takes_screened_rows(head_, screen_, num_tiles))
+        expect_same_rows(among_others(x, num_tiles), 8 * num_tiles - (8 - num_rows), num_tiles);
   }
   void expect_same_rows(const std::vector<BFloat16>& x, int num_rows, int num_tiles) {
     SCOPED_TRACE("rows " + std::to_string(num_rows));
@@ -207,7 +208,10 @@ TEST_P(ScreenedHead, BoundsItsErrors) {
 INSTANTIATE_TEST_SUITE_P(Shapes, ScreenedHead,
                          testing::Values(tests::ScreenCase{262144, 1024, 132, 0.0F, 0.05F},
                                          tests::ScreenCase{20000, 3840, 132, 30.0F, 0.02F},
+                                         tests::ScreenCase{33700, 3840, 132, 30.0F, 0.02F},
                                          tests::ScreenCase{20000, 256, 132, 30.0F, 40.0F},
+                                         tests::ScreenCase{33700, 256, 132, 30.0F, 40.0F},
+                                         tests::ScreenCase{3001, 96, 4, 0.0F, 1.0F},
                                          tests::ScreenCase{3001, 416, 5, 30.0F, 0.5F},
                                          tests::ScreenCase{1000, 96, 4, 0.0F, 1.0F},
                                          tests::ScreenCase{130, 96, 1, 0.0F, 1.0F}),
@@ -225,6 +229,10 @@ TEST(ScreenedHeadShapes, ThatDoNotFit) {
   EXPECT_FALSE(takes_screened_head(head, make(PackedType::kFp8Weights, 20000, 256), {}, logits));
   EXPECT_TRUE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 256), 4));
   EXPECT_FALSE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 256), 8));
+  const PackedLinear whole = make(PackedType::kBF16, 33700, 256);  // sets belong to one share each
+  EXPECT_EQ(takes_screened_rows(whole, make(PackedType::kIntegers, 33700, 256), 8),
+            ops::cuda::max_shared_bytes() >= 227 * 1024);
+  EXPECT_FALSE(takes_screened_rows(whole, make(PackedType::kIntegers, 33700, 256), 12));
   EXPECT_FALSE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 512), 2));
   logits.num_rows = 9;
   EXPECT_FALSE(takes_screened_head(head, make(PackedType::kIntegers, 20000, 256), {}, logits));

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "ops/cuda/head_likeliest.h"
+#include "ops/cuda/head_screen.cuh"
 #include "ops/cuda/row_facts.h"
 #include "tests/gpu/screen_support.h"
 
@@ -249,8 +250,7 @@ TEST_P(LikeliestOfHead, MakeTheNorm) {
     });
     // The operand that the screen's kernel left.
     const auto places_operand = tests::poisoned(16 * static_cast<size_t>(hidden));
-    TANDEM_CUDA_CHECK(cudaMemcpy(places_operand.data(),
-                                 workspace_.as<uint8_t>() + ops::cuda::kMaxProductRows * 8,
+    TANDEM_CUDA_CHECK(cudaMemcpy(places_operand.data(), screen_places(screen()).operand,
                                  places_operand.size_bytes(), cudaMemcpyDeviceToDevice));
     expect_first(got, facts_of(places_operand, rows, 1), 64, is_saturated(GetParam()) ? ~0U : 0U);
   }

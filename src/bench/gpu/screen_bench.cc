@@ -17,7 +17,7 @@ using ops::cuda::PackedLinear;
 using ops::cuda::PackedType;
 using ops::cuda::Stream;
 
-constexpr int kMostRows = 8 * ops::cuda::kMaxScreenedTiles;
+constexpr int kMostRows = 8 * ops::cuda::kMaxListedTiles;
 constexpr int kLaunches = 4;
 constexpr int kNumLikeliest = 66;  // top-k 64 and two suppressed ids
 
@@ -131,11 +131,12 @@ ordered_json bench_screened_head(const GpuFacts& facts, const LinearShape& shape
   (void)time_graph([&](const Stream& stream) { head.choose(stream, 1); }, false);
   for (const ordered_json& line : head_lines) {
     const auto rows = line["rows"].get<int>();
-    if (rows > kMostRows) continue;
+    if (!takes_screened_rows(head.head, head.screen, num_tiles(rows))) continue;
     ordered_json one = time_screened(facts, shape, head, rows, false);
     if (line.contains("cublaslt_us")) add_peer(one, line["cublaslt_us"].get<double>());
     results.push_back(std::move(one));
-    results.push_back(time_screened(facts, shape, head, rows, true));
+    if (rows <= 8 * ops::cuda::kMaxScreenedTiles)
+      results.push_back(time_screened(facts, shape, head, rows, true));
   }
   return results;
 }

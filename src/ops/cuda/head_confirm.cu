@@ -10,7 +10,6 @@
 namespace tandem::ops::cuda {
 namespace {
 
-using confirm::kMostLength;
 using confirm::kStepBytes;
 using confirm::kThreads;
 using confirm::kTileStepBytes;
@@ -195,6 +194,41 @@ __device__ void confirm_listed(const Job& job, Small<kTiles>& small, uint32_t ch
   }
 }
 
+// Everybody of this thread block's sets, `spans` times kSpan ids, who may come first in some row.
+template <int kTiles>
+__device__ inline void confirm_spans(const Job& job, Small<kTiles>& small, int spans,
+                                     uint32_t chunk) {
+  uint32_t parity = 0;
+  for (int span = 0; span < spans; ++span) {
+    list_span(job, small, span);
+    if (span % kListedSpans + 1 < kListedSpans && span + 1 < spans) continue;
+    __syncthreads();
+    confirm_listed(job, small, chunk, parity);
+    __syncthreads();
+    if (threadIdx.x == 0) small.count = 0;
+    __syncthreads();
+  }
+}
+
+// The same where the first kernel has listed them.
+template <int kTiles>
+__device__ inline void confirm_ids(const Job& job, Small<kTiles>& small, uint32_t chunk) {
+  constexpr int kMost = kListedSpans * kSpan;
+  const int count = static_cast<int>(__ldcg(job.screen.counts + blockIdx.x));
+  const int32_t* const ids = job.screen.ids + static_cast<int64_t>(blockIdx.x) * job.screen.room;
+  uint32_t parity = 0;
+  for (int begin = 0; begin < count; begin += kMost) {
+    const int own = min(count - begin, kMost);
+    for (int i = static_cast<int>(threadIdx.x); i < own; i += kThreads)
+      small.ids[i] = __ldcg(ids + begin + i);
+    if (threadIdx.x == 0) small.count = own;
+    __syncthreads();
+    confirm_listed(job, small, chunk, parity);
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) job.screen.counts[blockIdx.x] = 0;
+}
+
 template <int kTiles>
 __global__ void __launch_bounds__(kThreads, 1) confirm_kernel(const __grid_constant__ Job job) {
   extern __shared__ __align__(128) uint8_t shared[];
@@ -202,7 +236,7 @@ __global__ void __launch_bounds__(kThreads, 1) confirm_kernel(const __grid_const
   auto& small = *reinterpret_cast<Small<kTiles>*>(shared);
   const uint32_t chunk = ptx::shared_address(shared + kSmallBytes<kTiles>);
   const int spans = num_spans(job.screen);
-  for (int span = 0; span < spans; ++span) {
+  for (int span = 0; span < spans && !job.screen.lists; ++span) {
     const int id = set_of(span) * kSetColumns + static_cast<int>(threadIdx.x) % 32 * 4;
     if (id < job.screen.columns)
       asm volatile("prefetch.global.L2 [%0];" ::"l"(job.screen.errors + id));
@@ -219,23 +253,19 @@ __global__ void __launch_bounds__(kThreads, 1) confirm_kernel(const __grid_const
   if (row < job.logits.num_rows) {
     const float length = __ldcg(job.screen.lengths + row);
     const float floor = floor_of(job.logits.cap, from_ordered(__ldcg(job.screen.lower + row)));
-    small.floors[row] = length < kMostLength ? floor : -__int_as_float(0x7f800000);
+    small.floors[row] = length < kMostScreenedLength ? floor : -__int_as_float(0x7f800000);
     small.lengths[row] = length;
   }
   __syncthreads();
-  uint32_t parity = 0;
-  for (int span = 0; span < spans; ++span) {
-    list_span(job, small, span);
-    if (span % kListedSpans + 1 < kListedSpans && span + 1 < spans) continue;
-    __syncthreads();
-    confirm_listed(job, small, chunk, parity);
-    __syncthreads();
-    if (threadIdx.x == 0) small.count = 0;
-    __syncthreads();
-  }
+  if (kTiles > 1 && job.screen.lists)
+    confirm_ids(job, small, chunk);
+  else
+    confirm_spans(job, small, spans, chunk);
   if (row >= job.logits.num_rows) return;
-  if (tell_candidate(job.scratch, row, gridDim.x, small.keys[row], job.tokens, job.draft))
+  if (tell_candidate(job.scratch, row, gridDim.x, small.keys[row], job.tokens, job.draft)) {
     job.screen.lower[row] = 0;
+    job.screen.told_lengths[row] = 0;
+  }
 }
 
 template <int kTiles>
@@ -278,8 +308,10 @@ void confirm_screened(const Stream& stream, const PackedLinear& head, const Scre
       return launch_confirm<2>(stream, head, job);
     case 4:
       return launch_confirm<4>(stream, head, job);
+    case 8:
+      return launch_confirm<8>(stream, head, job);
     default:
-      check_condition(false, "num_tiles 1, 2 or 4");
+      check_condition(false, "num_tiles 1, 2, 4 or 8");
   }
 }
 

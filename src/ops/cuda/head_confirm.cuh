@@ -9,12 +9,11 @@ namespace tandem::ops::cuda::confirm {
 
 inline constexpr int kThreads = 256;  // all of them read; the first warpgroups multiply
 inline constexpr int kWarps = kThreads / 32;
-inline constexpr int kGroupThreads = 128;    // of a warpgroup
-inline constexpr int kGroupIds = 64;         // that it multiplies at once
-inline constexpr int kStepBytes = 64;        // of an id and 16 inputs, what belongs to another too
-inline constexpr int kTileStepBytes = 256;   // of 8 rows and 16 inputs
-inline constexpr int kTogether = 4;          // steps that are loaded, then multiplied
-inline constexpr float kMostLength = 1e20F;  // of a row; sums with a longer one could overflow
+inline constexpr int kGroupThreads = 128;   // of a warpgroup
+inline constexpr int kGroupIds = 64;        // that it multiplies at once
+inline constexpr int kStepBytes = 64;       // of an id and 16 inputs, what belongs to another too
+inline constexpr int kTileStepBytes = 256;  // of 8 rows and 16 inputs
+inline constexpr int kTogether = 4;         // steps that are loaded, then multiplied
 
 // A head of BF16 and the operand that it is multiplied with.
 struct Factors {

@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const __grid_constant__
 __device__ float guess_of_row(const Job& job, int row) {
   const float length = __ldcg(job.screen.lengths + row);
   const uint32_t guess = __ldcg(job.places.guesses + row);
-  if (guess == 0 || !(length >= kLeastLength && length < confirm::kMostLength))
+  if (guess == 0 || !(length >= kLeastLength && length < kMostScreenedLength))
     return minus_infinity();
   return from_ordered(guess);
 }
@@ -738,7 +738,8 @@ void screened_likeliest_rows(const Stream& stream, const PackedLinear& head,
                              float* partials, const HeadLikeliest& job) {
   check_job(job);
   TANDEM_GPU_CHECK(takes_screened_rows(head, *screen.weight, num_tiles) &&
-                   screen.workspace != nullptr && screen.weight->max_pieces <= 2);
+                   num_tiles <= kMaxScreenedTiles && screen.workspace != nullptr &&
+                   screen.weight->max_pieces <= 2);
   TANDEM_GPU_CHECK(job.logits.num_rows > 0 && job.logits.num_rows <= num_tiles * 8);
   TANDEM_GPU_CHECK(job.logits.vocab_size <= head.out_features);
   product(stream, *screen.weight, operand, num_tiles, partials);

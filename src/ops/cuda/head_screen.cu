@@ -3,17 +3,24 @@
 #include "ops/cuda/head_rows.cuh"
 #include "ops/cuda/head_screen.cuh"
 #include "ops/cuda/launch.cuh"
+#include "ops/cuda/product_shape.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
 
-constexpr size_t kHeaderBytes = kMaxProductRows * (sizeof(uint32_t) + sizeof(float));
+constexpr size_t kHeaderBytes =
+    kMaxProductRows * (2 * sizeof(uint32_t) + sizeof(float)) + few::kMaxShares * sizeof(uint32_t);
 
 size_t operand_bytes(const PackedLinear& screen) {
   return static_cast<size_t>(screen.in_features) * kMaxHeadRows * 2;
 }
 size_t logits_bytes(const PackedLinear& screen) {
   return sizeof(float) * kMaxHeadRows * kSetColumns * static_cast<size_t>(screen.num_sets);
+}
+
+// Of every num_shares-th set.
+int ids_of_share(const PackedLinear& screen) {
+  return (screen.num_sets + screen.num_shares - 1) / screen.num_shares * kSetColumns;
 }
 
 struct Job {
@@ -75,7 +82,9 @@ __global__ void __launch_bounds__(32 * kTileWarps)
 
 size_t screen_workspace_bytes(const PackedLinear& screen) {
   return kHeaderBytes + operand_bytes(screen) + logits_bytes(screen) +
-         sizeof(float) * kMaxProductRows * static_cast<size_t>(screen.num_sets);
+         sizeof(float) * kMaxProductRows * static_cast<size_t>(screen.num_sets) +
+         sizeof(int32_t) * static_cast<size_t>(ids_of_share(screen)) *
+             static_cast<size_t>(screen.num_shares);
 }
 
 ScreenPlaces screen_places(const HeadScreen& screen) {
@@ -83,19 +92,26 @@ ScreenPlaces screen_places(const HeadScreen& screen) {
   const PackedLinear& weight = *screen.weight;
   ScreenPlaces places;
   places.columns = weight.num_sets * kSetColumns;
+  places.set_blocks = weight.set_blocks;
   places.scales = screen.scales;
   places.errors = screen.errors;
   places.lower = reinterpret_cast<uint32_t*>(base);
-  places.lengths = reinterpret_cast<float*>(places.lower + kMaxProductRows);
+  places.told_lengths = places.lower + kMaxProductRows;
+  places.counts = places.told_lengths + kMaxProductRows;
+  places.lengths = reinterpret_cast<float*>(places.counts + few::kMaxShares);
   places.operand = base + kHeaderBytes;
   places.logits = reinterpret_cast<float*>(places.operand + operand_bytes(weight));
   places.largest =
       reinterpret_cast<float*>(places.operand + operand_bytes(weight) + logits_bytes(weight));
+  places.ids =
+      reinterpret_cast<int32_t*>(places.largest + int64_t{kMaxProductRows} * weight.num_sets);
+  places.room = ids_of_share(weight);
   return places;
 }
 
 bool takes_screened_rows(const PackedLinear& head, const PackedLinear& screen, int num_tiles) {
-  return num_tiles <= kMaxScreenedTiles && head.type == PackedType::kBF16 &&
+  const int most_tiles = lists_rows(screen, {}) ? kMaxListedTiles : kMaxScreenedTiles;
+  return num_tiles <= most_tiles && head.type == PackedType::kBF16 &&
          screen.type == PackedType::kIntegers && screen.out_features == head.out_features &&
          screen.in_features == head.in_features && screen.num_shares == head.num_shares &&
          head.max_pieces <= 2;
@@ -107,8 +123,13 @@ void screened_rows(const Stream& stream, const PackedLinear& head, const HeadScr
                    screen.workspace != nullptr);
   TANDEM_GPU_CHECK(argmax.logits.num_rows > 0 && argmax.logits.num_rows <= num_tiles * 8);
   TANDEM_GPU_CHECK(argmax.logits.vocab_size <= head.out_features);
-  product(stream, *screen.weight, operand, num_tiles, partials);
   ScreenPlaces places = screen_places(screen);
+  if (lists_rows(*screen.weight, argmax.logits)) {
+    places.lists = true;
+    list_screened(stream, *screen.weight, places, operand, num_tiles, argmax.logits);
+    return confirm_screened(stream, head, places, operand, num_tiles, argmax);
+  }
+  product(stream, *screen.weight, operand, num_tiles, partials);
   places.sums = screen.weight->partials(partials, num_tiles * 8);
   Job job{};
   job.head = argmax.logits;

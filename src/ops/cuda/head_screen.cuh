@@ -9,8 +9,12 @@
 
 namespace tandem::ops::cuda {
 
+// Of a row; sums with a longer one could overflow, and everybody is confirmed.
+inline constexpr float kMostScreenedLength = 1e20F;
+
 struct ScreenPlaces {
   int columns = 0;
+  int set_blocks = 0;
   const float* scales = nullptr;  // [columns]
   const float* errors = nullptr;  // [columns]
   // Of each row, [kMaxProductRows]. ordered(): no token that comes first has a smaller logit; 0:
@@ -25,6 +29,13 @@ struct ScreenPlaces {
   // [num_sets][kMaxProductRows], NaN if there is one.
   Partials sums;
   float* largest = nullptr;
+  // Or who may come first, [num_shares][room], how many they are, 0 at rest, and what tells thread
+  // blocks how long rows are: the bits of lengths + 1, 0 at rest.
+  int32_t* ids = nullptr;
+  int room = 0;
+  uint32_t* counts = nullptr;
+  uint32_t* told_lengths = nullptr;
+  bool lists = false;
 };
 
 #ifdef __CUDACC__
@@ -54,6 +65,11 @@ ScreenPlaces screen_head(const Stream& stream, const PackedLinear& head, const H
                          const SideProduct& side, const void* operand, const HeadArgmax& argmax);
 ScreenPlaces screen_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
                          const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax);
+
+// The first kernel of several tiles, where the screen's sets belong to one share each: leaves ids.
+bool lists_rows(const PackedLinear& screen, const HeadLogits& logits);
+void list_screened(const Stream& stream, const PackedLinear& screen, const ScreenPlaces& places,
+                   const void* operand, int num_tiles, const HeadLogits& logits);
 
 // The last kernel. operand: of the rows, num_tiles * 8.
 void confirm_screened(const Stream& stream, const PackedLinear& head, const ScreenPlaces& places,

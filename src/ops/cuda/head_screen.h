@@ -33,10 +33,12 @@ void screened_head(const Stream& stream, const PackedLinear& head, const HeadScr
 void screened_head(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
                    const SideProduct& side, const NormedRows& rows, const HeadArgmax& argmax);
 
-// The same for more rows, as product() and argmax_rows(), in three kernels. operand: num_tiles
-// tiles of 8 rows, 2 or 4: of 64 rows, arithmetic and what is confirmed take as long as the bytes
+// The same for more rows, as product() and argmax_rows(). operand: num_tiles tiles of 8 rows, 2 or
+// 4; where each set of the screen belongs to one share also 8, and there in two kernels instead of
+// three (head_listing.cu). Of 96 rows, arithmetic and what is confirmed take as long as the bytes
 // that are spared. partials: screen.weight->partial_bytes(8 * num_tiles).
 inline constexpr int kMaxScreenedTiles = 4;
+inline constexpr int kMaxListedTiles = 8;
 bool takes_screened_rows(const PackedLinear& head, const PackedLinear& screen, int num_tiles);
 void screened_rows(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
                    const void* operand, int num_tiles, float* partials, const HeadArgmax& argmax);

@@ -221,7 +221,7 @@ void Target::choose(const Stream& stream, int num_rows, ops::cuda::HeadArgmax ar
 
 bool Target::find_likeliest(const Stream& stream, int num_rows, ops::cuda::HeadLikeliest job,
                             Workspace& workspace) const {
-  if (!device().settings.has_screen || num_rows > kMaxScreenedRows) return false;
+  if (!device().settings.has_screen || num_rows > 8 * ops::cuda::kMaxScreenedTiles) return false;
   const auto* const words = workspace.operand.as<Word>();
   submit(stream, [job, words] {
     for (int r = 0; r < job.logits.num_rows; ++r) {
