@@ -122,8 +122,11 @@ base::Result<StepLoad> parse_step_load(const std::string& text) {
   return load;
 }
 
+// A row that is not finite takes other ways than one of a request (gpu.md, "Screens").
 GpuStep::GpuStep(engine::Runtime& runtime, const StepSetup& setup)
-    : runtime_(runtime), setup_(setup) {}
+    : runtime_(runtime), setup_(setup) {
+  if (gpu::DeviceStep* const step = runtime_.device_step()) step->clear_cache();
+}
 
 std::vector<double> GpuStep::on_device(const Timing& timing, const StepLoad& load,
                                        int num_draft_tokens, gpu::StepPart part) {

@@ -70,6 +70,10 @@ class DeviceStep {
   // results to this one having its inputs. Nothing where one of the two was not that simple.
   virtual std::optional<double> idle_seconds() const = 0;
 
+  // For benchmarks, before anything runs: what nobody has written to the KV cache is zero, where it
+  // was NaN, so that steps over it are those of finite rows.
+  virtual void clear_cache() = 0;
+
   // For benchmarks: seconds that each of `count` such steps takes on the device when they follow
   // each other without waiting for the host. Every sequence of `batch` must be greedy or draw among
   // its likeliest tokens, and nothing else; what is left in its KV blocks and state slots is of no

@@ -31,6 +31,12 @@ KvCache::KvCache(const io::TextConfig& target, const model::KvStoreConfig& confi
   }
 }
 
+void KvCache::clear() const {
+  for (const Layer& layer : layers_)
+    for (const auto* buffer : {&layer.k, &layer.v})
+      TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
+}
+
 void KvCache::copy_ring_blocks(const ops::cuda::Stream& stream,
                                std::span<const model::RingBlockCopy> copies) const {
   for (const Layer& layer : layers_) {

@@ -25,6 +25,8 @@ class KvCache {
   // In order, beside what the stream has to do; the blocks of one copy are not the same.
   void copy_ring_blocks(const ops::cuda::Stream& stream,
                         std::span<const model::RingBlockCopy> copies) const;
+  // Zeros everywhere.
+  void clear() const;
   const model::KvStoreConfig& config() const { return config_; }
 
  private:

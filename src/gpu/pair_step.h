@@ -28,6 +28,7 @@ class PairStep final : public DeviceStep {
   speculation::SpecResult run(const speculation::SpecBatch& batch) override;
   void set_meanwhile(std::function<void()> work) override { meanwhile_ = std::move(work); }
   std::optional<double> idle_seconds() const override { return idle_seconds_; }
+  void clear_cache() override { kv_.clear(); }
   std::vector<double> device_seconds(const speculation::SpecBatch& batch, StepPart part,
                                      int count) override;
 
