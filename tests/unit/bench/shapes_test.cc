@@ -92,10 +92,10 @@ TEST(StepBytesTest, ScreensSparePassesOfFewRows) {
   pair.screens_heads = true;
   const StepBytes screened = step_bytes(pair, 100, core::DType::kBF16);
   // Of 64 inputs of BF16, 64 bytes and two floats are left of a token.
-  EXPECT_EQ(whole.verify(32) - screened.verify(32), 97 * (2 * 64 - 64 - 8));
-  EXPECT_EQ(whole.verify(33), screened.verify(33));
-  EXPECT_LT(screened.draft_step(32), whole.draft_step(32));
-  EXPECT_EQ(screened.draft_step(33), whole.draft_step(33));
+  EXPECT_EQ(whole.verify(64) - screened.verify(64), 97 * (2 * 64 - 64 - 8));
+  EXPECT_EQ(whole.verify(65), screened.verify(65));
+  EXPECT_LT(screened.draft_step(64), whole.draft_step(64));
+  EXPECT_EQ(screened.draft_step(65), whole.draft_step(65));
   EXPECT_EQ(whole.round(1, 4) - screened.round(1, 4),
             whole.verify() - screened.verify() + 4 * (whole.draft_step() - screened.draft_step()));
 }
