@@ -2,7 +2,7 @@
 // whatever is in the rows between them and their tiles, and nothing left in the scratch.
 #include "ops/cuda/head_argmax.h"
 
-#include "tests/gpu/row_support.h"
+#include "tests/gpu/head_support.h"
 
 namespace tandem {
 namespace {
@@ -19,23 +19,7 @@ bool has_room() {
   return ops::cuda::max_shared_bytes() >= 227 * 1024;
 }
 
-struct Case {
-  PackedType type;
-  int vocab;
-  int in_features;
-  int num_multiprocessors;
-  float cap;
-  float scale;  // large: many logits saturate; small: all are near each other
-};
-
-std::string name_of(const testing::TestParamInfo<Case>& info) {
-  const Case& c = info.param;
-  const std::string scale =
-      c.scale < 0.01F ? "small" : std::to_string(static_cast<int>(c.scale * 100.0F));
-  return std::string(c.type == PackedType::kBF16 ? "bf16_" : "fp8_weights_") +
-         std::to_string(c.vocab) + "_from_" + std::to_string(c.in_features) + "_on_" +
-         std::to_string(c.num_multiprocessors) + (c.cap > 0.0F ? "_capped_" : "_") + scale;
-}
+using Case = tests::HeadCase;
 
 class HeadArgmaxOp : public testing::TestWithParam<Case> {
  protected:
@@ -43,26 +27,15 @@ class HeadArgmaxOp : public testing::TestWithParam<Case> {
     if (!has_room()) GTEST_SKIP() << "no room for it on this card";
   }
   HeadArgmaxOp() {
-    fill_random({}, head_, 5);
     TANDEM_CUDA_CHECK(cudaMemset(scratch_.data(), 0, scratch_.size_bytes()));
     tests::synchronize();
   }
 
-  static std::vector<float> scales() {
-    std::vector<float> values(static_cast<size_t>((GetParam().vocab + 127) / 128 * 128));
-    for (size_t id = 0; id < values.size(); ++id)
-      values[id] = GetParam().scale * (0.5F + static_cast<float>(id * 37 % 101) / 100.0F);
-    return values;
-  }
   static size_t in_features() { return static_cast<size_t>(GetParam().in_features); }
 
   HeadArgmax job(int num_rows, const DeviceBuffer& tokens) const {
     HeadArgmax argmax;
-    argmax.logits.num_rows = num_rows;
-    argmax.logits.vocab_size = GetParam().vocab;
-    argmax.logits.scale = GetParam().scale;
-    if (head_.type == PackedType::kFp8Weights) argmax.logits.scales = scales_.as<float>();
-    argmax.logits.cap = GetParam().cap;
+    argmax.logits = tests::logits_of(GetParam(), num_rows, scales_);
     argmax.logits.suppressed = suppressed_.as<int32_t>();
     argmax.logits.num_suppressed = num_suppressed_;
     argmax.scratch = scratch_.data();
@@ -117,12 +90,11 @@ class HeadArgmaxOp : public testing::TestWithParam<Case> {
         cudaMemcpy(suppressed_.data(), ids.data(), ids.size() * 4, cudaMemcpyHostToDevice));
   }
 
-  PackedLinear head_ = make_packed_linear(GetParam().type, (GetParam().vocab + 15) / 16 * 16,
-                                          GetParam().in_features, GetParam().num_multiprocessors);
+  PackedLinear head_ = tests::random_head(GetParam());
   DeviceBuffer scratch_{ops::cuda::argmax_scratch_bytes(kMostRows)};
   DeviceBuffer tokens_{kMostRows * sizeof(int32_t)};
   DeviceBuffer suppressed_ = tests::to_device(std::vector<int32_t>(64, -1));
-  DeviceBuffer scales_ = tests::to_device(scales());
+  DeviceBuffer scales_ = tests::to_device(tests::token_scales(GetParam()));
   int num_suppressed_ = 0;
 };
 
@@ -249,7 +221,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, HeadArgmaxOp,
                                          Case{kFp8Weights, 262144, 1024, 132, 0.0F, 0.01F},
                                          Case{kFp8Weights, 33700, 256, 132, 30.0F, 40.0F},
                                          Case{kFp8Weights, 3001, 416, 4, 30.0F, 0.03F}),
-                         name_of);
+                         tests::name_of);
 
 TEST(HeadArgmaxShapes, ThatDoNotFit) {
   const PackedLinear head = ops::cuda::make_packed_linear(kBF16, 33700, 256, 132);

@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "tests/gpu/row_support.h"
+#include "tests/gpu/head_support.h"
 
 namespace tandem {
 namespace {
@@ -18,64 +18,33 @@ using ops::cuda::SideProduct;
 
 constexpr int kSideFeatures = 272;
 
-struct Case {
-  PackedType type;
-  int vocab;
-  int in_features;
-  int num_multiprocessors;
-  float cap;
-  float scale;  // large: many logits saturate
-};
-
-std::string name_of(const testing::TestParamInfo<Case>& info) {
-  const Case& c = info.param;
-  return std::string(c.type == PackedType::kFp8    ? "fp8_"
-                     : c.type == PackedType::kBF16 ? "bf16_"
-                                                   : "fp8_weights_") +
-         std::to_string(c.vocab) + "_from_" + std::to_string(c.in_features) + "_on_" +
-         std::to_string(c.num_multiprocessors) + (c.cap > 0.0F ? "_capped_" : "_") +
-         std::to_string(static_cast<int>(c.scale));
-}
+using Case = tests::HeadCase;
 
 class HeadProduct : public testing::TestWithParam<Case> {
  protected:
   HeadProduct()
-      : head_(make_packed_linear(GetParam().type, (vocab() + 15) / 16 * 16, in_features(),
-                                 GetParam().num_multiprocessors)),
+      : head_(tests::random_head(GetParam())),
         side_(make_packed_linear(side_type(), kSideFeatures, in_features(),
                                  GetParam().num_multiprocessors)),
         exchange_(head_exchange_bytes(head_)),
         scratch_(ops::cuda::argmax_scratch_bytes(8)),
         suppressed_(tests::to_device(ids_)) {
-    fill_random({}, head_, 5);
     fill_random({}, side_, 6);
     TANDEM_CUDA_CHECK(cudaMemset(exchange_.data(), 0, exchange_.size_bytes()));
     TANDEM_CUDA_CHECK(cudaMemset(scratch_.data(), 0, scratch_.size_bytes()));
     tests::synchronize();
   }
 
-  // Weights alone in FP8 have a scale for each token, and BF16 beside them.
-  bool own_scales() const { return GetParam().type == PackedType::kFp8Weights; }
+  // Weights alone in FP8 have BF16 beside them.
   static PackedType side_type() {
     return GetParam().type == PackedType::kFp8 ? PackedType::kFp8 : PackedType::kBF16;
   }
-  static std::vector<float> scales() {
-    std::vector<float> values(static_cast<size_t>((GetParam().vocab + 127) / 128 * 128));
-    for (size_t id = 0; id < values.size(); ++id)
-      values[id] = GetParam().scale * (0.5F + static_cast<float>(id * 37 % 101) / 100.0F);
-    return values;
-  }
-  int vocab() const { return GetParam().vocab; }
   int in_features() const { return GetParam().in_features; }
   float input_scale() const { return GetParam().type == PackedType::kFp8 ? 0.037F : 0.0F; }
 
   HeadArgmax argmax(int num_rows, const DeviceBuffer& tokens) const {
     HeadArgmax job;
-    job.logits.num_rows = num_rows;
-    job.logits.vocab_size = vocab();
-    job.logits.scale = own_scales() ? 0.0F : GetParam().scale;
-    if (own_scales()) job.logits.scales = scales_.as<float>();
-    job.logits.cap = GetParam().cap;
+    job.logits = tests::logits_of(GetParam(), num_rows, scales_);
     job.logits.suppressed = suppressed_.as<int32_t>();
     job.logits.num_suppressed = num_suppressed_;
     job.scratch = scratch_.data();
@@ -137,7 +106,7 @@ class HeadProduct : public testing::TestWithParam<Case> {
   DeviceBuffer exchange_, scratch_;
   std::vector<int32_t> ids_ = std::vector<int32_t>(64, -1);
   DeviceBuffer suppressed_;
-  DeviceBuffer scales_ = tests::to_device(scales());
+  DeviceBuffer scales_ = tests::to_device(tests::token_scales(GetParam()));
   int num_suppressed_ = 0;
 };
 
@@ -260,7 +229,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, HeadProduct,
                                          Case{kFp8Weights, 20000, 256, 132, 30.0F, 40.0F},
                                          Case{kFp8Weights, 3001, 416, 5, 30.0F, 0.03F},
                                          Case{kFp8Weights, 130, 96, 1, 0.0F, 1.0F}),
-                         name_of);
+                         tests::name_of);
 
 TEST(HeadProductShapes, ThatDoNotFit) {
   const PackedLinear small = ops::cuda::make_packed_linear(kBF16, 256, 1024, 132);
