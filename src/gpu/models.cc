@@ -197,8 +197,7 @@ bool Target::find_likeliest(const Stream& stream, int num_rows, ops::cuda::HeadL
     return true;
   }
   const int tiles = num_rows / 8;
-  if (tiles > ops::cuda::kMaxScreenedTiles) return false;
-  if (!ops::cuda::takes_screened_rows(head.weight, screen_->weight, tiles)) return false;
+  if (!ops::cuda::takes_likeliest_rows(head.weight, screen_->weight, tiles)) return false;
   screened_likeliest_rows(stream, head.weight, screen_->view(), operand, tiles,
                           workspace.partials.as<float>(), job);
   return true;

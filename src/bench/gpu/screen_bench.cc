@@ -135,7 +135,7 @@ ordered_json bench_screened_head(const GpuFacts& facts, const LinearShape& shape
     ordered_json one = time_screened(facts, shape, head, rows, false);
     if (line.contains("cublaslt_us")) add_peer(one, line["cublaslt_us"].get<double>());
     results.push_back(std::move(one));
-    if (rows <= 8 * ops::cuda::kMaxScreenedTiles)
+    if (takes_likeliest_rows(head.head, head.screen, num_tiles(rows)))
       results.push_back(time_screened(facts, shape, head, rows, true));
   }
   return results;

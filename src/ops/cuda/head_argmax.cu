@@ -10,11 +10,10 @@
 namespace tandem::ops::cuda {
 namespace {
 
+using few::kComputing;
 using few::kWarps;
 using few::Piece;
 using few::RingLength;
-
-constexpr int kComputing = kWarps * 32;
 
 // In shared memory, behind the ring.
 template <int kRows>
@@ -97,9 +96,7 @@ struct Argmax {
   // one raises later would do as well.
   __device__ void find_floors(const Sums& sums, int first_id) const {
     bool hidden[2];
-    suppressed_ids().hide(job.logits, meeting.suppressed, first_id, hidden);
-    hidden[0] = hidden[0] || first_id >= job.logits.vocab_size;
-    hidden[1] = hidden[1] || first_id + 8 >= job.logits.vocab_size;
+    hide_ids(job.logits, meeting.suppressed, first_id, hidden);
 #pragma unroll
     for (int tile = 0; tile < S::kTiles; ++tile) {
       const float4 x = logits_of_tile(sums, tile, scales);
@@ -132,13 +129,11 @@ struct Argmax {
   // x: ids first_id and first_id + 8 of two rows of a tile.
   __device__ void meet(const float4& x, int tile, int first_id) const {
     bool hidden[2];
-    suppressed_ids().hide(job.logits, meeting.suppressed, first_id, hidden);
+    SuppressedIds(job.logits, meeting.suppressed)
+        .hide(job.logits, meeting.suppressed, first_id, hidden);
     const int row = tile * 8 + lane % 4 * 2;
     meet_row(x.x, x.z, row, first_id, hidden);
     meet_row(x.y, x.w, row + 1, first_id, hidden);
-  }
-  __device__ SuppressedIds suppressed_ids() const {
-    return SuppressedIds(job.logits, meeting.suppressed);
   }
   // Eight lanes have a row's logits of sixteen ids.
   __device__ void meet_row(float lower, float upper, int row, int first_id,
@@ -214,24 +209,8 @@ void launch_argmax(const Stream& stream, const PackedLinear& head, few::Job prod
 template <PackedType kType>
 void launch_for_tiles(const Stream& stream, const PackedLinear& head, int num_tiles,
                       const few::Job& product, const ArgmaxJob& job) {
-  switch (num_tiles) {
-    case 2:
-      return launch_argmax<2, kType>(stream, head, product, job);
-    case 4:
-      return launch_argmax<4, kType>(stream, head, product, job);
-    case 8:
-      return launch_argmax<8, kType>(stream, head, product, job);
-    case 12:
-      return launch_argmax<12, kType>(stream, head, product, job);
-    case 16:
-      return launch_argmax<16, kType>(stream, head, product, job);
-    case 20:
-      return launch_argmax<20, kType>(stream, head, product, job);
-    case 24:
-      return launch_argmax<24, kType>(stream, head, product, job);
-    default:
-      check_condition(false, "num_tiles 2, 4, 8, 12, 16, 20 or 24");
-  }
+  few::with_tiles<2, 4, 8, 12, 16, 20, 24>(
+      num_tiles, [&](auto tiles) { launch_argmax<tiles, kType>(stream, head, product, job); });
 }
 
 }  // namespace

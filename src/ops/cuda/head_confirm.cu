@@ -55,13 +55,6 @@ __device__ inline int num_spans(const ScreenPlaces& screen) {
   return (screen.columns + ids_of_grid - 1) / ids_of_grid;
 }
 
-__device__ inline bool is_suppressed(const HeadLogits& head, int id) {
-  bool found = false;
-#pragma unroll 1
-  for (int i = 0; i < head.num_suppressed; ++i) found = found || head.suppressed[i] == id;
-  return found;
-}
-
 // Which of four ids may come first in a row. What is not comparable may.
 __device__ inline unsigned who_may(const float4& logits, const float4& errors, float length,
                                    float floor) {
@@ -136,7 +129,8 @@ __device__ inline void list_span(const Job& job, Small<kTiles>& small, int span)
 #pragma unroll 1
   for (; may != 0; may &= may - 1) {
     const int candidate = id + __ffs(static_cast<int>(may)) - 1;
-    if (candidate < job.logits.vocab_size && !is_suppressed(job.logits, candidate))
+    if (candidate < job.logits.vocab_size &&
+        !is_among(job.logits.suppressed, job.logits.num_suppressed, candidate))
       small.ids[atomicAdd(&small.count, 1)] = candidate;
   }
 }
@@ -301,18 +295,8 @@ void confirm_screened(const Stream& stream, const PackedLinear& head, const Scre
   job.scratch = argmax_scratch(argmax.scratch, argmax.logits.num_rows);
   job.tokens = argmax.tokens;
   job.draft = argmax.draft;
-  switch (num_tiles) {
-    case 1:
-      return launch_confirm<1>(stream, head, job);
-    case 2:
-      return launch_confirm<2>(stream, head, job);
-    case 4:
-      return launch_confirm<4>(stream, head, job);
-    case 8:
-      return launch_confirm<8>(stream, head, job);
-    default:
-      check_condition(false, "num_tiles 1, 2, 4 or 8");
-  }
+  few::with_tiles<1, 2, 4, 8>(num_tiles,
+                              [&](auto tiles) { launch_confirm<tiles>(stream, head, job); });
 }
 
 }  // namespace tandem::ops::cuda

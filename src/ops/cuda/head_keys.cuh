@@ -60,6 +60,13 @@ __device__ inline float floor_of(float cap, float largest) {
   return fabsf(largest) <= 4.0F * cap ? largest - cap / 256.0F : -__int_as_float(0x7f800000);
 }
 
+__device__ inline bool is_among(const int32_t* ids, int count, int id) {
+  bool found = false;
+#pragma unroll 1
+  for (int i = 0; i < count; ++i) found = found || ids[i] == id;
+  return found;
+}
+
 struct ArgmaxScratch {
   Key* keys;           // [num_rows] the first candidate so far
   unsigned* arrivals;  // [num_rows] who has told theirs

@@ -686,16 +686,8 @@ void find_likeliest(const Stream& stream, const PackedLinear& head, const Screen
   job.mostly_lost = std::min(1.0F, std::max(4.0F / std::sqrt(static_cast<float>(head.in_features)),
                                             1.0F / static_cast<float>(likeliest.num_likeliest)));
   job.out = likeliest.out;
-  switch (num_tiles) {
-    case 1:
-      return launch_kernels<1>(stream, head, job);
-    case 2:
-      return launch_kernels<2>(stream, head, job);
-    case 4:
-      return launch_kernels<4>(stream, head, job);
-    default:
-      check_condition(false, "num_tiles 1, 2 or 4");
-  }
+  few::with_tiles<1, 2, 4>(num_tiles,
+                           [&](auto tiles) { launch_kernels<tiles>(stream, head, job); });
 }
 
 void check_job(const HeadLikeliest& job) {
@@ -733,13 +725,16 @@ void screened_likeliest(const Stream& stream, const PackedLinear& head, const He
   find_likeliest(stream, head, places, places.operand, 1, job);
 }
 
+bool takes_likeliest_rows(const PackedLinear& head, const PackedLinear& screen, int num_tiles) {
+  return num_tiles <= kMaxScreenedTiles && takes_screened_rows(head, screen, num_tiles);
+}
+
 void screened_likeliest_rows(const Stream& stream, const PackedLinear& head,
                              const HeadScreen& screen, const void* operand, int num_tiles,
                              float* partials, const HeadLikeliest& job) {
   check_job(job);
-  TANDEM_GPU_CHECK(takes_screened_rows(head, *screen.weight, num_tiles) &&
-                   num_tiles <= kMaxScreenedTiles && screen.workspace != nullptr &&
-                   screen.weight->max_pieces <= 2);
+  TANDEM_GPU_CHECK(takes_likeliest_rows(head, *screen.weight, num_tiles) &&
+                   screen.workspace != nullptr && screen.weight->max_pieces <= 2);
   TANDEM_GPU_CHECK(job.logits.num_rows > 0 && job.logits.num_rows <= num_tiles * 8);
   TANDEM_GPU_CHECK(job.logits.vocab_size <= head.out_features);
   product(stream, *screen.weight, operand, num_tiles, partials);

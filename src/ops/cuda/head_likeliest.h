@@ -28,7 +28,9 @@ void screened_likeliest(const Stream& stream, const PackedLinear& head, const He
 void screened_likeliest(const Stream& stream, const PackedLinear& head, const HeadScreen& screen,
                         const SideProduct& side, const NormedRows& rows, const HeadLikeliest& job);
 
-// The same for more rows, of a head that takes_screened_rows(). operand and partials as there.
+// The same for more rows, of a head that takes_screened_rows(), 32 at most. operand and partials as
+// there.
+bool takes_likeliest_rows(const PackedLinear& head, const PackedLinear& screen, int num_tiles);
 void screened_likeliest_rows(const Stream& stream, const PackedLinear& head,
                              const HeadScreen& screen, const void* operand, int num_tiles,
                              float* partials, const HeadLikeliest& job);

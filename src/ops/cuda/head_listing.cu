@@ -9,10 +9,10 @@
 namespace tandem::ops::cuda {
 namespace {
 
+using few::kComputing;
 using few::kWarps;
 using few::Piece;
 
-constexpr int kComputing = kWarps * 32;
 constexpr int kThreads = few::kThreads + 32;  // one more warp measures rows
 // Where a thread block lists more, all of its ids may come first.
 constexpr int kMostEntries = 768;
@@ -66,11 +66,11 @@ struct Listing {
   }
 
   // A warp: how long the rows are that are this thread block's, for all thread blocks.
-  __device__ void measure_rows() const {
+  __device__ void measure_rows(const Partials& plan) const {
     wait_for_previous();
     for (int row = static_cast<int>(blockIdx.x); row < job.logits.num_rows;
          row += static_cast<int>(gridDim.x)) {
-      const float length = operand_length(job.operand, S::kTiles, job.screen.set_blocks, row, lane);
+      const float length = operand_length(job.operand, S::kTiles, plan.set_blocks, row, lane);
       if (lane != 0) continue;
       __stcg(job.screen.lengths + row, length);
       __stcg(job.screen.told_lengths + row, __float_as_uint(length) + 1);
@@ -129,25 +129,15 @@ struct Listing {
     const int end_id =
         plan.share_begin(static_cast<int>(blockIdx.x) + 1) / plan.set_blocks * kSetColumns;
     for (int id = first_id + thread; id < min(end_id, job.logits.vocab_size); id += kComputing)
-      if (!is_suppressed(id)) put(id);
+      if (!is_among(meeting.suppressed, job.logits.num_suppressed, id)) put(id);
   }
 
  private:
-  __device__ static float2 two_of(const float* values, int id) {
-    return make_float2(ptx::load_constant(values + id), ptx::load_constant(values + id + 8));
-  }
   // Thread blocks confirm the ids of every num_shares-th set.
   __device__ void put(int id) const {
     const int who = id / kSetColumns % static_cast<int>(gridDim.x);
     const uint32_t place = atomicAdd(job.screen.counts + who, 1U);
     job.screen.ids[static_cast<int64_t>(who) * job.screen.room + place] = id;
-  }
-  __device__ bool is_suppressed(int id) const {
-    bool found = false;
-#pragma unroll 1
-    for (int i = 0; i < job.logits.num_suppressed; ++i)
-      found = found || meeting.suppressed[i] == id;
-    return found;
   }
 
   // What others have told of row threadIdx.x, if there is one, raises its bound.
@@ -178,7 +168,7 @@ struct Listing {
       meeting.bounds[row] = {exists ? -kInfinity : kInfinity, length_of(row, exists)};
     ptx::named_barrier(1, kComputing);
     bool hidden[2];
-    hide(first_id, hidden);
+    hide_ids(job.logits, meeting.suppressed, first_id, hidden);
 #pragma unroll
     for (int tile = 0; tile < S::kTiles; ++tile) {
       const float4 x = logits_of_tile(sums, tile, scales);
@@ -214,12 +204,6 @@ struct Listing {
   __device__ void raise(int row, float lower) const {
     if (lower < kInfinity) atomicMax(&meeting.lower[row], ordered(lower));
   }
-  __device__ void hide(int first_id, bool (&hidden)[2]) const {
-    SuppressedIds(job.logits, meeting.suppressed)
-        .hide(job.logits, meeting.suppressed, first_id, hidden);
-    hidden[0] = hidden[0] || first_id >= job.logits.vocab_size;
-    hidden[1] = hidden[1] || first_id + 8 >= job.logits.vocab_size;
-  }
   // Of a lane's two rows. Other threads raise them meanwhile: an old one is as good.
   __device__ float4 bounds_of(int tile) const {
     return __builtin_bit_cast(
@@ -229,7 +213,7 @@ struct Listing {
   // x: ids first_id and first_id + 8 of two rows of a tile.
   __device__ void meet(const float4& x, int tile, int first_id) const {
     bool hidden[2];
-    hide(first_id, hidden);
+    hide_ids(job.logits, meeting.suppressed, first_id, hidden);
     const float4 two = bounds_of(tile);
     const int row = tile * 8 + lane % 4 * 2;
     if (!hidden[0]) {
@@ -261,7 +245,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     listing.prepare();
     few::work_on<S>(product, few::Ring<S>{ptx::shared_address(shared)}, listing);
     if (threadIdx.x < kComputing) listing.leave(product.plan);
-    if (threadIdx.x >= few::kThreads) listing.measure_rows();
+    if (threadIdx.x >= few::kThreads) listing.measure_rows(product.plan);
   } else {
     __trap();
   }
@@ -288,8 +272,7 @@ void launch_listing(const Stream& stream, const PackedLinear& screen, few::Job p
 
 bool lists_rows(const PackedLinear& screen, const HeadLogits& logits) {
   return screen.max_pieces == 1 && max_shared_bytes() >= few::kMostShared &&
-         screen.num_shares <= few::kMaxShares &&
-         (screen.num_sets + screen.num_shares - 1) / screen.num_shares * kSetColumns <= kMostIds &&
+         screen.num_shares <= few::kMaxShares && ids_of_share(screen) <= kMostIds &&
          logits.num_suppressed <= kMaxHeadSuppressed;
 }
 
@@ -300,16 +283,8 @@ void list_screened(const Stream& stream, const PackedLinear& screen, const Scree
   product.weights = screen.data.as<uint8_t>();
   product.operand = static_cast<const uint8_t*>(operand);
   const ListingJob job{logits, places, product.operand};
-  switch (num_tiles) {
-    case 2:
-      return launch_listing<2>(stream, screen, product, job);
-    case 4:
-      return launch_listing<4>(stream, screen, product, job);
-    case 8:
-      return launch_listing<8>(stream, screen, product, job);
-    default:
-      check_condition(false, "num_tiles 2, 4 or 8");
-  }
+  few::with_tiles<2, 4, 8>(
+      num_tiles, [&](auto tiles) { launch_listing<tiles>(stream, screen, product, job); });
 }
 
 }  // namespace tandem::ops::cuda

@@ -18,11 +18,6 @@ size_t logits_bytes(const PackedLinear& screen) {
   return sizeof(float) * kMaxHeadRows * kSetColumns * static_cast<size_t>(screen.num_sets);
 }
 
-// Of every num_shares-th set.
-int ids_of_share(const PackedLinear& screen) {
-  return (screen.num_sets + screen.num_shares - 1) / screen.num_shares * kSetColumns;
-}
-
 struct Job {
   HeadLogits head;  // as screened, without a cap
   ScreenPlaces screen;
@@ -92,7 +87,6 @@ ScreenPlaces screen_places(const HeadScreen& screen) {
   const PackedLinear& weight = *screen.weight;
   ScreenPlaces places;
   places.columns = weight.num_sets * kSetColumns;
-  places.set_blocks = weight.set_blocks;
   places.scales = screen.scales;
   places.errors = screen.errors;
   places.lower = reinterpret_cast<uint32_t*>(base);

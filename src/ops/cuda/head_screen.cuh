@@ -14,7 +14,6 @@ inline constexpr float kMostScreenedLength = 1e20F;
 
 struct ScreenPlaces {
   int columns = 0;
-  int set_blocks = 0;
   const float* scales = nullptr;  // [columns]
   const float* errors = nullptr;  // [columns]
   // Of each row, [kMaxProductRows]. ordered(): no token that comes first has a smaller logit; 0:
@@ -58,6 +57,10 @@ __device__ inline float operand_length(const uint8_t* operand, int num_tiles, in
 #endif
 
 ScreenPlaces screen_places(const HeadScreen& screen);
+// Most ids that a thread block confirms: those of every num_shares-th set.
+inline int ids_of_share(const PackedLinear& screen) {
+  return (screen.num_sets + screen.num_shares - 1) / screen.num_shares * kSetColumns;
+}
 
 // The first kernel of up to eight rows. tokens and scratch of `argmax` count for nothing. Gives the
 // places of what it leaves.

@@ -14,10 +14,14 @@ __device__ inline int first_id_of(int set) {
   return set * kSetColumns + static_cast<int>(threadIdx.x) / 32 * 16 +
          static_cast<int>(threadIdx.x) % 32 / 4;
 }
+// What `values` has for the two.
+__device__ inline float2 two_of(const float* values, int first_id) {
+  return make_float2(ptx::load_constant(values + first_id),
+                     ptx::load_constant(values + first_id + 8));
+}
 __device__ inline float2 two_scales(const HeadLogits& head, int first_id) {
   if (head.scales == nullptr) return make_float2(head.scale, head.scale);
-  return make_float2(ptx::load_constant(head.scales + first_id),
-                     ptx::load_constant(head.scales + first_id + 8));
+  return two_of(head.scales, first_id);
 }
 
 // Which of the two are suppressed. Whole warps; `ids`: up to 64 of them in shared memory.
@@ -43,6 +47,14 @@ struct SuppressedIds {
     }
   }
 };
+
+// Which of the two are suppressed or beyond the vocabulary. Whole warps.
+__device__ inline void hide_ids(const HeadLogits& head, const int32_t* ids, int first_id,
+                                bool (&hidden)[2]) {
+  SuppressedIds(head, ids).hide(head, ids, first_id, hidden);
+  hidden[0] = hidden[0] || first_id >= head.vocab_size;
+  hidden[1] = hidden[1] || first_id + 8 >= head.vocab_size;
+}
 
 // What follows is of several tiles of rows: in each a thread has two ids of rows lane % 4 * 2 and
 // one more, x and z of the first row, y and w of the second.

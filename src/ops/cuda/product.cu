@@ -150,26 +150,10 @@ template <PackedType kType, bool kGelu, RingLength kRing>
 void launch_for_tiles(const Stream& stream, const PackedLinear& weight, int num_tiles,
                       const Job& job) {
   constexpr RingLength kManyRows = kRing == RingLength::kShort ? RingLength::kLong : kRing;
-  switch (num_tiles) {
-    case 1:
-      return launch_product<Shape<1, kType, kGelu, kRing>>(stream, weight, job);
-    case 2:
-      return launch_product<Shape<2, kType, kGelu, kRing>>(stream, weight, job);
-    case 4:
-      return launch_product<Shape<4, kType, kGelu, kRing>>(stream, weight, job);
-    case 8:
-      return launch_product<Shape<8, kType, kGelu, kGelu ? kManyRows : kRing>>(stream, weight, job);
-    case 12:
-      return launch_product<Shape<12, kType, kGelu, kManyRows>>(stream, weight, job);
-    case 16:
-      return launch_product<Shape<16, kType, kGelu, kManyRows>>(stream, weight, job);
-    case 20:
-      return launch_product<Shape<20, kType, kGelu, kManyRows>>(stream, weight, job);
-    case 24:
-      return launch_product<Shape<24, kType, kGelu, kManyRows>>(stream, weight, job);
-    default:
-      check_condition(false, "num_tiles 1, 2, 4, 8, 12, 16, 20 or 24");
-  }
+  with_tiles<1, 2, 4, 8, 12, 16, 20, 24>(num_tiles, [&](auto tiles) {
+    constexpr bool kIsMany = kGelu ? tiles >= 8 : tiles > 8;
+    launch_product<Shape<tiles, kType, kGelu, kIsMany ? kManyRows : kRing>>(stream, weight, job);
+  });
 }
 
 template <PackedType kType, bool kGelu>

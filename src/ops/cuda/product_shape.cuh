@@ -1,6 +1,8 @@
 // How the product of few rows (product.cu) divides its work and its shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/cuda/card.cuh"
 #include "ops/cuda/gelu_product.h"
 #include "ops/cuda/packed_linear.h"
@@ -9,7 +11,8 @@
 namespace tandem::ops::cuda::few {
 
 inline constexpr int kWarps = 8;  // two warpgroups that multiply; one more warp copies
-inline constexpr int kThreads = (kWarps + 1) * 32;
+inline constexpr int kComputing = kWarps * 32;
+inline constexpr int kThreads = kComputing + 32;
 inline constexpr int kTileSumBytes = 8 * kSetColumns * 4;  // of a set and 8 rows
 // Flags in the exchange, whatever the weight: none of them is another weight's sums.
 inline constexpr int kMaxShares = 1024;
@@ -81,6 +84,14 @@ struct Shape {
   // Of how many tiles the sums fit into the weights of a stage.
   static constexpr int stage_tiles() { return kStageBlocks * kBlockBytes / kTileSumBytes; }
 };
+
+// visit(count) with a constant, the one of kCounts that num_tiles is.
+template <int... kCounts, typename Visit>
+void with_tiles(int num_tiles, const Visit& visit) {
+  const bool is_one =
+      ((num_tiles == kCounts && (visit(std::integral_constant<int, kCounts>()), true)) || ...);
+  check_condition(is_one, "num_tiles that there is a kernel for");
+}
 
 struct Job {
   const uint8_t* weights;
