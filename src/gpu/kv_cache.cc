@@ -19,9 +19,6 @@ KvCache::KvCache(const io::TextConfig& target, const model::KvStoreConfig& confi
                .v = ops::cuda::DeviceBuffer(static_cast<size_t>(blocks * block_bytes)),
                .view = {},
                .ring_block_bytes = ring ? static_cast<size_t>(block_bytes) : 0};
-    // NaN everywhere: whoever reads what was never written is found out.
-    for (const auto* buffer : {&made.k, &made.v})
-      TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0xff, buffer->size_bytes()));
     made.view = {.k = made.k.data(), .v = made.v.data(), .is_fp8 = is_fp8};
     if (is_fp8) {
       made.view.k_scale = scales.k.at(i);
@@ -29,12 +26,13 @@ KvCache::KvCache(const io::TextConfig& target, const model::KvStoreConfig& confi
     }
     layers_.push_back(std::move(made));
   }
+  fill(0xff);  // NaN everywhere: whoever reads what was never written is found out
 }
 
-void KvCache::clear() const {
+void KvCache::fill(int byte) const {
   for (const Layer& layer : layers_)
     for (const auto* buffer : {&layer.k, &layer.v})
-      TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), 0, buffer->size_bytes()));
+      TANDEM_CUDA_CHECK(cudaMemset(buffer->data(), byte, buffer->size_bytes()));
 }
 
 void KvCache::copy_ring_blocks(const ops::cuda::Stream& stream,

@@ -26,7 +26,7 @@ class KvCache {
   void copy_ring_blocks(const ops::cuda::Stream& stream,
                         std::span<const model::RingBlockCopy> copies) const;
   // Zeros everywhere.
-  void clear() const;
+  void clear() const { fill(0); }
   const model::KvStoreConfig& config() const { return config_; }
 
  private:
@@ -35,6 +35,8 @@ class KvCache {
     ops::cuda::KvLayer view;
     size_t ring_block_bytes = 0;  // of k, and of v; 0 in pages
   };
+  void fill(int byte) const;
+
   model::KvStoreConfig config_;
   std::vector<Layer> layers_;
 };
