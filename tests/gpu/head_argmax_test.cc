@@ -14,17 +14,13 @@ using ops::cuda::PackedType;
 
 constexpr int kMostRows = ops::cuda::kMaxProductRows;
 
-// Cards with less shared memory multiply first and choose then.
-bool has_room() {
-  return ops::cuda::max_shared_bytes() >= 227 * 1024;
-}
-
 using Case = tests::HeadCase;
 
 class HeadArgmaxOp : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    if (!has_room()) GTEST_SKIP() << "no room for it on this card";
+    // Cards with less shared memory multiply first and choose then.
+    if (!tests::has_room_for_heads()) GTEST_SKIP() << "no room for it on this card";
   }
   HeadArgmaxOp() {
     TANDEM_CUDA_CHECK(cudaMemset(scratch_.data(), 0, scratch_.size_bytes()));
@@ -225,12 +221,12 @@ INSTANTIATE_TEST_SUITE_P(Shapes, HeadArgmaxOp,
 
 TEST(HeadArgmaxShapes, ThatDoNotFit) {
   const PackedLinear head = ops::cuda::make_packed_linear(kBF16, 33700, 256, 132);
-  EXPECT_EQ(takes_head_argmax(head, 2, {}), has_room());
+  EXPECT_EQ(takes_head_argmax(head, 2, {}), tests::has_room_for_heads());
   EXPECT_FALSE(takes_head_argmax(head, 1, {}));
   ops::cuda::HeadLogits logits;
   logits.num_rows = 17;
   EXPECT_FALSE(takes_head_argmax(head, 2, logits));
-  EXPECT_EQ(takes_head_argmax(head, 4, logits), has_room());
+  EXPECT_EQ(takes_head_argmax(head, 4, logits), tests::has_room_for_heads());
   logits.num_suppressed = 65;
   EXPECT_FALSE(takes_head_argmax(head, 4, logits));
   const PackedLinear cut = ops::cuda::make_packed_linear(kBF16, 1024, 256, 132);

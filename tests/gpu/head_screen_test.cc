@@ -231,7 +231,7 @@ TEST(ScreenedHeadShapes, ThatDoNotFit) {
   EXPECT_FALSE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 256), 8));
   const PackedLinear whole = make(PackedType::kBF16, 33700, 256);  // sets belong to one share each
   EXPECT_EQ(takes_screened_rows(whole, make(PackedType::kIntegers, 33700, 256), 8),
-            ops::cuda::max_shared_bytes() >= 227 * 1024);
+            tests::has_room_for_heads());
   EXPECT_FALSE(takes_screened_rows(whole, make(PackedType::kIntegers, 33700, 256), 12));
   EXPECT_FALSE(takes_screened_rows(head, make(PackedType::kIntegers, 20000, 512), 2));
   logits.num_rows = 9;

@@ -30,6 +30,11 @@ std::vector<T> to_host(const ops::cuda::DeviceBuffer& buffer, size_t count) {
 }
 
 // Every byte 0xff: NaN in every floating-point type of ours, and -1 as an index.
+// Whether thread blocks have the shared memory that heads of many rows and their lists take.
+inline bool has_room_for_heads() {
+  return ops::cuda::max_shared_bytes() >= 227 * 1024;
+}
+
 inline ops::cuda::DeviceBuffer poisoned(size_t size_bytes) {
   ops::cuda::DeviceBuffer buffer(size_bytes);
   TANDEM_CUDA_CHECK(cudaMemset(buffer.data(), 0xff, size_bytes));
