@@ -10,6 +10,7 @@
 #include "bench/gpu/kernel_bench.h"
 #include "ops/cuda/attention.h"
 #include "ops/cuda/head_prep.h"
+#include "ops/cuda/wide_rows.h"
 
 namespace tandem::bench {
 namespace {
@@ -164,8 +165,9 @@ void bench_attention(const GpuFacts& facts, const LayerShape& layer, const Load&
 }
 
 void bench_head_prep(const GpuFacts& facts, const GpuModel& model, const LayerShape& layer,
-                     int rows, ordered_json& results) {
-  const Setup setup(layer, {.rows = rows});
+                     const Load& load, ordered_json& results) {
+  const Setup setup(layer, load);
+  const int rows = load.batch * load.rows;
   const bool writes_kv = model.config.kind == io::ModelKind::kTarget;
   const int kv_parts = !writes_kv ? 0 : layer.k_eq_v ? 1 : 2;
   const int columns = (layer.num_heads + kv_parts * layer.num_kv_heads) * layer.head_dim;
@@ -199,6 +201,40 @@ void bench_head_prep(const GpuFacts& facts, const GpuModel& model, const LayerSh
                one.kv = setup.cache_of(i);
                ops::cuda::head_prep(stream, setup.rows, one);
              });
+}
+
+// What prompts have in place of head_prep; keys and values go to the pass's chunk.
+void bench_wide_heads(const GpuModel& model, const LayerShape& layer, int rows,
+                      ordered_json& results) {
+  if (model.config.kind != io::ModelKind::kTarget) return;
+  const int heads = layer.num_heads + (layer.k_eq_v ? 1 : 2) * layer.num_kv_heads;
+  const int64_t head_bytes = int64_t{rows} * layer.head_dim * 2;
+  const DeviceBuffer product = zeros(head_bytes * heads);
+  const DeviceBuffer q = zeros(head_bytes * layer.num_heads);
+  const DeviceBuffer k = zeros(head_bytes * layer.num_kv_heads);
+  const DeviceBuffer v = zeros(head_bytes * layer.num_kv_heads);
+  const DeviceBuffer norm = zeros(int64_t{layer.head_dim} * 2);
+  const DeviceBuffer frequencies = zeros(int64_t{layer.head_dim} * 2);
+  const DeviceBuffer places = zeros(int64_t{rows} * 4);
+  ops::cuda::WideHeads job;
+  job.product = product.as<uint16_t>();
+  job.num_heads = layer.num_heads;
+  job.num_kv_heads = layer.num_kv_heads;
+  job.head_dim = layer.head_dim;
+  job.k_eq_v = layer.k_eq_v;
+  job.eps = 1e-6F;
+  job.q_norm = job.k_norm = norm.as<uint16_t>();
+  job.inv_freq = frequencies.as<float>();
+  job.q = q.as<uint16_t>();
+  job.chunk = {k.data(), v.data()};
+  ops::cuda::Rows own;
+  own.num_rows = rows;
+  own.positions = own.sequences = places.as<int32_t>();
+  add_kernel(results,
+             {{"name", layer.name + " wide_heads"},
+              {"rows", rows},
+              {"bytes", static_cast<double>(head_bytes * heads)}},
+             32, [&](const Stream& stream, int) { ops::cuda::wide_heads(stream, own, job); });
 }
 
 // The first layer of each type.
@@ -245,7 +281,12 @@ void bench_attention_kernels(const GpuFacts& facts, const GpuModel& model, const
                              ordered_json& results) {
   for (const LayerShape& layer : layer_shapes(model)) {
     if (wanted(layer.name + " head_prep", only))
-      for (const int rows : {1, 5, 8}) bench_head_prep(facts, model, layer, rows, results);
+      for (const Load& load :
+           {Load{1, 1024, 1}, Load{1, 1024, 5}, Load{1, 1024, 8}, Load{64, 1024, 1},
+            Load{32, 1024, 3}, Load{64, 1024, 2}, Load{64, 1024, 3}})
+        bench_head_prep(facts, model, layer, load, results);
+    if (wanted(layer.name + " wide_heads", only))
+      for (const int rows : {512, 2048}) bench_wide_heads(model, layer, rows, results);
     if (!wanted(layer.name + " attention", only)) continue;
     for (Load load : loads_of(layer))
       for (const bool fp8_cache : {false, true}) {

@@ -1,6 +1,5 @@
 #include "bench/gpu/kernel_bench.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "bench/gpu/graph_timer.h"
@@ -27,15 +26,9 @@ void add_kernel(ordered_json& results, const ordered_json& entry, int launches,
 }
 
 Partials partials_of(const GpuFacts& facts, int64_t in, int64_t out, int num_rows) {
-  Partials sums;
-  sums.num_rows = num_rows;
-  sums.set_blocks = static_cast<int>(in / 32);
-  const int64_t num_sets = (out + ops::cuda::kSetColumns - 1) / ops::cuda::kSetColumns;
-  sums.total_blocks = static_cast<int>(num_sets) * sums.set_blocks;
-  sums.num_shares = std::clamp(sums.total_blocks / 4, 1, facts.num_multiprocessors);
-  for (int set = 0; set < num_sets; ++set)
-    sums.max_pieces = std::max(sums.max_pieces, sums.num_pieces(set));
-  return sums;
+  return ops::cuda::plan_packed_linear(ops::cuda::PackedType::kFp8, static_cast<int>(out),
+                                       static_cast<int>(in), facts.num_multiprocessors)
+      .partials(nullptr, num_rows);
 }
 
 double partial_bytes(const Partials& sums, int64_t columns, int64_t rows) {

@@ -12,6 +12,7 @@
 #include "ops/cuda/head.h"
 #include "ops/cuda/row_facts.h"
 #include "ops/cuda/row_ops.h"
+#include "ops/cuda/wide_rows.h"
 
 namespace tandem::bench {
 namespace {
@@ -21,7 +22,7 @@ using ops::cuda::DeviceBuffer;
 using ops::cuda::Partials;
 using ops::cuda::Stream;
 
-constexpr int kMaxRows = 64;
+constexpr int kMaxRows = 64;  // of a head
 constexpr int kLaunches = 200;
 
 // Gemma's own defaults, of one sequence.
@@ -90,6 +91,23 @@ class RowBench {
     if (is_target_) return;
     start("start_layer", rows, 2 * int64_t{backbone_}, hidden_);
     assistant_input(rows);
+  }
+
+  // The norms between the products of a prompt.
+  void prompt_layer(int rows) {
+    if (!wanted(prefix_ + "wide_residual", only_)) return;
+    const int step = ops::cuda::kWideRowStep;
+    const int capacity = (rows + step - 1) / step * step;
+    const int64_t bytes = int64_t{rows} * hidden_ * 2;
+    const DeviceBuffer y = zeros(bytes);
+    const DeviceBuffer x = zeros(bytes);
+    const DeviceBuffer operand = zeros(ops::cuda::wide_operand_bytes(hidden_, capacity));
+    const ops::cuda::WideNorm next = {
+        weight_.as<uint16_t>(), 1e-6F, {operand.as<uint8_t>(), capacity, 0.03F}, nullptr};
+    add("wide_residual", rows, 2.0 * static_cast<double>(bytes), [&](const Stream& stream) {
+      ops::cuda::wide_residual(stream, {rows, hidden_, y.as<uint16_t>(), weight_.as<uint16_t>(),
+                                        1e-6F, 0.7F, x.as<uint16_t>(), next});
+    });
   }
 
   void head(int rows) {
@@ -203,11 +221,12 @@ class RowBench {
   int vocab_;
   int64_t q_dim_ = 0;  // the widest
   DeviceBuffer sums_;
-  DeviceBuffer x_ = zeros(int64_t{kMaxRows} * backbone_ * 2);
-  DeviceBuffer operand_ = zeros(int64_t{kMaxRows} * std::max(intermediate_, 2 * backbone_) * 2);
+  DeviceBuffer x_ = zeros(int64_t{ops::cuda::kMaxProductRows} * backbone_ * 2);
+  DeviceBuffer operand_ =
+      zeros(int64_t{ops::cuda::kMaxProductRows} * std::max(intermediate_, 2 * backbone_) * 2);
   DeviceBuffer weight_ = zeros(int64_t{backbone_} * 2);
   DeviceBuffer indices_ = zeros(kMaxRows * 16 * 4);
-  DeviceBuffer tokens_ = zeros(kMaxRows * 4);
+  DeviceBuffer tokens_ = zeros(ops::cuda::kMaxProductRows * 4);
   DeviceBuffer draw_rules_ = default_rules();
   DeviceBuffer argmax_scratch_ =
       zeros(static_cast<int64_t>(ops::cuda::argmax_scratch_bytes(kMaxRows)));
@@ -220,9 +239,10 @@ class RowBench {
 void bench_row_kernels(const GpuFacts& facts, const GpuModel& model, const std::string& only,
                        ordered_json& results) {
   RowBench bench(facts, model, only, results);
-  for (const int rows : {8, 64}) bench.layer(rows);
+  for (const int rows : {8, 64, 96, 128, 192}) bench.layer(rows);
   for (const int rows : {1, 5, 8, 64}) bench.head(rows);
   if (model.config.kind != io::ModelKind::kTarget) return;
+  for (const int rows : {512, 2048}) bench.prompt_layer(rows);
   for (const int entries : {1, 32}) bench.accept(entries);
 }
 
