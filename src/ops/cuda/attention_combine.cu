@@ -300,6 +300,129 @@ __global__ void __launch_bounds__(kWarps * 32, 4) combine_kernel(const Job job) 
 
 }  // namespace many
 
+// The same where a row has few segments: a warp has 256 columns, eight a lane, so that what is
+// worked out for each segment serves twice as many.
+namespace near {
+
+constexpr int kWarps = 8;
+constexpr int kRun = 256;            // columns of a warp
+constexpr int kFirst = kChains + 1;  // segments that are fetched all at once
+constexpr int kMostSegments = kFirst + 1;
+
+using many::Weights;
+
+// Eight neighbours of a segment's sums.
+struct EightSums {
+  FourSums fours[2];
+
+  __device__ static EightSums load_if(bool condition, const uint16_t* source) {
+    const float4 loaded = load4_if(condition, reinterpret_cast<const float*>(source));
+    return {{{{__float_as_uint(loaded.x), __float_as_uint(loaded.y)}},
+             {{__float_as_uint(loaded.z), __float_as_uint(loaded.w)}}}};
+  }
+};
+
+// One of a row's sums in eight columns: the fours' totals are the same.
+struct EightChain {
+  Chain fours[2];
+
+  __device__ void add(const Weights& weights, const EightSums& sums, bool is_fp8, int i) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) weights.add(fours[k], sums.fours[k].values(is_fp8), i);
+  }
+};
+
+// A lane's eight columns at `place` of a head: columns 4u .. 4u + 3 and 4u + 8 .. 4u + 11 of 16 are
+// two neighbouring words of E4M3.
+__device__ void store_eight(const Attention& attention, int row, int head_column, int place,
+                            const EightChain& all) {
+  const Operand& out = attention.out;
+  const float scale = scale_of(attention);
+  float4 x[2];
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    const Chain& chain = all.fours[k];
+    const auto value = [&](float sum) { return round_bf16(__fdiv_rn(sum * scale, chain.total)); };
+    x[k] = {value(chain.sum.x), value(chain.sum.y), value(chain.sum.z), value(chain.sum.w)};
+  }
+  const int column = head_column + column_of(place);
+  uint8_t* const target = static_cast<uint8_t*>(out.data) + operand_offset(out, row, column);
+  if (out.input_scale > 0.0F) {
+    const auto word = [&](const float4& v) {
+      return e4m3x2(v.x, v.y, out.input_scale, out.inverse) |
+             e4m3x2(v.z, v.w, out.input_scale, out.inverse) << 16;
+    };
+    *reinterpret_cast<uint2*>(target) = {word(x[0]), word(x[1])};
+  } else {
+    *reinterpret_cast<uint2*>(target) = {bf16x2(x[0].x, x[0].y), bf16x2(x[1].x, x[1].y)};
+    *reinterpret_cast<uint2*>(static_cast<uint8_t*>(out.data) +
+                              operand_offset(out, row, column + 8)) = {bf16x2(x[0].z, x[0].w),
+                                                                       bf16x2(x[1].z, x[1].w)};
+  }
+}
+
+template <int kHeadDim>
+__device__ void combine_run(const Job& job, int row, int head, int run, int last_key) {
+  const Attention& attention = job.attention;
+  const auto segments = segments_of<kHeadDim>(attention, last_key);
+  const int64_t base =
+      (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int place = run * kRun + lane * 8;
+  const uint16_t* const sums = job.sums + base * kHeadDim + place;
+  const auto fetch = [&](int i) {
+    return EightSums::load_if(i < segments.count,
+                              sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
+  };
+  EightSums first[kFirst];
+#pragma unroll
+  for (int i = 0; i < kFirst; ++i) first[i] = fetch(i);
+  const Weights weights(segments, job.totals + base, lane);
+  const bool is_fp8 = attention.kv.is_fp8;
+  EightChain all;
+#pragma unroll
+  for (int c = 0; c < kChains; ++c) {
+    EightChain chain;
+    chain.add(weights, first[c], is_fp8, c);
+    if (c + kChains < segments.count)
+      chain.add(weights, c + kChains < kFirst ? first[kFirst - 1] : fetch(c + kChains), is_fp8,
+                c + kChains);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      all.fours[k].sum.x += chain.fours[k].sum.x;
+      all.fours[k].sum.y += chain.fours[k].sum.y;
+      all.fours[k].sum.z += chain.fours[k].sum.z;
+      all.fours[k].sum.w += chain.fours[k].sum.w;
+      all.fours[k].total += chain.fours[k].total;
+    }
+  }
+  store_eight(attention, row, head * kHeadDim, place, all);
+}
+
+// [rows][runs of all heads]
+template <int kHeadDim>
+__global__ void __launch_bounds__(kWarps * 32, 3) combine_kernel(const Job job) {
+  constexpr int kRuns = kHeadDim / kRun;
+  allow_next();
+  if (!job.rows.early_plan) wait_for_previous();
+  const int runs = job.attention.num_heads * kRuns;
+  const int warp = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
+  const int row = warp / runs;
+  const bool exists = row < job.rows.num_rows;
+  const int last_key = exists && job.rows.sequences[row] >= 0 ? job.rows.last_keys[row] : -1;
+  if (job.rows.early_plan) wait_for_previous();
+  reset_items(job);
+  if (!exists) return;
+  const int head = warp % runs / kRuns;
+  if (last_key >= 0) return combine_run<kHeadDim>(job, row, head, warp % kRuns, last_key);
+  EightChain zeros;
+  zeros.fours[0].total = zeros.fours[1].total = 1.0F;
+  store_eight(job.attention, row, head * kHeadDim,
+              warp % kRuns * kRun + static_cast<int>(threadIdx.x) % 32 * 8, zeros);
+}
+
+}  // namespace near
+
 template <int kHeadDim, int kWarps, bool kBySlab = false>
 void launch_combine(const Stream& stream, const Job& job) {
   using P = Plan<kHeadDim, kWarps, kBySlab>;
@@ -317,6 +440,13 @@ void launch_far(const Stream& stream, const Job& job) {
 }
 template <int kHeadDim>
 void launch_many(const Stream& stream, const Job& job) {
+  if (job.attention.max_segments <= near::kMostSegments) {
+    const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / near::kRun);
+    launch(stream, near::combine_kernel<kHeadDim>,
+           dim3(static_cast<unsigned>((warps + near::kWarps - 1) / near::kWarps)),
+           dim3(near::kWarps * 32), 0, job);
+    return;
+  }
   const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / kSlabColumns);
   launch(stream, many::combine_kernel<kHeadDim>,
          dim3(static_cast<unsigned>((warps + many::kWarps - 1) / many::kWarps)),

@@ -1,10 +1,11 @@
-// One warp works on one head of one row, two on heads of more than 256 columns (head_norm.cuh).
+// Of few rows one warp works on one head of one row, two on heads of more than 256 columns
+// (head_norm.cuh); of many a thread block on the heads of one row (row_heads.cuh).
 #include "ops/cuda/attention.cuh"
 #include "ops/cuda/head_norm.cuh"
 #include "ops/cuda/head_prep.h"
 #include "ops/cuda/kv_store.cuh"
 #include "ops/cuda/launch.cuh"
-#include "ops/cuda/wide_ptx.cuh"
+#include "ops/cuda/row_heads.cuh"
 
 namespace tandem::ops::cuda {
 namespace {
@@ -14,8 +15,6 @@ using head_norm::Head;
 using head_norm::Lane;
 
 constexpr int kWarps = 2;  // per thread block: few, so that a step's heads spread over the device
-// Of many rows: with 64 registers a thread all of them fit at once, where 128 take two turns.
-constexpr int kManyWarps = 8;
 
 enum Part { kQuery = 0, kKey = 1, kValue = 2 };
 
@@ -42,11 +41,11 @@ template <bool kTwoWarps>
 __device__ float inverse_rms(const Head& head, int head_dim, float eps) {
   float squares = head_norm::warp_squares(head);
   if constexpr (kTwoWarps) {
-    __shared__ float parts[kManyWarps];
+    __shared__ float parts[kWarps];
     const unsigned warp = threadIdx.x / 32;
     if (threadIdx.x % 32 == 0) parts[warp] = squares;
-    ptx::named_barrier(1 + static_cast<int>(warp) / 2, 64);
-    squares = parts[warp / 2 * 2] + parts[warp / 2 * 2 + 1];
+    __syncthreads();
+    squares = parts[0] + parts[1];
   }
   return head_norm::inverse_rms(squares, head_dim, eps);
 }
@@ -161,41 +160,70 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 }
 
-// The same where the kernel before leaves no room until it is over: what waits for nothing is
-// fetched together with the sums. [rows][heads], kManyWarps warps of them.
-template <bool kTwoWarps, bool kFp8>
-__global__ void __launch_bounds__(kManyWarps * 32, 4)
+// Many rows: the kernel before leaves no room until it is over, so nothing is gained by rehearsing,
+// and every instruction counts. grid (groups of heads, row)
+template <bool kFp8>
+__global__ void __launch_bounds__(row_heads::kThreads, 3)
     head_prep_many_kernel(const HeadPrep job, const Rows rows) {
   allow_next();
-  constexpr int kHeadWarps = kTwoWarps ? 2 : 1;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int head = (static_cast<int>(blockIdx.x) * kManyWarps + warp) / kHeadWarps;
-  const int units = units_of(job);
-  const int row = head / units;
-  if (row >= rows.num_rows) return wait_for_previous();
-  const Unit unit(job, row, head % units, warp % kHeadWarps);
-  const Constants constants = unit.constants(job);
-  wait_for_previous();
-  const Place place = load_place(job, rows, row, unit.part, unit.kv_head);
-  const Head raw = unit.load<PiecesOf<4>>(job, constants.pieces);
-  head_norm::Rotation rotation;
-  if (unit.part != kValue) head_norm::set_rotation(place.position, constants.inv_freq, rotation);
-  prepare_head<kTwoWarps, kFp8>(job, unit, raw, constants, place, rotation, true);
+  const int half = job.head_dim / 2;
+  const int lanes = half / 8;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int column = thread % lanes * 8;
+  const int row = static_cast<int>(blockIdx.y);
+  const int index = static_cast<int>(blockIdx.x) * (row_heads::kThreads / lanes) + thread / lanes;
+  const bool exists = index < units_of(job);
+  const int first_kv = job.num_heads + job.num_kv_heads;
+  const Part part = index < job.num_heads ? kQuery : index < first_kv ? kKey : kValue;
+  const int first_column = exists ? index * job.head_dim + column : 0;
+  const int pieces[2] = {exists ? job.product.num_pieces(first_column / kSetColumns) : 0,
+                         exists ? job.product.num_pieces((first_column + half) / kSetColumns) : 0};
+  const uint16_t* const norm = part == kQuery ? job.q_norm : job.k_norm;
+  const row_heads::HeadBits weight = row_heads::load_head(norm + column, half, part != kValue);
+  if (!rows.early_plan) wait_for_previous();
+  const int sequence = rows.sequences[row];
+  const int position = rows.positions[row];
+  if (rows.early_plan) wait_for_previous();
+  EightSums<2, 2> sums(job.product, row, first_column, half, pieces);
+  const row_heads::Angles angles =
+      row_heads::row_angles(job.inv_freq, sequence < 0 ? 0 : position, half, column);
+  const bool stores_kv = exists && part != kQuery && sequence >= 0;
+  const int64_t place =
+      column + (stores_kv ? kv_offset(job.places, job.num_kv_heads, job.head_dim, sequence,
+                                      index - (part == kKey ? job.num_heads : first_kv), position)
+                          : 0);
+  sums.add_up();
+  const float scale = job.scales[static_cast<int>(part)];
+  const row_heads::Head raw = {{sums.scaled_run(0, scale), sums.scaled_run(1, scale)}};
+  const float inverse = row_heads::inverse_rms(raw, job.head_dim, job.eps);
+  if (!exists) return;
+  row_heads::Head head = {};  // of padding
+  if (sequence >= 0 && part != kValue) head = row_heads::rotated(raw, inverse, weight, angles);
+  if (part == kQuery) {
+    const int64_t target = static_cast<int64_t>(row) * job.num_heads + index;
+    row_heads::store_head(head, job.q + target * job.head_dim + column, half);
+  }
+  if (!stores_kv) return;
+  if (part == kKey) row_heads::store_kv<kFp8>(head, job.kv.k, place, false, job.kv.k_scale, half);
+  if (part == kValue || job.k_eq_v)
+    row_heads::store_kv<kFp8>(row_heads::plain_norm(raw, inverse), job.kv.v, place, false,
+                              job.kv.v_scale, half);
 }
 
 template <bool kTwoWarps, bool kFp8>
 void launch_heads(const Stream& stream, const Rows& rows, const HeadPrep& job) {
-  constexpr int kHeadWarps = kTwoWarps ? 2 : 1;
   const int units = units_of(job);
-  const int warps = rows.num_rows * units * kHeadWarps;
   // Products of so many rows have all registers of a multiprocessor.
-  if (job.product.num_rows >= 96 && warps > 8 * num_multiprocessors()) {
-    launch(stream, head_prep_many_kernel<kTwoWarps, kFp8>,
-           dim3(static_cast<unsigned>((warps + kManyWarps - 1) / kManyWarps)),
-           dim3(kManyWarps * 32), 0, job, rows);
+  if (job.product.num_rows >= 96 && rows.num_rows * units > 8 * num_multiprocessors() &&
+      row_heads::takes_head_dim(job.head_dim)) {
+    const int heads = row_heads::kThreads / (job.head_dim / 16);  // of a thread block
+    launch(stream, head_prep_many_kernel<kFp8>,
+           dim3(static_cast<unsigned>((units + heads - 1) / heads),
+                static_cast<unsigned>(rows.num_rows)),
+           dim3(row_heads::kThreads), 0, job, rows);
     return;
   }
-  const int blocks = (units * kHeadWarps + kWarps - 1) / kWarps;
+  const int blocks = (units * (kTwoWarps ? 2 : 1) + kWarps - 1) / kWarps;
   launch(stream, head_prep_kernel<kTwoWarps, kFp8>,
          dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows.num_rows)),
          dim3(kWarps * 32), 0, job, rows);

@@ -10,11 +10,11 @@
 // holds a lane's inputs in this order (packed_linear.h). BF16 chunks are in order.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 #include <cstdint>
+
+#include "ops/cuda/rounding.cuh"
 
 namespace tandem::ops::cuda {
 
@@ -26,6 +26,7 @@ struct Operand {
   int num_tiles = 1;     // rows / 8, rounded up
   // > 0: E4M3(x / input_scale), nearest even, saturated. 0: x as BF16.
   float input_scale = 0.0F;
+  float inverse = input_scale > 0.0F ? 1.0F / input_scale : 0.0F;
 };
 
 // Where column `column` (even; the odd one follows it) of row `row` lies, in bytes.
@@ -38,6 +39,7 @@ __device__ inline int64_t operand_offset(const Operand& operand, int row, int co
   return tile * 512 + within / 8 * 128 + row % 8 * 16 + within % 8 * 2;
 }
 
+#ifdef __CUDACC__
 // Stores two neighbouring values (column even) of a row; both have been rounded to BF16 by the
 // caller, as the model's arithmetic does before a projection.
 __device__ inline void store_operand(const Operand& operand, int row, int column, float x0,
@@ -45,17 +47,13 @@ __device__ inline void store_operand(const Operand& operand, int row, int column
   uint8_t* const target =
       static_cast<uint8_t*>(operand.data) + operand_offset(operand, row, column);
   if (operand.input_scale > 0.0F) {
-    const uint16_t bits = __nv_cvt_float2_to_fp8x2(
-        make_float2(x0 / operand.input_scale, x1 / operand.input_scale), __NV_SATFINITE, __NV_E4M3);
+    const auto bits = static_cast<uint16_t>(e4m3x2(x0, x1, operand.input_scale, operand.inverse));
     if (stores) *reinterpret_cast<uint16_t*>(target) = bits;
   } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(x0, x1);
-    if (stores) *reinterpret_cast<uint32_t*>(target) = *reinterpret_cast<const uint32_t*>(&pair);
+    const uint32_t bits = bf16x2(x0, x1);
+    if (stores) *reinterpret_cast<uint32_t*>(target) = bits;
   }
 }
-
-__device__ inline float round_bf16(float x) {
-  return __bfloat162float(__float2bfloat16_rn(x));
-}
+#endif
 
 }  // namespace tandem::ops::cuda

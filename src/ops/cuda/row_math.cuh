@@ -24,6 +24,45 @@ __device__ inline uint2 pack(const Four& x) {
   return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
 }
 
+// Eight of them.
+struct Eight {
+  float v[8] = {};
+};
+
+__device__ inline Eight unpack(const uint4& bits) {
+  Eight x;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const Four four = unpack(half == 0 ? make_uint2(bits.x, bits.y) : make_uint2(bits.z, bits.w));
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x.v[4 * half + j] = four.v[j];
+  }
+  return x;
+}
+
+__device__ inline uint4 pack(const Eight& x) {
+  const uint2 low = pack(Four{{x.v[0], x.v[1], x.v[2], x.v[3]}});
+  const uint2 high = pack(Four{{x.v[4], x.v[5], x.v[6], x.v[7]}});
+  return {low.x, low.y, high.x, high.y};
+}
+
+// Eight columns of 16 as both kinds of operand have them in E4M3 (operand.cuh), by the two
+// neighbouring lanes of these columns: the lower lane returns words 0 and 1, the `upper` one words
+// 2 and 3. A word has two columns of each lane, so they exchange what the other one needs. Every
+// lane of a warp calls it.
+__device__ inline uint2 e4m3_words(const Eight& x, float scale, float inverse, bool upper) {
+  const auto four = [&](int j) {
+    return e4m3x2(x.v[j], x.v[j + 1], scale, inverse) |
+           e4m3x2(x.v[j + 2], x.v[j + 3], scale, inverse) << 16;
+  };
+  const uint32_t low = four(0);
+  const uint32_t high = four(4);
+  const uint32_t other = __shfl_xor_sync(0xffffffffU, upper ? low : high, 1);
+  const uint32_t first = upper ? other : low;
+  const uint32_t second = upper ? high : other;
+  return {__byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632)};
+}
+
 __device__ inline uint2 load_bits(const uint16_t* source) {
   return *reinterpret_cast<const uint2*>(source);
 }
@@ -64,6 +103,25 @@ __device__ inline Four normalized(const Four& x, float inverse, uint2 weight_bit
   return result;
 }
 
+__device__ inline Eight normalized(const Eight& x, float inverse, const uint4& weight_bits) {
+  const Eight weight = unpack(weight_bits);
+  Eight result;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) result.v[j] = round_bf16(x.v[j] * inverse * weight.v[j]);
+  return result;
+}
+
+// bf16(a + b), two sums at a time. Rounding to FP32 first, as the CPU does, gives the same: where a
+// sum does not fit into FP32 the smaller term is too small to move the larger one.
+__device__ inline uint4 added(const uint4& a, const uint4& b) {
+  const auto add = [](uint32_t x, uint32_t y) {
+    const __nv_bfloat162 sum = __hadd2_rn(*reinterpret_cast<const __nv_bfloat162*>(&x),
+                                          *reinterpret_cast<const __nv_bfloat162*>(&y));
+    return *reinterpret_cast<const uint32_t*>(&sum);
+  };
+  return {add(a.x, b.x), add(a.y, b.y), add(a.z, b.z), add(a.w, b.w)};
+}
+
 // The residual `x` and the end of a sub-block.
 __device__ inline Four joined(const Four& x, const Four& norm, float layer_scalar) {
   Four result;
@@ -85,6 +143,75 @@ __device__ inline Four load_input(const AssistantInput& op, int row, int column)
   if (slot < 0) return {};
   return unpack(load_bits(op.states + static_cast<int64_t>(slot) * op.hidden + state_column));
 }
+
+// kRuns runs of eight columns of a row, `stride` apart, each within a set: sums of a product, of
+// which the first kTogether pieces are on their way at once and later ones one behind the other.
+template <int kRuns, int kTogether>
+class EightSums {
+ public:
+  __device__ EightSums(const Partials& product, int row, int column, int stride,
+                       const int (&pieces)[kRuns])
+      : piece_stride_(static_cast<int64_t>(product.num_rows) * kSetColumns) {
+#pragma unroll
+    for (int run = 0; run < kRuns; ++run) {
+      const int at = column + run * stride;
+      pieces_[run] = pieces[run];
+      source_[run] = product.data + at / kSetColumns * product.max_pieces * piece_stride_ +
+                     row * kSetColumns + at % kSetColumns;
+#pragma unroll
+      for (int piece = 0; piece < kTogether; ++piece)
+#pragma unroll
+        for (int four = 0; four < 2; ++four) fours_[piece][run][four] = load(run, piece, four);
+    }
+  }
+  // In order, as sum_pieces4() does.
+  __device__ void add_up() {
+#pragma unroll
+    for (int piece = 1; piece < kTogether; ++piece)
+#pragma unroll
+      for (int run = 0; run < kRuns; ++run)
+        if (piece < pieces_[run]) add(run, fours_[piece][run]);
+    int most = 0;
+#pragma unroll
+    for (const int pieces : pieces_) most = max(most, pieces);
+#pragma unroll 1
+    for (int piece = kTogether; piece < most; ++piece)
+#pragma unroll
+      for (int run = 0; run < kRuns; ++run) {
+        const float4 fours[2] = {load(run, piece, 0), load(run, piece, 1)};
+        if (piece < pieces_[run]) add(run, fours);
+      }
+  }
+  // bf16(sum * scale), behind add_up().
+  __device__ Eight scaled_run(int run, float scale) const {
+    Eight x;
+#pragma unroll
+    for (int four = 0; four < 2; ++four) {
+      const Four part = scaled(fours_[0][run][four], scale);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) x.v[four * 4 + j] = part.v[j];
+    }
+    return x;
+  }
+
+ private:
+  __device__ float4 load(int run, int piece, int four) const {
+    return load4_if(piece < pieces_[run], source_[run] + piece * piece_stride_ + four * 4);
+  }
+  __device__ void add(int run, const float4 (&fours)[2]) {
+#pragma unroll
+    for (int four = 0; four < 2; ++four) {
+      float4& sum = fours_[0][run][four];
+      const float4& next = fours[four];
+      sum = {sum.x + next.x, sum.y + next.y, sum.z + next.z, sum.w + next.w};
+    }
+  }
+
+  int64_t piece_stride_;
+  const float* source_[kRuns];
+  int pieces_[kRuns];
+  float4 fours_[kTogether][kRuns][2];  // [0]: the sums in the end
+};
 
 // x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3)), which is gelu with tanh; to about 2^-20 of the
 // value, where results are rounded to 2^-9.

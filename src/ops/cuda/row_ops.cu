@@ -25,6 +25,22 @@ __device__ void store_four(const Operand& operand, int row, int column, const Fo
   store_operand(operand, row, column + 2, x.v[2], x.v[3], stores);
 }
 
+// Eight columns; every thread of a warp calls it.
+__device__ void store_eight(const Operand& operand, int row, int column, const Eight& x,
+                            bool active) {
+  const int64_t block = static_cast<int64_t>(column / 32) * operand.num_tiles + row / 8;
+  auto* const data = static_cast<uint8_t*>(operand.data);
+  if (operand.input_scale > 0.0F) {
+    const bool upper = column % 16 != 0;
+    const uint2 words = e4m3_words(x, operand.input_scale, operand.inverse, upper);
+    if (active)
+      *reinterpret_cast<uint2*>(data + block * kE4m3TileBytes + column % 32 / 16 * 128 +
+                                row % 8 * 16 + (upper ? 8 : 0)) = words;
+  } else if (active) {
+    *reinterpret_cast<uint4*>(data + operand_offset(operand, row, column)) = pack(x);
+  }
+}
+
 template <typename Loaded = Pieces4>
 __device__ Four load_product(const Partials& sums, float scale, int row, int column, int pieces) {
   return scaled(sum_pieces4(load_pieces4<Loaded>(sums, row, column, pieces), pieces), scale);
@@ -242,6 +258,64 @@ __global__ void __launch_bounds__(kMostRowThreads, 3)
   residual_norm_row<1, PiecesOf<4>>(op, false);
 }
 
+// The same of many rows, where every instruction counts: a row has one thread block, eight columns
+// a thread. Squares are added as above, where a lane has four columns and a warp one part: two
+// parts lie in a warp here.
+constexpr int kRowBlockThreads = 512;
+
+// Over the block, the same bits in every thread. Each call needs parts of its own.
+__device__ float eight_inverse_rms(const Eight& x, int hidden, float eps,
+                                   float (&parts)[kMaxRowWarps]) {
+  float squares[2] = {};
+#pragma unroll
+  for (int four = 0; four < 2; ++four) {
+#pragma unroll
+    for (int j = 4 * four; j < 4 * four + 4; ++j) squares[four] += x.v[j] * x.v[j];
+#pragma unroll
+    for (int mask = 8; mask > 0; mask /= 2)
+      squares[four] += __shfl_xor_sync(0xffffffffU, squares[four], mask);
+  }
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (lane % 16 == 0) parts[threadIdx.x / 16] = squares[0] + squares[1];
+  __syncthreads();
+  const int total = static_cast<int>(blockDim.x) / 16;
+  const float mean = warp_sum(lane < total ? parts[lane] : 0.0F) / static_cast<float>(hidden);
+  return 1.0F / sqrtf(mean + eps);
+}
+
+__global__ void __launch_bounds__(kRowBlockThreads, 2)
+    residual_norm_row_kernel(const ResidualNorm op) {
+  __shared__ float branch_parts[kMaxRowWarps];
+  __shared__ float parts[kMaxRowWarps];
+  allow_next();
+  const int row = static_cast<int>(blockIdx.x);
+  const int column = static_cast<int>(threadIdx.x) * 8;
+  const bool active = column < op.hidden;
+  const auto load = [&](const uint16_t* source) {
+    return active ? *reinterpret_cast<const uint4*>(source + column) : uint4{};
+  };
+  const uint4 post_weight = load(op.post_weight);
+  const uint4 weight = load(op.next.weight);
+  const int pieces = pieces_at(op.sums, column, op.hidden);
+  wait_for_previous();
+  uint16_t* const residual = op.x + static_cast<int64_t>(row) * op.hidden;
+  EightSums<1, 4> sums(op.sums, row, active ? column : 0, 0, {pieces});
+  const uint4 old = load(residual);
+  sums.add_up();
+  Eight x = sums.scaled_run(0, op.scale);
+  const float inverse = eight_inverse_rms(x, op.hidden, op.eps, branch_parts);
+  x = unpack(added(old, pack(normalized(x, inverse, post_weight))));
+  if (op.layer_scalar != 1.0F)
+#pragma unroll
+    for (float& value : x.v) value = round_bf16(value * op.layer_scalar);
+  if (active) *reinterpret_cast<uint4*>(residual + column) = pack(x);
+  const Eight n = normalized(x, eight_inverse_rms(x, op.hidden, op.next.eps, parts), weight);
+  if (op.next.operand.data != nullptr) store_eight(op.next.operand, row, column, n, active);
+  if (active && op.next.normed != nullptr)
+    *reinterpret_cast<uint4*>(op.next.normed + static_cast<int64_t>(row) * op.hidden + column) =
+        pack(n);
+}
+
 // A block has a tile of eight rows and 128 columns: it writes whole runs of the operand.
 __global__ void __launch_bounds__(kElementThreads) gelu_operand_kernel(const GeluOperand op) {
   allow_next();
@@ -335,6 +409,11 @@ void residual_norm(const Stream& stream, const ResidualNorm& op) {
   check_next(op.next, op.num_rows);
   TANDEM_GPU_CHECK(op.num_rows <= op.sums.num_rows);
   const int groups = piece_groups(op.sums, op.hidden);
+  if (groups == 1 && op.num_rows > kManyRows && op.hidden <= 8 * kRowBlockThreads) {
+    launch(stream, residual_norm_row_kernel, dim3(static_cast<unsigned>(op.num_rows)),
+           dim3(static_cast<unsigned>((op.hidden / 8 + 31) / 32 * 32)), 0, op);
+    return;
+  }
   launch_rows(stream, op, groups,
               groups > 1                         ? residual_norm_kernel<kPieceGroups>
               : op.num_rows > kRowsWithRegisters ? residual_norm_many_kernel

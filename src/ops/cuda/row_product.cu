@@ -308,9 +308,8 @@ void run(const Stream& stream, const PackedLinear& weight, int num_rows, const R
            : launch_kernel<false, kSource, false>)(stream, weight, job);
 }
 
-float scale_of(const PackedLinear& weight, float input_scale) {
+void check_scale(const PackedLinear& weight, float input_scale) {
   TANDEM_GPU_CHECK((weight.type == PackedType::kFp8) == (input_scale > 0.0F));
-  return input_scale;
 }
 
 }  // namespace
@@ -338,18 +337,18 @@ void row_product(const Stream& stream, const PackedLinear& weight, const NormedR
   TANDEM_GPU_CHECK(takes_normed_rows(rows.sums, rows.hidden) && rows.hidden == weight.in_features);
   TANDEM_GPU_CHECK(num_rows <= rows.sums.num_rows && rows.weight != nullptr);
   TANDEM_GPU_CHECK(rows.x != rows.new_x || rows.x == nullptr);
+  check_scale(weight, rows.input_scale);
   Job job{};
   job.normed = rows;
-  job.normed.input_scale = scale_of(weight, rows.input_scale);
   run<Source::kNormed>(stream, weight, num_rows, results, job);
 }
 
 void row_product(const Stream& stream, const PackedLinear& weight, const AssistantInput& rows,
                  const RowResults& results) {
   TANDEM_GPU_CHECK(2 * rows.hidden == weight.in_features);
+  check_scale(weight, rows.operand.input_scale);
   Job job{};
   job.input = rows;
-  job.input.operand.input_scale = scale_of(weight, rows.operand.input_scale);
   run<Source::kInput>(stream, weight, rows.num_rows, results, job);
 }
 

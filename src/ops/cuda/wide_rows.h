@@ -73,7 +73,7 @@ struct WideHeads {
   const uint16_t* product = nullptr;  // [num_rows, heads q | k | v] BF16; no v with k_eq_v
   int num_heads = 0;
   int num_kv_heads = 0;
-  int head_dim = 0;  // a multiple of 32, at most 512
+  int head_dim = 0;  // 32, 64, 128, 256 or 512
   bool k_eq_v = false;
   float eps = 0.0F;
   const uint16_t* q_norm = nullptr;  // [head_dim] BF16

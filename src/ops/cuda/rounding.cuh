@@ -1,0 +1,45 @@
+// How kernels round to BF16 and E4M3, to nearest even.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
+
+#include <cstdint>
+
+namespace tandem::ops::cuda {
+
+#ifdef __CUDACC__
+// As the upper one of a pair above zero, which is the rounded value's FP32 bits. Pairs are
+// converted at four times the rate of single values.
+__device__ inline float round_bf16(float x) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(0.0F, x);
+  return __uint_as_float(*reinterpret_cast<const uint32_t*>(&pair));
+}
+
+// x / scale, rounded to nearest, for `inverse` = 1 / scale rounded to nearest: one correction of
+// the quotient makes it exact. Far beyond E4M3 it is only large, and never inf - inf. -0 stays -0.
+__device__ inline float divide_by(float x, float scale, float inverse) {
+  const float quotient = fminf(fmaxf(x * inverse, -4096.0F), 4096.0F);
+  return fmaf(-fmaf(quotient, scale, -x), inverse, quotient);
+}
+
+__device__ inline uint32_t e4m3x2(float x0, float x1, float scale, float inverse) {
+  return __nv_cvt_float2_to_fp8x2(
+      make_float2(divide_by(x0, scale, inverse), divide_by(x1, scale, inverse)), __NV_SATFINITE,
+      __NV_E4M3);
+}
+
+// The two values of a word of BF16.
+__device__ inline float low_bf16(uint32_t two) {
+  return __uint_as_float(two << 16);
+}
+__device__ inline float high_bf16(uint32_t two) {
+  return __uint_as_float(two & 0xffff0000U);
+}
+__device__ inline uint32_t bf16x2(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+#endif
+
+}  // namespace tandem::ops::cuda
