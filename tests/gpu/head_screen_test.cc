@@ -19,6 +19,7 @@ using ops::cuda::SideProduct;
 
 constexpr int kSideFeatures = 272;
 constexpr int kMostRows = ops::cuda::kMaxProductRows;
+constexpr int kMostSuppressed = 96;
 
 class ScreenedHead : public tests::ScreenTest {
  protected:
@@ -75,6 +76,9 @@ class ScreenedHead : public tests::ScreenTest {
   void expect_same_for(const std::vector<BFloat16>& x, int num_rows) {
     const auto operand = operand_of(x, 1);
     expect_same(static_cast<const void*>(operand.data()), num_rows);
+    expect_same_among_others(x, num_rows);
+  }
+  void expect_same_among_others(const std::vector<BFloat16>& x, int num_rows) {
     for (const int num_tiles : {2, 4, 8})
       if (takes_screened_rows(head_, screen_, num_tiles))
         expect_same_rows(among_others(x, num_tiles), 8 * num_tiles - (8 - num_rows), num_tiles);
@@ -106,7 +110,7 @@ class ScreenedHead : public tests::ScreenTest {
 
   PackedLinear side_;
   DeviceBuffer scratch_;
-  std::vector<int32_t> ids_ = std::vector<int32_t>(64, -1);
+  std::vector<int32_t> ids_ = std::vector<int32_t>(kMostSuppressed, -1);
   DeviceBuffer suppressed_;
   int num_suppressed_ = 0;
   std::vector<int32_t> last_;
@@ -136,6 +140,22 @@ TEST_P(ScreenedHead, FindsWhoLeadsByFar) {
   }
   suppress(winners);
   expect_same_for(x, 8);
+}
+
+// More ids than the kernels of heads keep in shared memory.
+TEST_P(ScreenedHead, LeavesOutManyIds) {
+  const auto weights = random_weights(8);
+  set_weights(weights);
+  std::vector<BFloat16> x;
+  std::vector<int32_t> ids;
+  for (int i = 0; i < kMostSuppressed; ++i) ids.push_back((i * 61 + 7) % vocab());
+  for (int row = 0; row < 8; ++row) {
+    const auto begin =
+        weights.begin() + static_cast<std::ptrdiff_t>(ids[static_cast<size_t>(row * 12)]) * in();
+    x.insert(x.end(), begin, begin + in());
+  }
+  suppress(ids);
+  expect_same_among_others(x, 8);
 }
 
 // Of those that are equal the lowest id wins.

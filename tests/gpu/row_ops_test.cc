@@ -179,7 +179,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{128, 8, 12, 132, 0.031F, 1.0F}, Case{256, 64, 40, 80, 0.0F, 0.328125F},
                     Case{1024, 16, 240, 132, 0.031F, 0.4375F}, Case{1056, 8, 3, 132, 0.031F, 1.0F},
                     Case{3840, 8, 480, 132, 0.031F, 1.0F}, Case{5376, 3, 32, 132, 0.0F, 0.4375F},
-                    Case{8192, 8, 4, 132, 0.031F, 0.4375F}),
+                    Case{8192, 8, 4, 132, 0.031F, 0.4375F}, Case{512, 72, 8, 4, 0.031F, 0.4375F},
+                    Case{2592, 96, 81, 132, 0.0F, 0.4375F}, Case{3840, 67, 120, 132, 0.031F, 1.0F}),
     name_of);
 
 // The last of many rows, with its neighbours and as the only row beside NaN.
@@ -217,10 +218,10 @@ void expect_bits_alone(int hidden, int num_rows) {
   EXPECT_TRUE(bits[0] == bits[1]) << "hidden " << hidden << ", rows " << num_rows;
 }
 
-// More than 128 rows have a kernel of their own.
+// More than 64 rows have a kernel of their own, and more than 128 wide ones another.
 TEST(RowBits, DoNotDependOnTheOtherRows) {
-  for (const int hidden : {256, 2816, 3840})
-    for (const int rows : {128, 192}) expect_bits_alone(hidden, rows);
+  for (const int hidden : {256, 2816, 3840, 5376})
+    for (const int rows : {72, 128, 192}) expect_bits_alone(hidden, rows);
 }
 
 // A packed table and its values.

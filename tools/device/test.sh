@@ -31,7 +31,7 @@ if [[ ${1:-} == --sanitize ]]; then
   unfollowed=('*GpuAttention*/3_over_1_of_512' '*GpuAttention*/4_over_4_of_32_e4m3' '*ScreenedHead*/130_*' '*ScreenedHead*/1000_*'
     '*ScreenedHead*/3001_from_96_*' '*HeadArgmaxOp*/*_from_96_*' '*LikeliestOfHead*/100_*' '*HeadProduct*/fp8_3001*')
   kernels=('*GpuAttention*/2_over_1_of_32' '*HeadPrep*/4_and_*' '*HeadPrep*/3_and_*'
-    '*HeadPrep*/16_and_0_of_512*' '*RowOps*/32*' 'AssistantInput.*' 'GeluOperand.*' 'Head.RandomRows' 'Head.SpecialRows'
+    '*HeadPrep*/16_and_0_of_512*' '*RowOps*/32*' '*RowOps*/512_rows_72*' 'AssistantInput.*' 'GeluOperand.*' 'Head.RandomRows' 'Head.SpecialRows'
     'Head.HandsDraftsOver' 'FullLogits.*' 'DrawTokens.*'
     'AcceptDrafts.*' 'NextDraftToken.*' 'KeepStates.*' '*ProductTest*/fp8_32_to_32'
     '*ProductTest*/fp8_256_to_256' '*ProductTest*/bf16_512_to_128' '*WideProduct*/32_to_32' '*WideProduct*/160_to_384'

@@ -51,14 +51,14 @@ __device__ void make_queries(const Job& job, const typename P::Control& control,
   const int first_column = control.pairs[pair].index % attention.num_heads * attention.head_dim;
   const head_norm::Constants constants =
       head_norm::load_constants(source.sums, lane, first_column, source.norm, source.inv_freq);
+  const ColumnCount columns(attention.head_dim);
   head_norm::Rotation rotation;
   head_norm::set_rotation(job.rows.positions[row], constants.inv_freq, rotation);
   if (waits) wait_for_previous();
   const head_norm::Head raw = head_norm::sum_head(
       head_norm::load_pieces(source.sums, lane, row, first_column, constants.pieces),
       constants.pieces, source.scale);
-  const float inverse =
-      head_norm::inverse_rms(head_norm::warp_squares(raw), attention.head_dim, source.eps);
+  const float inverse = inverse_rms(head_norm::warp_squares(raw), columns, source.eps);
   const head_norm::Head head = head_norm::norm_and_rotate(raw, inverse, rotation, constants);
   if (!lane.exists) return;
   store_query<P>(job, shared, pair, column, head.values[0]);

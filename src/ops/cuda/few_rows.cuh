@@ -24,11 +24,13 @@ struct NormConstants {
   uint2 post_weight = {};
   uint2 weight = {};
   int pieces = 0;
+  ColumnCount columns;  // of the row
 };
 
 __device__ inline NormConstants norm_constants(const NormedRows& source) {
   const int column = static_cast<int>(threadIdx.x) * 4;
   NormConstants constants;
+  constants.columns = ColumnCount(source.hidden);
   if (column >= source.hidden) return constants;
   constants.weight = load_bits(source.weight + column);
   if (source.post_weight != nullptr) constants.post_weight = load_bits(source.post_weight + column);
@@ -56,12 +58,11 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
   const int hidden = source.hidden;
   const int column = static_cast<int>(threadIdx.x) * 4;
   const bool inside = column < hidden;
-  const auto inverse_rms = [&](const Four& x, float eps, float* sum_parts) {
+  const auto row_inverse_rms = [&](const Four& x, float eps, float* sum_parts) {
     float squares = 0.0F;
 #pragma unroll
     for (int j = 0; j < 4; ++j) squares += x.v[j] * x.v[j];
-    const float mean = add_up_row(squares, sum_parts) / static_cast<float>(hidden);
-    return 1.0F / sqrtf(mean + eps);
+    return inverse_rms(add_up_row(squares, sum_parts), constants.columns, eps);
   };
   const Operand operand{rows, 1, source.input_scale};
   for (int row = 0; row < num_rows; ++row) {
@@ -71,7 +72,7 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
     Four y;
     if (inside) y = scaled(load_sum4(source.sums, row, column, constants.pieces), source.scale);
     if (source.post_weight != nullptr) {
-      const float inverse = inverse_rms(y, source.eps, parts);
+      const float inverse = row_inverse_rms(y, source.eps, parts);
       x = joined(x, normalized(y, inverse, constants.post_weight), source.layer_scalar);
     } else {
       x = y;
@@ -80,7 +81,7 @@ __device__ inline void make_normed_rows(const NormedRows& source, const NormCons
     // A barrier lies between two uses of the same parts.
     float* const next_parts =
         parts + (source.post_weight != nullptr || row % 2 != 0 ? kFewWarps : 0);
-    const Four n = normalized(x, inverse_rms(x, source.next_eps, next_parts), constants.weight);
+    const Four n = normalized(x, row_inverse_rms(x, source.next_eps, next_parts), constants.weight);
     if (!inside) continue;
     store_operand(operand, row, column, n.v[0], n.v[1]);
     store_operand(operand, row, column + 2, n.v[2], n.v[3]);

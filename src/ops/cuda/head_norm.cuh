@@ -100,11 +100,6 @@ __device__ inline float warp_squares(const Head& head) {
   return squares;
 }
 
-// (mean(x^2) + eps)^(-1/2)
-__device__ inline float inverse_rms(float squares, int head_dim, float eps) {
-  return __fdiv_rn(1.0F, __fsqrt_rn(__fdiv_rn(squares, static_cast<float>(head_dim)) + eps));
-}
-
 // By how much a lane's columns are rotated at a position.
 struct Rotation {
   float cos[4];

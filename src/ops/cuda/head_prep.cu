@@ -38,7 +38,7 @@ __device__ void store_kv(const Lane& lane, const Head& head, void* rows, int64_t
 }
 
 template <bool kTwoWarps>
-__device__ float inverse_rms(const Head& head, int head_dim, float eps) {
+__device__ float head_inverse_rms(const Head& head, const ColumnCount& columns, float eps) {
   float squares = head_norm::warp_squares(head);
   if constexpr (kTwoWarps) {
     __shared__ float parts[kWarps];
@@ -47,7 +47,7 @@ __device__ float inverse_rms(const Head& head, int head_dim, float eps) {
     __syncthreads();
     squares = parts[0] + parts[1];
   }
-  return head_norm::inverse_rms(squares, head_dim, eps);
+  return inverse_rms(squares, columns, eps);
 }
 
 // Where a row stands.
@@ -115,7 +115,8 @@ __host__ __device__ inline int units_of(const HeadPrep& job) {
 template <bool kTwoWarps, bool kFp8>
 __device__ void prepare_head(const HeadPrep& job, const Unit& unit, const Head& raw,
                              const Constants& constants, const Place& place,
-                             const head_norm::Rotation& rotation, bool live) {
+                             const head_norm::Rotation& rotation, const ColumnCount& columns,
+                             bool live) {
   Lane target = unit.lane;
   target.exists = unit.lane.exists && live;
   uint16_t* const q =
@@ -124,7 +125,7 @@ __device__ void prepare_head(const HeadPrep& job, const Unit& unit, const Head& 
     if (unit.part == kQuery) store_head(target, Head{}, q);
     return;
   }
-  const float inverse = inverse_rms<kTwoWarps>(raw, job.head_dim, job.eps);
+  const float inverse = head_inverse_rms<kTwoWarps>(raw, columns, job.eps);
   if (unit.part == kValue)
     return store_kv<kFp8>(target, plain_norm(raw, inverse), job.kv.v, place.offset, job.kv.v_scale);
   const Head rotated = head_norm::norm_and_rotate(raw, inverse, rotation, constants);
@@ -145,6 +146,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   if (index >= units_of(job)) return wait_for_previous();
   const Unit unit(job, static_cast<int>(blockIdx.y), index, kTwoWarps ? warp : 0);
   const Constants constants = unit.constants(job);
+  const ColumnCount columns(job.head_dim);
   if (!rows.early_plan) wait_for_previous();
   const Place place = load_place(job, rows, unit.row, unit.part, unit.kv_head);
   head_norm::Rotation rotation;
@@ -155,7 +157,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     if (live && rows.early_plan) wait_for_previous();
     const int pieces[2] = {live ? constants.pieces[0] : 0, live ? constants.pieces[1] : 0};
     const Head raw = unit.load<Pieces4>(job, pieces);
-    prepare_head<kTwoWarps, kFp8>(job, unit, raw, constants, place, rotation, live);
+    prepare_head<kTwoWarps, kFp8>(job, unit, raw, constants, place, rotation, columns, live);
     if constexpr (kTwoWarps) __syncthreads();
   }
 }
@@ -168,6 +170,7 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   allow_next();
   const int half = job.head_dim / 2;
   const int lanes = half / 8;
+  const ColumnCount columns(job.head_dim);
   const int thread = static_cast<int>(threadIdx.x);
   const int column = thread % lanes * 8;
   const int row = static_cast<int>(blockIdx.y);
@@ -195,7 +198,7 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   sums.add_up();
   const float scale = job.scales[static_cast<int>(part)];
   const row_heads::Head raw = {{sums.scaled_run(0, scale), sums.scaled_run(1, scale)}};
-  const float inverse = row_heads::inverse_rms(raw, job.head_dim, job.eps);
+  const float inverse = row_heads::inverse_rms(raw, lanes, columns, job.eps);
   if (!exists) return;
   row_heads::Head head = {};  // of padding
   if (sequence >= 0 && part != kValue) head = row_heads::rotated(raw, inverse, weight, angles);

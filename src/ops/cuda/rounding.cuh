@@ -29,6 +29,37 @@ __device__ inline uint32_t e4m3x2(float x0, float x1, float scale, float inverse
       __NV_E4M3);
 }
 
+// So many columns, of which a mean is taken.
+struct ColumnCount {
+  float value = 1.0F;
+  float inverse = 1.0F;  // rounded to nearest
+
+  ColumnCount() = default;
+  __device__ explicit ColumnCount(int count)
+      : value(static_cast<float>(count)), inverse(1.0F / value) {}
+};
+
+// 1 / sqrt(x), both rounded to nearest as the CPU does. As the library's, but that the reciprocal
+// begins from the root's own estimate and that one comparison answers for all that is special. Its
+// first step rounds up: the second one is exact from there, for the largest mantissa too (Markstein
+// 1990). tests/gpu/rounding_test.cu compares every float.
+__device__ inline float inverse_sqrt(float x) {
+  if (!(x > 1e-30F && x < 1e30F)) return __frcp_rn(__fsqrt_rn(x));
+  float estimate;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(estimate) : "f"(x));
+  const float near = x * estimate;
+  const float root = fmaf(fmaf(-near, near, x), 0.5F * estimate, near);
+  const float inverse = __fmaf_ru(fmaf(-root, estimate, 1.0F), estimate, estimate);
+  return fmaf(fmaf(-root, inverse, 1.0F), inverse, inverse);
+}
+
+// (squares / count + eps)^(-1/2), every step rounded to nearest.
+__device__ inline float inverse_rms(float squares, const ColumnCount& count, float eps) {
+  const float quotient = squares * count.inverse;
+  const float exact = fmaf(-fmaf(quotient, count.value, -squares), count.inverse, quotient);
+  return inverse_sqrt((quotient < INFINITY ? exact : quotient) + eps);
+}
+
 // The two values of a word of BF16.
 __device__ inline float low_bf16(uint32_t two) {
   return __uint_as_float(two << 16);

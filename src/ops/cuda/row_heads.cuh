@@ -108,10 +108,11 @@ __device__ inline Head plain_norm(const Head& raw, float inverse) {
   return head;
 }
 
-// 1 / rms of a head. Squares are added as where a lane has four and four columns: those of a
-// thread's first and second four apart, over 16 threads, then both. Whole warps.
-__device__ inline float inverse_rms(const Head& head, int head_dim, float eps) {
-  const int lanes = head_dim / 16;
+// 1 / rms of a head that `lanes` lanes have. Squares are added as where a lane has four and four
+// columns: those of a thread's first and second four apart, over 16 threads, then both. Whole
+// warps.
+__device__ inline float inverse_rms(const Head& head, int lanes, const ColumnCount& columns,
+                                    float eps) {
   float parts[2] = {};
 #pragma unroll
   for (int p = 0; p < 2; ++p) {
@@ -128,8 +129,7 @@ __device__ inline float inverse_rms(const Head& head, int head_dim, float eps) {
   float squares = parts[0] + parts[1];
   const float other = __shfl_xor_sync(0xffffffffU, squares, 16);
   if (lanes == 32) squares += other;
-  const float mean = __fdiv_rn(squares, static_cast<float>(head_dim));
-  return __frcp_rn(__fsqrt_rn(mean + eps));
+  return cuda::inverse_rms(squares, columns, eps);
 }
 
 }  // namespace tandem::ops::cuda::row_heads

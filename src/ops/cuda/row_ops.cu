@@ -160,22 +160,22 @@ __device__ float add_up(float value, const RowPlace& place, bool live, RowSum& s
   return warp_sum(low + high);
 }
 
-__device__ float inverse_rms(const Four& x, int hidden, float eps, const RowPlace& place, bool live,
-                             RowSum& sum) {
+__device__ float row_inverse_rms(const Four& x, const ColumnCount& columns, float eps,
+                                 const RowPlace& place, bool live, RowSum& sum) {
   float squares = 0.0F;
 #pragma unroll
   for (int j = 0; j < 4; ++j) squares += x.v[j] * x.v[j];
-  const float mean = add_up(squares, place, live, sum) / static_cast<float>(hidden);
-  return 1.0F / sqrtf(mean + eps);
+  return inverse_rms(add_up(squares, place, live, sum), columns, eps);
 }
 
 // Writes the residual and its norm. x is zero beyond the row.
 __device__ void finish_row(const Four& x, const RowPlace& place, int hidden, uint16_t* residual,
-                           const NextNorm& next, uint2 weight_bits, bool live, RowSum& sum) {
+                           const NextNorm& next, uint2 weight_bits, const ColumnCount& columns,
+                           bool live, RowSum& sum) {
   const bool active = live && place.group == 0 && place.column < hidden;
   const int64_t start = static_cast<int64_t>(place.row) * hidden;
   if (active) store_bits(residual + start + place.column, x);
-  const float inverse = inverse_rms(x, hidden, next.eps, place, live, sum);
+  const float inverse = row_inverse_rms(x, columns, next.eps, place, live, sum);
   const Four n = normalized(x, inverse, weight_bits);
   if (next.operand.data != nullptr) store_four(next.operand, place.row, place.column, n, active);
   if (active && next.normed != nullptr) store_bits(next.normed + start + place.column, n);
@@ -195,12 +195,13 @@ __global__ void __launch_bounds__(kMostRowThreads) embed_norm_kernel(const Embed
   __shared__ RowSum sums[1];
   const RowPlace place = row_place<1>();
   prepare_sums(sums, place);
+  const ColumnCount columns(op.hidden);
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   ptx::cluster_wait();
   wait_for_previous();
   Four x;
   if (place.column < op.hidden) x = load_embedding(op.table, op.tokens[place.row], place.column);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, true, sums[0]);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, columns, true, sums[0]);
 }
 
 template <int kGroups>
@@ -210,12 +211,13 @@ __global__ void __launch_bounds__(kGroups > 1 ? kRowThreads : kMostRowThreads)
   __shared__ RowSum sums[1];
   const RowPlace place = row_place<kGroups>();
   prepare_sums(sums, place);
+  const ColumnCount columns(op.hidden);
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
   ptx::cluster_wait();
   wait_for_previous();
   const Four x = load_row<kGroups>(op.sums, op.scale, place, pieces);
-  finish_row(x, place, op.hidden, op.x, op.next, weight, true, sums[0]);
+  finish_row(x, place, op.hidden, op.x, op.next, weight, columns, true, sums[0]);
 }
 
 template <int kGroups, typename Loaded>
@@ -223,6 +225,7 @@ __device__ void residual_norm_row(const ResidualNorm& op, bool rehearses) {
   __shared__ RowSum sums[2];
   const RowPlace place = row_place<kGroups>();
   prepare_sums(sums, place);
+  const ColumnCount columns(op.hidden);
   const uint2 post_weight = load_weight(op.post_weight, place, op.hidden);
   const uint2 weight = load_weight(op.next.weight, place, op.hidden);
   const int pieces = pieces_at(op.sums, place.column, op.hidden);
@@ -235,10 +238,10 @@ __device__ void residual_norm_row(const ResidualNorm& op, bool rehearses) {
     if (live && place.group == 0 && place.column < op.hidden)
       old = unpack(load_bits(op.x + static_cast<int64_t>(place.row) * op.hidden + place.column));
     const Four y = load_row<kGroups, Loaded>(op.sums, op.scale, place, live ? pieces : 0);
-    const float inverse = inverse_rms(y, op.hidden, op.eps, place, live, sums[0]);
+    const float inverse = row_inverse_rms(y, columns, op.eps, place, live, sums[0]);
     const Four norm = normalized(y, inverse, post_weight);
     const Four x = joined(old, norm, op.layer_scalar);
-    finish_row(x, place, op.hidden, op.x, op.next, weight, live, sums[1]);
+    finish_row(x, place, op.hidden, op.x, op.next, weight, columns, live, sums[1]);
     if (kGroups > 1 || place.cluster == 1) __syncthreads();
   }
 }
@@ -264,7 +267,7 @@ __global__ void __launch_bounds__(kMostRowThreads, 3)
 constexpr int kRowBlockThreads = 512;
 
 // Over the block, the same bits in every thread. Each call needs parts of its own.
-__device__ float eight_inverse_rms(const Eight& x, int hidden, float eps,
+__device__ float eight_inverse_rms(const Eight& x, const ColumnCount& columns, float eps,
                                    float (&parts)[kMaxRowWarps]) {
   float squares[2] = {};
 #pragma unroll
@@ -279,8 +282,7 @@ __device__ float eight_inverse_rms(const Eight& x, int hidden, float eps,
   if (lane % 16 == 0) parts[threadIdx.x / 16] = squares[0] + squares[1];
   __syncthreads();
   const int total = static_cast<int>(blockDim.x) / 16;
-  const float mean = warp_sum(lane < total ? parts[lane] : 0.0F) / static_cast<float>(hidden);
-  return 1.0F / sqrtf(mean + eps);
+  return inverse_rms(warp_sum(lane < total ? parts[lane] : 0.0F), columns, eps);
 }
 
 __global__ void __launch_bounds__(kRowBlockThreads, 2)
@@ -291,6 +293,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, 2)
   const int row = static_cast<int>(blockIdx.x);
   const int column = static_cast<int>(threadIdx.x) * 8;
   const bool active = column < op.hidden;
+  const ColumnCount columns(op.hidden);
   const auto load = [&](const uint16_t* source) {
     return active ? *reinterpret_cast<const uint4*>(source + column) : uint4{};
   };
@@ -303,13 +306,13 @@ __global__ void __launch_bounds__(kRowBlockThreads, 2)
   const uint4 old = load(residual);
   sums.add_up();
   Eight x = sums.scaled_run(0, op.scale);
-  const float inverse = eight_inverse_rms(x, op.hidden, op.eps, branch_parts);
+  const float inverse = eight_inverse_rms(x, columns, op.eps, branch_parts);
   x = unpack(added(old, pack(normalized(x, inverse, post_weight))));
   if (op.layer_scalar != 1.0F)
 #pragma unroll
     for (float& value : x.v) value = round_bf16(value * op.layer_scalar);
   if (active) *reinterpret_cast<uint4*>(residual + column) = pack(x);
-  const Eight n = normalized(x, eight_inverse_rms(x, op.hidden, op.next.eps, parts), weight);
+  const Eight n = normalized(x, eight_inverse_rms(x, columns, op.next.eps, parts), weight);
   if (op.next.operand.data != nullptr) store_eight(op.next.operand, row, column, n, active);
   if (active && op.next.normed != nullptr)
     *reinterpret_cast<uint4*>(op.next.normed + static_cast<int64_t>(row) * op.hidden + column) =

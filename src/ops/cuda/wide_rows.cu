@@ -69,22 +69,21 @@ __device__ float block_sum(float value, float (&scratch)[kWarps]) {
 }
 
 template <int kSweeps>
-__device__ float inverse_rms(const Eight (&x)[kSweeps], int hidden, float eps,
-                             float (&scratch)[kWarps]) {
+__device__ float row_inverse_rms(const Eight (&x)[kSweeps], const ColumnCount& columns, float eps,
+                                 float (&scratch)[kWarps]) {
   float squares = 0.0F;
 #pragma unroll
   for (const Eight& eight : x)
 #pragma unroll
     for (const float value : eight.v) squares = fmaf(value, value, squares);
-  const float mean = __fdiv_rn(block_sum(squares, scratch), static_cast<float>(hidden));
-  return __frcp_rn(__fsqrt_rn(mean + eps));
+  return inverse_rms(block_sum(squares, scratch), columns, eps);
 }
 
 // Writes the residual and its norm.
 template <int kSweeps>
 __device__ void finish_row(const Eight (&x)[kSweeps], int hidden, uint16_t* residual,
                            const WideNorm& next, const uint4 (&weight)[kSweeps],
-                           float (&scratch)[kWarps]) {
+                           const ColumnCount& columns, float (&scratch)[kWarps]) {
   const int row = static_cast<int>(blockIdx.x);
   const int64_t start = static_cast<int64_t>(row) * hidden;
 #pragma unroll
@@ -92,7 +91,7 @@ __device__ void finish_row(const Eight (&x)[kSweeps], int hidden, uint16_t* resi
     const int column = column_of(i);
     if (column < hidden) *reinterpret_cast<uint4*>(residual + start + column) = pack(x[i]);
   }
-  const float inverse = inverse_rms(x, hidden, next.eps, scratch);
+  const float inverse = row_inverse_rms(x, columns, next.eps, scratch);
   const bool quantizes = next.operand.data != nullptr;
 #pragma unroll
   for (int i = 0; i < kSweeps; ++i) {
@@ -109,6 +108,7 @@ template <int kSweeps>
 __global__ void __launch_bounds__(kThreads) embed_kernel(const WideEmbed op) {
   __shared__ float scratch[kWarps];
   allow_next();
+  const ColumnCount columns(op.hidden);
   uint4 weight[kSweeps];
   load_row(op.next.weight, op.hidden, weight);
   wait_for_previous();
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(const WideEmbed op) {
       for (int j = 0; j < 4; ++j) x[i].v[4 * half + j] = four.v[j];
     }
   }
-  finish_row(x, op.hidden, op.x, op.next, weight, scratch);
+  finish_row(x, op.hidden, op.x, op.next, weight, columns, scratch);
 }
 
 template <int kSweeps>
@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(kThreads) residual_kernel(const WideResidual o
   __shared__ float branch_scratch[kWarps];
   __shared__ float scratch[kWarps];
   allow_next();
+  const ColumnCount columns(op.hidden);
   uint4 post_weight[kSweeps];
   uint4 weight[kSweeps];
   load_row(op.post_weight, op.hidden, post_weight);
@@ -146,7 +147,7 @@ __global__ void __launch_bounds__(kThreads) residual_kernel(const WideResidual o
   Eight x[kSweeps];
 #pragma unroll
   for (int i = 0; i < kSweeps; ++i) x[i] = unpack(branch[i]);
-  const float inverse = inverse_rms(x, op.hidden, op.eps, branch_scratch);
+  const float inverse = row_inverse_rms(x, columns, op.eps, branch_scratch);
 #pragma unroll
   for (int i = 0; i < kSweeps; ++i) {
     x[i] = unpack(added(old[i], pack(normalized(x[i], inverse, post_weight[i]))));
@@ -154,7 +155,7 @@ __global__ void __launch_bounds__(kThreads) residual_kernel(const WideResidual o
 #pragma unroll
     for (float& value : x[i].v) value = round_bf16(value * op.layer_scalar);
   }
-  finish_row(x, op.hidden, op.x, op.next, weight, scratch);
+  finish_row(x, op.hidden, op.x, op.next, weight, columns, scratch);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -171,20 +172,20 @@ __global__ void __launch_bounds__(kThreads)
   store_eight(operand, row, column, x, active);
 }
 
-// Writes a thread's part of head `unit` of the row.
+// Writes a thread's part of head `unit` of the row. `weight`: of the norms of q or k.
 template <bool kFp8>
 __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit, int column,
                             const row_heads::Head& raw, float inverse,
-                            const row_heads::HeadBits& q_weight,
-                            const row_heads::HeadBits& k_weight, const row_heads::Angles& angles) {
+                            const row_heads::HeadBits& weight, const row_heads::Angles& angles) {
   const int row = static_cast<int>(blockIdx.x);
   const int half = op.head_dim / 2;
-  if (unit < op.num_heads) {
-    const int64_t head = static_cast<int64_t>(row) * op.num_heads + unit;
-    return row_heads::store_head(row_heads::rotated(raw, inverse, q_weight, angles),
-                                 op.q + head * op.head_dim + column, half);
-  }
   const int first_value = op.num_heads + op.num_kv_heads;
+  row_heads::Head head;
+  if (unit < first_value) head = row_heads::rotated(raw, inverse, weight, angles);
+  if (unit < op.num_heads) {
+    const int64_t index = static_cast<int64_t>(row) * op.num_heads + unit;
+    return row_heads::store_head(head, op.q + index * op.head_dim + column, half);
+  }
   const bool is_key = unit < first_value;
   const int kv_head = unit - (is_key ? op.num_heads : first_value);
   const bool in_chunk = op.chunk.k != nullptr;
@@ -193,9 +194,7 @@ __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit, int
                          : kv_offset(op.places, op.num_kv_heads, op.head_dim, rows.sequences[row],
                                      kv_head, rows.positions[row]));
   const KvLayer& target = in_chunk ? op.chunk : op.kv;
-  if (is_key)
-    row_heads::store_kv<kFp8>(row_heads::rotated(raw, inverse, k_weight, angles), target.k, place,
-                              in_chunk, op.kv.k_scale, half);
+  if (is_key) row_heads::store_kv<kFp8>(head, target.k, place, in_chunk, op.kv.k_scale, half);
   if (!is_key || op.k_eq_v)
     row_heads::store_kv<kFp8>(row_heads::plain_norm(raw, inverse), target.v, place, in_chunk,
                               op.kv.v_scale, half);
@@ -204,7 +203,7 @@ __device__ void finish_head(const WideHeads& op, const Rows& rows, int unit, int
 // One block for a row, head_dim / 16 lanes for a head, two heads of each thread on their way at
 // once.
 template <bool kFp8>
-__global__ void __launch_bounds__(row_heads::kThreads, 3)
+__global__ void __launch_bounds__(row_heads::kThreads, 4)
     heads_kernel(const WideHeads op, const Rows rows) {
   constexpr int kTogether = 2;
   allow_next();
@@ -212,8 +211,7 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   const int lanes = half / 8;
   const int thread = static_cast<int>(threadIdx.x);
   const int column = thread % lanes * 8;
-  const row_heads::HeadBits q_weight = row_heads::load_head(op.q_norm + column, half, true);
-  const row_heads::HeadBits k_weight = row_heads::load_head(op.k_norm + column, half, true);
+  const ColumnCount columns(op.head_dim);
   wait_for_previous();
   const int row = static_cast<int>(blockIdx.x);
   const int units = op.num_heads + (op.k_eq_v ? 1 : 2) * op.num_kv_heads;
@@ -233,10 +231,11 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   for (int first = thread / 32 * (32 / lanes); first < units; first += kTogether * step) {
 #pragma unroll
     for (int i = 0; i < kTogether; ++i, unit += step) {
+      const auto weight = row_heads::load_head(
+          (unit < op.num_heads ? op.q_norm : op.k_norm) + column, half, unit < units);
       const row_heads::Head head = {{unpack(raw[i].halves[0]), unpack(raw[i].halves[1])}};
-      const float inverse = row_heads::inverse_rms(head, op.head_dim, op.eps);
-      if (unit < units)
-        finish_head<kFp8>(op, rows, unit, column, head, inverse, q_weight, k_weight, angles);
+      const float inverse = row_heads::inverse_rms(head, lanes, columns, op.eps);
+      if (unit < units) finish_head<kFp8>(op, rows, unit, column, head, inverse, weight, angles);
     }
     load(unit);
   }
