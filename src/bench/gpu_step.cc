@@ -20,7 +20,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kUncountedRounds = 5;  // graphs are recorded in the first ones
-// Where the engine chooses K it tries several in the first 16, and then records their graphs.
+// Where the engine chooses K it tries several in the first 20, and then records their graphs.
 constexpr int kLearningRounds = 64;
 // Then it tries another one every so many rounds, which is part of what its choice costs.
 constexpr int kChosenRounds = 64;

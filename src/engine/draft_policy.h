@@ -19,15 +19,18 @@ namespace tandem::engine {
 int64_t rows_paid(int64_t num_rows, int64_t pass_rows);
 
 // Seconds of a step by its number of rows; each a low one of the last few measurements, as what
-// disturbs a step only makes it longer.
+// disturbs a step only makes it longer. Settled measurements take the place of others. What a
+// sequence more costs at the same number of rows, its keys above all, is learned where a number of
+// rows comes with another number of sequences, and what was measured with fewer is moved by it.
 class StepTimes {
  public:
   explicit StepTimes(int64_t pass_rows = 0) : pass_rows_(pass_rows) {}
-  void add(speculation::StepTime time);
+  // num_sequences 0: it makes no difference.
+  void add(speculation::StepTime time, int64_t num_sequences = 0);
   // On the line between the measured row counts around it. Nothing before the first measurement.
-  std::optional<double> at(int64_t num_rows) const;
+  std::optional<double> at(int64_t num_rows, int64_t num_sequences = 0) const;
   // Of first .. first + count - 1 rows; 0: nothing is known.
-  std::vector<double> from(size_t first, size_t count) const;
+  std::vector<double> from(size_t first, size_t count, int64_t num_sequences = 0) const;
 
  private:
   static constexpr size_t kKept = 8;
@@ -35,11 +38,17 @@ class StepTimes {
     std::array<double, kKept> seconds{};
     size_t num_added = 0;
     double typical = 0;
+    bool settled = false;
+    int64_t num_sequences = 0;
   };
   int64_t bucket_of(int64_t num_rows) const;
+  // Takes samples of other numbers of sequences to this one.
+  void move(Samples& samples, double newest, int64_t num_sequences);
+  double seconds_of(const Samples& samples, int64_t num_sequences) const;
 
   int64_t pass_rows_;
   std::map<int64_t, Samples> by_rows_;
+  double per_sequence_ = 0;
 };
 
 // Running acceptance by place in the draft. A place is tried when all before it held.
@@ -61,12 +70,16 @@ struct DraftCandidate {
   int max_draft_tokens = 0;  // 0 to kMaxDraftTokens
 };
 
+// Who takes part in a step of the assistant: those that draft so far, or all that draft at all.
+enum class DraftSteps { kOfThoseLeft, kOfAll };
+
 // For each candidate the K with which all of them together get the most tokens per second. `prior`:
 // the chances of a sequence of which nothing is known.
 std::vector<int> best_draft_counts(const StepTimes& verify, const StepTimes& draft,
-                                   std::span<const double> prior,
+                                   DraftSteps steps, std::span<const double> prior,
                                    std::span<const DraftCandidate> candidates);
 
+// pass_rows > 0: of a GPU, where draft steps are of all.
 class DraftPolicy {
  public:
   explicit DraftPolicy(int64_t pass_rows = 0)

@@ -81,6 +81,7 @@ void PairStep::run_with_host(const SpecBatch& batch, const StepLayout& layout, S
 }
 
 void PairStep::run_passes(const SpecBatch& batch, const StepLayout& layout, SpecResult& result) {
+  settled_ = true;
   do_meanwhile();
   record_start(layout, Choice::kHost, StepPart::kWhole);
   std::optional<size_t> running;  // its tokens are still to be chosen

@@ -174,6 +174,7 @@ PairStep::Shape PairStep::shape_of(const StepLayout& layout, Choice choice) cons
 // The first step of a shape runs as it is, since it may be the only one; the second is recorded.
 void PairStep::launch_step(const StepLayout& layout, Choice choice) {
   // Prompts come in every length, and their kernels are long beside a launch.
+  settled_ = !options_.use_graphs;
   if (!layout.wide.empty()) {
     do_meanwhile();  // launching takes long
     record_step(layout, choice);
@@ -199,6 +200,7 @@ void PairStep::launch_step(const StepLayout& layout, Choice choice) {
     known.graph = executable;
   }
   TANDEM_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(known.graph), stream_.handle));
+  settled_ = true;
   do_meanwhile();
 }
 

@@ -147,6 +147,7 @@ class PairStep final : public DeviceStep {
     uint64_t last_launch = 0;
   };
   std::map<Shape, KnownShape> shapes_;  // those that were launched last
+  bool settled_ = true;                 // later steps like this one take as long: StepTime
   uint64_t num_launches_ = 0;
 };
 

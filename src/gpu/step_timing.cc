@@ -87,11 +87,11 @@ void PairStep::add_times(const StepLayout& layout, speculation::SpecResult& resu
   const uint64_t drafted = layout.max_drafts > 0 ? *moment(Moment::kDrafted) : begin;
   int64_t num_rows = 0;
   for (const PlannedPass& pass : layout.passes) num_rows += static_cast<int64_t>(pass.rows.size());
-  result.verify_time = {num_rows, seconds(drafted, *moment(Moment::kEnd))};
+  result.verify_time = {num_rows, seconds(drafted, *moment(Moment::kEnd)), settled_};
   // Entries that have all their drafts go through the later steps too.
   const double drafts = seconds(begin, drafted);
   result.draft_times.assign(static_cast<size_t>(layout.max_drafts),
-                            {layout.num_drafting, drafts / layout.max_drafts});
+                            {layout.num_drafting, drafts / layout.max_drafts, settled_});
 }
 
 std::vector<double> PairStep::device_seconds(const speculation::SpecBatch& batch, StepPart part,

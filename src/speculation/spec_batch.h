@@ -54,6 +54,7 @@ struct SpecSequenceResult {
 struct StepTime {
   int64_t num_rows = 0;
   double seconds = 0;
+  bool settled = true;  // false: later steps of this kind are faster, such as graphs on a GPU
 };
 
 struct SpecResult {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
+#include <numeric>
 #include <random>
 
 namespace tandem::engine {
@@ -50,6 +52,36 @@ TEST(StepTimesTest, LowOnesOfTheLastFewAndLinesBetween) {
   EXPECT_DOUBLE_EQ(*measured.at(4), 2.75);
 }
 
+TEST(StepTimesTest, SettledOnesTakeThePlaceOfOthers) {
+  StepTimes measured;
+  measured.add({1, 5.0, false});
+  measured.add({1, 4.0, false});
+  EXPECT_DOUBLE_EQ(*measured.at(1), 4.0);
+  measured.add({1, 4.5});
+  EXPECT_DOUBLE_EQ(*measured.at(1), 4.5);
+  measured.add({1, 1.0, false});
+  EXPECT_DOUBLE_EQ(*measured.at(1), 4.5);
+}
+
+TEST(StepTimesTest, MoveWithTheNumberOfSequences) {
+  const auto cost = [](int64_t rows, int64_t sequences) {
+    return 5 + 0.02 * static_cast<double>(rows) + 0.05 * static_cast<double>(sequences);
+  };
+  StepTimes measured;
+  for (const int64_t rows : {32, 64, 96, 128})
+    for (int i = 0; i < 8; ++i) measured.add({rows, cost(rows, 32)}, 32);
+  EXPECT_DOUBLE_EQ(*measured.at(96, 64), cost(96, 32));  // nothing is known of sequences yet
+  measured.add({64, cost(64, 64)}, 64);
+  for (const int64_t rows : {32, 64, 80, 128}) {
+    EXPECT_NEAR(*measured.at(rows, 64), cost(rows, 64), 1e-9) << rows;
+    EXPECT_NEAR(*measured.at(rows, 40), cost(rows, 40), 1e-9) << rows;
+  }
+  // One sequence more teaches nothing, however long it took; and no time becomes nothing.
+  measured.add({64, 50.0}, 65);
+  EXPECT_NEAR(*measured.at(128, 64), cost(128, 64), 1e-9);
+  EXPECT_GE(*measured.at(128, 1), 0.5 * cost(128, 32));
+}
+
 TEST(RowsPaid, ArePaddedAndWholePasses) {
   for (int64_t n = 0; n <= 40; ++n) EXPECT_EQ(rows_paid(n, 0), n);
   EXPECT_EQ(rows_paid(0, 128), 0);
@@ -78,7 +110,11 @@ TEST(StepTimesTest, PaddedRowsShareAPrice) {
   EXPECT_DOUBLE_EQ(*measured.at(129), 22.0);
 }
 
-TEST(DraftCounts, AreTheBestOfAll) {
+class DraftCounts : public testing::TestWithParam<DraftSteps> {};
+INSTANTIATE_TEST_SUITE_P(Steps, DraftCounts,
+                         testing::Values(DraftSteps::kOfThoseLeft, DraftSteps::kOfAll));
+
+TEST_P(DraftCounts, AreTheBestOfAll) {
   std::mt19937_64 random(3);
   const auto uniform = [&] { return static_cast<double>(random() % 1000) / 1000; };
   for (int trial = 0; trial < 300; ++trial) {
@@ -109,14 +145,15 @@ TEST(DraftCounts, AreTheBestOfAll) {
         rows += counts[i];
       }
       for (int place = 0; place < 4; ++place) {
-        int64_t deep = 0;
+        int64_t deep = 0, any = 0;
         for (const int count : counts) deep += count > place ? 1 : 0;
-        if (deep > 0) seconds += draft_at(deep);
+        for (const int count : counts) any += count > 0 ? 1 : 0;
+        if (deep > 0) seconds += draft_at(GetParam() == DraftSteps::kOfAll ? any : deep);
       }
       return tokens / (seconds + verify_at(rows));
     };
     const std::vector<int> chosen =
-        best_draft_counts(times(verify_at, 15), times(draft_at, 3), kPrior, candidates);
+        best_draft_counts(times(verify_at, 15), times(draft_at, 3), GetParam(), kPrior, candidates);
     double best = 0;
     for (int a = 0; a <= candidates[0].max_draft_tokens; ++a)
       for (int b = 0; b <= candidates[1].max_draft_tokens; ++b)
@@ -127,7 +164,7 @@ TEST(DraftCounts, AreTheBestOfAll) {
   }
 }
 
-TEST(DraftCounts, FollowCostAndChance) {
+TEST_P(DraftCounts, FollowCostAndChance) {
   const AcceptanceEstimate good = known(std::vector<double>(8, 0.9)),
                            bad = known(std::vector<double>(8, 0.05));
   const StepTimes flat = times([](int64_t) { return 1.0; }, 40);
@@ -135,12 +172,14 @@ TEST(DraftCounts, FollowCostAndChance) {
   const StepTimes cheap = times([](int64_t) { return 0.01; }, 4);
   const std::vector<DraftCandidate> both = {{&good, 8}, {&bad, 8}};
   // Nothing costs more for two than for one.
-  EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, both), (std::vector<int>{8, 8}));
-  EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, {both.begin() + 1, 1}), (std::vector<int>{1}));
-  EXPECT_EQ(best_draft_counts(linear, cheap, kPrior, both), (std::vector<int>{0, 0}));
-  EXPECT_EQ(best_draft_counts(StepTimes(), StepTimes(), kPrior, both), (std::vector<int>{4, 4}));
+  EXPECT_EQ(best_draft_counts(flat, cheap, GetParam(), kPrior, both), (std::vector<int>{8, 8}));
+  EXPECT_EQ(best_draft_counts(flat, cheap, GetParam(), kPrior, {both.begin() + 1, 1}),
+            (std::vector<int>{1}));
+  EXPECT_EQ(best_draft_counts(linear, cheap, GetParam(), kPrior, both), (std::vector<int>{0, 0}));
+  EXPECT_EQ(best_draft_counts(StepTimes(), StepTimes(), GetParam(), kPrior, both),
+            (std::vector<int>{4, 4}));
   const std::vector<DraftCandidate> ending = {{&good, 1}, {&good, 0}};
-  EXPECT_EQ(best_draft_counts(flat, cheap, kPrior, ending), (std::vector<int>{1, 0}));
+  EXPECT_EQ(best_draft_counts(flat, cheap, GetParam(), kPrior, ending), (std::vector<int>{1, 0}));
 }
 
 // A machine with these costs, and a text whose drafts hold with these chances.
@@ -247,6 +286,60 @@ TEST(DraftPolicyTest, StaysWithinAPass) {
   }
   const double one_draft = (1 + kChance) * kSequences / (verify(128) + kDraft);
   EXPECT_GT(tokens / seconds, 0.95 * one_draft);
+}
+
+// 32 sequences and 64 by turns, with the times of a GPU: a step's first run is slower, and keys
+// cost what they cost whatever the number of rows.
+TEST(DraftPolicyTest, KeepsUpWithTheNumberOfSequences) {
+  const auto verify = [](int64_t rows, int64_t sequences) {
+    return 4.6 + 0.015 * static_cast<double>(rows_paid(rows, 192)) +
+           0.03 * static_cast<double>(sequences) + (rows > 192 ? 3.0 : 0.0);
+  };
+  const auto draft = [](int64_t sequences) { return 0.2 + 0.006 * static_cast<double>(sequences); };
+  constexpr std::array<double, 4> kChances = {0.74, 0.68, 0.62, 0.6};
+  DraftPolicy policy(192);
+  std::vector<AcceptanceEstimate> estimates(64);
+  std::vector<DraftCandidate> candidates;
+  for (const AcceptanceEstimate& estimate : estimates) candidates.push_back({&estimate, 4});
+  std::mt19937_64 random(5);
+  std::map<std::array<int64_t, 3>, int> seen;
+  std::map<int64_t, Play> plays;
+  for (int step = 0; step < 3000; ++step) {
+    const int64_t sequences = step / 60 % 2 == 0 ? 32 : 64;
+    const auto count = static_cast<size_t>(sequences);
+    const std::vector<int> counts = policy.choose({candidates.begin(), count});
+    const int64_t rows = std::accumulate(counts.begin(), counts.end(), sequences);
+    const auto deepest = static_cast<size_t>(std::ranges::max(counts));
+    const int64_t drafting = std::ranges::count_if(counts, [](int k) { return k > 0; });
+    const bool settled = seen[{rows, sequences, static_cast<int64_t>(deepest)}]++ > 0;
+    const double slower = settled ? 1.0 : 1.05;
+    speculation::SpecResult measured;
+    measured.sequences.resize(count);
+    measured.verify_time = {rows, slower * verify(rows, sequences), settled};
+    measured.draft_times.assign(deepest, {drafting, slower * draft(drafting), settled});
+    policy.add_step(measured, true);
+    Play& own = plays[sequences];
+    for (size_t i = 0; i < count; ++i) {
+      int accepted = 0;
+      while (accepted < counts[i] && static_cast<double>(random() % 10000) <
+                                         10000 * kChances[static_cast<size_t>(accepted)])
+        ++accepted;
+      policy.add_round(estimates[i], counts[i], accepted);
+      if (step >= 300) own.tokens += 1 + accepted;
+    }
+    if (step < 300) continue;
+    own.seconds += measured.verify_time.seconds;
+    for (const StepTime& one : measured.draft_times) own.seconds += one.seconds;
+  }
+  for (const auto& [sequences, own] : plays) {
+    double best = 0, tokens = 1, gain = 1;
+    for (int k = 0; k <= 4; ++k) {
+      const double seconds = verify(sequences * (1 + k), sequences) + k * draft(sequences);
+      best = std::max(best, tokens * static_cast<double>(sequences) / seconds);
+      if (k < 4) tokens += gain *= kChances[static_cast<size_t>(k)];
+    }
+    EXPECT_GT(own.tokens / own.seconds, 0.97 * best) << sequences << " sequences";
+  }
 }
 
 TEST(DraftPolicyTest, GivesUpAndComesBack) {
