@@ -26,11 +26,18 @@ CONFIGS = bench.ROOT / "bench" / "configs"
 
 
 def make_target(configs, folder):
-    """The configs, and a tokenizer: the demo pair's has fewer tokens, which is allowed."""
+    """The configs, and the demo pair's tokenizer with as many tokens as they have: one without text would be no part of a
+    streamed answer, and the time between parts that of several rounds."""
     for path in pathlib.Path(configs).iterdir():
         shutil.copy(path, folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(pathlib.Path(bench.TARGET) / name, folder)
+    config = json.loads((pathlib.Path(configs) / "config.json").read_text())
+    tokenizer = json.loads((pathlib.Path(bench.TARGET) / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    taken = set(vocab.values()) | {token["id"] for token in tokenizer["added_tokens"]}
+    vocab.update({f"\u2581t{i}": i for i in range(config.get("text_config", config)["vocab_size"]) if i not in taken})
+    (pathlib.Path(folder) / "tokenizer.json").write_text(json.dumps(tokenizer))
     return str(folder)
 
 
