@@ -56,25 +56,22 @@ __device__ inline Constants load_constants(const Partials& product, const Lane& 
 }
 
 // The sums of a lane's columns on their way; zero pieces where there are no columns.
-template <typename Pieces>
 struct RawPieces {
-  Pieces halves[2];
+  Pieces4 halves[2];
 };
 
-template <typename Pieces = Pieces4>
-__device__ inline RawPieces<Pieces> load_pieces(const Partials& product, const Lane& lane, int row,
-                                                int first_column, const int (&pieces)[2]) {
-  RawPieces<Pieces> raw;
+__device__ inline RawPieces load_pieces(const Partials& product, const Lane& lane, int row,
+                                        int first_column, const int (&pieces)[2]) {
+  RawPieces raw;
 #pragma unroll
   for (int upper = 0; upper < 2; ++upper) {
     const int column = lane.exists ? lane.column + upper * lane.half : 0;
-    raw.halves[upper] = load_pieces4<Pieces>(product, row, first_column + column, pieces[upper]);
+    raw.halves[upper] = load_pieces4<Pieces4>(product, row, first_column + column, pieces[upper]);
   }
   return raw;
 }
 
-template <typename Pieces>
-__device__ inline Head sum_head(const RawPieces<Pieces>& raw, const int (&pieces)[2], float scale) {
+__device__ inline Head sum_head(const RawPieces& raw, const int (&pieces)[2], float scale) {
   Head head;
 #pragma unroll
   for (int upper = 0; upper < 2; ++upper) {

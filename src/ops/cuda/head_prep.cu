@@ -100,11 +100,10 @@ struct Unit {
                                                     : nullptr,
                                      job.inv_freq);
   }
-  template <typename Pieces>
   __device__ Head load(const HeadPrep& job, const int (&pieces)[2]) const {
     return head_norm::sum_head(
-        head_norm::load_pieces<Pieces>(job.product, lane, row, index * job.head_dim, pieces),
-        pieces, job.scales[static_cast<int>(part)]);
+        head_norm::load_pieces(job.product, lane, row, index * job.head_dim, pieces), pieces,
+        job.scales[static_cast<int>(part)]);
   }
 };
 __host__ __device__ inline int units_of(const HeadPrep& job) {
@@ -156,7 +155,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     const bool live = turn == 1;
     if (live && rows.early_plan) wait_for_previous();
     const int pieces[2] = {live ? constants.pieces[0] : 0, live ? constants.pieces[1] : 0};
-    const Head raw = unit.load<Pieces4>(job, pieces);
+    const Head raw = unit.load(job, pieces);
     prepare_head<kTwoWarps, kFp8>(job, unit, raw, constants, place, rotation, columns, live);
     if constexpr (kTwoWarps) __syncthreads();
   }
