@@ -288,14 +288,22 @@ TEST(DraftPolicyTest, StaysWithinAPass) {
   EXPECT_GT(tokens / seconds, 0.95 * one_draft);
 }
 
-// 32 sequences and 64 by turns, with the times of a GPU: a step's first run is slower, and keys
-// cost what they cost whatever the number of rows.
+// 32 sequences and 64 by turns, with the times of a GPU: padded rows, a second pass above 192 of
+// them, keys that cost what they cost whatever the number of rows, and a first launch that is
+// slower.
 TEST(DraftPolicyTest, KeepsUpWithTheNumberOfSequences) {
-  const auto verify = [](int64_t rows, int64_t sequences) {
-    return 4.6 + 0.015 * static_cast<double>(rows_paid(rows, 192)) +
-           0.03 * static_cast<double>(sequences) + (rows > 192 ? 3.0 : 0.0);
+  const std::map<int64_t, double> of_32 = {{32, 5.36},  {64, 6.05}, {96, 6.75},
+                                           {128, 7.32}, {160, 8.1}, {192, 8.9}};
+  const std::map<int64_t, double> of_64 = {
+      {64, 7.45}, {96, 8.05}, {128, 8.6}, {160, 9.4}, {192, 10.3}};
+  const auto verify = [&](int64_t rows, int64_t sequences) {
+    const auto& times = sequences == 32 ? of_32 : of_64;
+    const int64_t paid = rows_paid(rows, 192);
+    return paid <= 192 ? times.at(paid) : times.at(192) + 0.055 * static_cast<double>(paid - 104);
   };
-  const auto draft = [](int64_t sequences) { return 0.2 + 0.006 * static_cast<double>(sequences); };
+  const auto draft = [](int64_t sequences) {
+    return 0.19 + 0.006 * static_cast<double>(sequences);
+  };
   constexpr std::array<double, 4> kChances = {0.74, 0.68, 0.62, 0.6};
   DraftPolicy policy(192);
   std::vector<AcceptanceEstimate> estimates(64);
@@ -304,7 +312,7 @@ TEST(DraftPolicyTest, KeepsUpWithTheNumberOfSequences) {
   std::mt19937_64 random(5);
   std::map<std::array<int64_t, 3>, int> seen;
   std::map<int64_t, Play> plays;
-  for (int step = 0; step < 3000; ++step) {
+  for (int step = 0; step < 6000; ++step) {
     const int64_t sequences = step / 60 % 2 == 0 ? 32 : 64;
     const auto count = static_cast<size_t>(sequences);
     const std::vector<int> counts = policy.choose({candidates.begin(), count});
@@ -338,7 +346,7 @@ TEST(DraftPolicyTest, KeepsUpWithTheNumberOfSequences) {
       best = std::max(best, tokens * static_cast<double>(sequences) / seconds);
       if (k < 4) tokens += gain *= kChances[static_cast<size_t>(k)];
     }
-    EXPECT_GT(own.tokens / own.seconds, 0.97 * best) << sequences << " sequences";
+    EXPECT_GT(own.tokens / own.seconds, 0.975 * best) << sequences << " sequences";
   }
 }
 
