@@ -312,10 +312,10 @@ constexpr int kMostSegments = kFirst + 1;
 using many::Weights;
 
 // Eight neighbours of a segment's sums.
-struct EightSums {
+struct SegmentSums {
   FourSums fours[2];
 
-  __device__ static EightSums load_if(bool condition, const uint16_t* source) {
+  __device__ static SegmentSums load_if(bool condition, const uint16_t* source) {
     const float4 loaded = load4_if(condition, reinterpret_cast<const float*>(source));
     return {{{{__float_as_uint(loaded.x), __float_as_uint(loaded.y)}},
              {{__float_as_uint(loaded.z), __float_as_uint(loaded.w)}}}};
@@ -326,7 +326,7 @@ struct EightSums {
 struct EightChain {
   Chain fours[2];
 
-  __device__ void add(const Weights& weights, const EightSums& sums, bool is_fp8, int i) {
+  __device__ void add(const Weights& weights, const SegmentSums& sums, bool is_fp8, int i) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) weights.add(fours[k], sums.fours[k].values(is_fp8), i);
   }
@@ -371,10 +371,10 @@ __device__ void combine_run(const Job& job, int row, int head, int run, int last
   const int place = run * kRun + lane * 8;
   const uint16_t* const sums = job.sums + base * kHeadDim + place;
   const auto fetch = [&](int i) {
-    return EightSums::load_if(i < segments.count,
-                              sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
+    return SegmentSums::load_if(i < segments.count,
+                                sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
   };
-  EightSums first[kFirst];
+  SegmentSums first[kFirst];
 #pragma unroll
   for (int i = 0; i < kFirst; ++i) first[i] = fetch(i);
   const Weights weights(segments, job.totals + base, lane);
