@@ -19,8 +19,7 @@ namespace tandem::gpu {
 // Most rows of one pass; a multiple of kWideRowStep.
 inline constexpr int64_t kMaxWideRows = 2048;
 constexpr int64_t wide_capacity(int64_t max_step_rows) {
-  constexpr int64_t kStep = ops::cuda::kWideRowStep;
-  const int64_t rounded = (max_step_rows + kStep - 1) / kStep * kStep;
+  const int64_t rounded = ops::cuda::whole_wide_tiles(max_step_rows);
   return rounded < kMaxWideRows ? rounded : kMaxWideRows;
 }
 

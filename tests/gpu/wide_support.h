@@ -25,8 +25,7 @@ class OfPrompts : public Base {
 class WideTestOperand {
  public:
   WideTestOperand(int num_rows, int columns, float input_scale)
-      : capacity_((num_rows + ops::cuda::kWideRowStep - 1) / ops::cuda::kWideRowStep *
-                  ops::cuda::kWideRowStep),
+      : capacity_(static_cast<int>(ops::cuda::whole_wide_tiles(num_rows))),
         size_(static_cast<size_t>(ops::cuda::wide_operand_bytes(columns, capacity_))),
         scale_(input_scale),
         device_(poisoned(size_ + kGuard)) {}

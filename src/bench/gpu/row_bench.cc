@@ -96,8 +96,7 @@ class RowBench {
   // The norms between the products of a prompt.
   void prompt_layer(int rows) {
     if (!wanted(prefix_ + "wide_residual", only_)) return;
-    const int step = ops::cuda::kWideRowStep;
-    const int capacity = (rows + step - 1) / step * step;
+    const auto capacity = static_cast<int>(ops::cuda::whole_wide_tiles(rows));
     const int64_t bytes = int64_t{rows} * hidden_ * 2;
     const DeviceBuffer y = zeros(bytes);
     const DeviceBuffer x = zeros(bytes);

@@ -54,8 +54,7 @@ ordered_json bench_wide_product(const GpuFacts& facts, const LinearShape& shape,
   auto results = ordered_json::array();
   for (const int64_t wanted : rows) {
     const auto count = static_cast<int>(wanted);
-    const int step = ops::cuda::kWideRowStep;
-    const int capacity = (count + step - 1) / step * step;
+    const auto capacity = static_cast<int>(ops::cuda::whole_wide_tiles(count));
     const DeviceBuffer operand = random_operand(count, in, capacity);
     const DeviceBuffer y(static_cast<size_t>(count) * static_cast<size_t>(out) * 2);
     const double us = time_graph(

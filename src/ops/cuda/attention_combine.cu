@@ -232,23 +232,38 @@ struct Weights {
   }
 };
 
+// What a lane reads of a row's segments: kEach columns from `place` of a head on, in the part that
+// its warp has.
+template <int kHeadDim, int kEach, typename Sums>
+struct OwnSums {
+  RowSegments segments;
+  int64_t base;
+  int lane;
+  int place;
+  const uint16_t* sums;
+
+  __device__ OwnSums(const Job& job, int row, int head, int part, int last_key)
+      : segments(segments_of<kHeadDim>(job.attention, last_key)),
+        base((static_cast<int64_t>(row) * job.attention.num_heads + head) *
+             job.attention.max_segments),
+        lane(static_cast<int>(threadIdx.x) % 32),
+        place(part * (32 * kEach) + lane * kEach),
+        sums(job.sums + base * kHeadDim + place) {}
+  __device__ Sums fetch(int i) const {
+    return Sums::load_if(i < segments.count,
+                         sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
+  }
+};
+
 template <int kHeadDim>
 __device__ void combine_slab(const Job& job, int row, int head, int slab, int last_key) {
   const Attention& attention = job.attention;
-  const auto segments = segments_of<kHeadDim>(attention, last_key);
-  const int64_t base =
-      (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int place = slab * kSlabColumns + lane * 4;
-  const uint16_t* const sums = job.sums + base * kHeadDim + place;
-  const auto fetch = [&](int i) {
-    return FourSums::load_if(i < segments.count,
-                             sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
-  };
+  const OwnSums<kHeadDim, 4, FourSums> own(job, row, head, slab, last_key);
+  const RowSegments& segments = own.segments;
   FourSums first[kFirst];
 #pragma unroll
-  for (int i = 0; i < kFirst; ++i) first[i] = fetch(i);
-  const Weights weights(segments, job.totals + base, lane);
+  for (int i = 0; i < kFirst; ++i) first[i] = own.fetch(i);
+  const Weights weights(segments, job.totals + own.base, own.lane);
   const bool is_fp8 = attention.kv.is_fp8;
   Chain all;
 #pragma unroll
@@ -260,42 +275,46 @@ __device__ void combine_slab(const Job& job, int row, int head, int slab, int la
     if (c + kFirst < segments.count) {
       FourSums rest[3];
 #pragma unroll
-      for (int k = 0; k < 3; ++k) rest[k] = fetch(c + kFirst + k * kChains);
+      for (int k = 0; k < 3; ++k) rest[k] = own.fetch(c + kFirst + k * kChains);
 #pragma unroll
       for (int k = 0; k < 3; ++k)
         if (c + kFirst + k * kChains < segments.count)
           weights.add(chain, rest[k].values(is_fp8), c + kFirst + k * kChains);
     }
-    all.sum.x += chain.sum.x;
-    all.sum.y += chain.sum.y;
-    all.sum.z += chain.sum.z;
-    all.sum.w += chain.sum.w;
-    all.total += chain.total;
+    all.join(chain);
   }
-  const int column = head * kHeadDim + column_of(place);
+  const int column = head * kHeadDim + column_of(own.place);
   store_two(attention, row, column, all.sum.x, all.sum.y, all.total);
   store_two(attention, row, column + 8, all.sum.z, all.sum.w, all.total);
 }
 
-// A warp has a slab: [rows][slabs of all heads].
-template <int kHeadDim>
-__global__ void __launch_bounds__(kWarps * 32, 4) combine_kernel(const Job job) {
-  constexpr int kSlabs = kHeadDim / kSlabColumns;
+// A warp has one of kParts parts of a head: [rows][parts of all heads]. work(warp, parts of a row,
+// row, last key or -1)
+template <int kParts, typename Work>
+__device__ void with_own_part(const Job& job, const Work& work) {
   allow_next();
   if (!job.rows.early_plan) wait_for_previous();
-  const int slabs = job.attention.num_heads * kSlabs;
+  const int parts = job.attention.num_heads * kParts;
   const int warp = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
-  const int row = warp / slabs;
+  const int row = warp / parts;
   const bool exists = row < job.rows.num_rows;
   const int last_key = exists && job.rows.sequences[row] >= 0 ? job.rows.last_keys[row] : -1;
   if (job.rows.early_plan) wait_for_previous();
   reset_items(job);
   if (!exists) return;
-  const int head = warp % slabs / kSlabs;
-  if (last_key >= 0) return combine_slab<kHeadDim>(job, row, head, warp % kSlabs, last_key);
-  const int column = warp % slabs * kSlabColumns + static_cast<int>(threadIdx.x) % 32 * 4;
-  store_operand(job.attention.out, row, column, 0.0F, 0.0F);
-  store_operand(job.attention.out, row, column + 2, 0.0F, 0.0F);
+  work(warp, parts, row, last_key);
+}
+
+template <int kHeadDim>
+__global__ void __launch_bounds__(kWarps * 32, 4) combine_kernel(const Job job) {
+  constexpr int kSlabs = kHeadDim / kSlabColumns;
+  with_own_part<kSlabs>(job, [&](int warp, int slabs, int row, int last_key) {
+    const int head = warp % slabs / kSlabs;
+    if (last_key >= 0) return combine_slab<kHeadDim>(job, row, head, warp % kSlabs, last_key);
+    const int column = warp % slabs * kSlabColumns + static_cast<int>(threadIdx.x) % 32 * 4;
+    store_operand(job.attention.out, row, column, 0.0F, 0.0F);
+    store_operand(job.attention.out, row, column + 2, 0.0F, 0.0F);
+  });
 }
 
 }  // namespace many
@@ -304,7 +323,6 @@ __global__ void __launch_bounds__(kWarps * 32, 4) combine_kernel(const Job job) 
 // worked out for each segment serves twice as many.
 namespace near {
 
-constexpr int kWarps = 8;
 constexpr int kRun = 256;            // columns of a warp
 constexpr int kFirst = kChains + 1;  // segments that are fetched all at once
 constexpr int kMostSegments = kFirst + 1;
@@ -349,8 +367,7 @@ __device__ void store_eight(const Attention& attention, int row, int head_column
   uint8_t* const target = static_cast<uint8_t*>(out.data) + operand_offset(out, row, column);
   if (out.input_scale > 0.0F) {
     const auto word = [&](const float4& v) {
-      return e4m3x2(v.x, v.y, out.input_scale, out.inverse) |
-             e4m3x2(v.z, v.w, out.input_scale, out.inverse) << 16;
+      return e4m3x4(v.x, v.y, v.z, v.w, out.input_scale, out.inverse);
     };
     *reinterpret_cast<uint2*>(target) = {word(x[0]), word(x[1])};
   } else {
@@ -364,61 +381,37 @@ __device__ void store_eight(const Attention& attention, int row, int head_column
 template <int kHeadDim>
 __device__ void combine_run(const Job& job, int row, int head, int run, int last_key) {
   const Attention& attention = job.attention;
-  const auto segments = segments_of<kHeadDim>(attention, last_key);
-  const int64_t base =
-      (static_cast<int64_t>(row) * attention.num_heads + head) * attention.max_segments;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int place = run * kRun + lane * 8;
-  const uint16_t* const sums = job.sums + base * kHeadDim + place;
-  const auto fetch = [&](int i) {
-    return SegmentSums::load_if(i < segments.count,
-                                sums + static_cast<int64_t>(segments.slot(i)) * kHeadDim);
-  };
+  const many::OwnSums<kHeadDim, 8, SegmentSums> own(job, row, head, run, last_key);
   SegmentSums first[kFirst];
 #pragma unroll
-  for (int i = 0; i < kFirst; ++i) first[i] = fetch(i);
-  const Weights weights(segments, job.totals + base, lane);
+  for (int i = 0; i < kFirst; ++i) first[i] = own.fetch(i);
+  const Weights weights(own.segments, job.totals + own.base, own.lane);
   const bool is_fp8 = attention.kv.is_fp8;
   EightChain all;
 #pragma unroll
   for (int c = 0; c < kChains; ++c) {
     EightChain chain;
     chain.add(weights, first[c], is_fp8, c);
-    if (c + kChains < segments.count)
-      chain.add(weights, c + kChains < kFirst ? first[kFirst - 1] : fetch(c + kChains), is_fp8,
+    if (c + kChains < own.segments.count)
+      chain.add(weights, c + kChains < kFirst ? first[kFirst - 1] : own.fetch(c + kChains), is_fp8,
                 c + kChains);
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      all.fours[k].sum.x += chain.fours[k].sum.x;
-      all.fours[k].sum.y += chain.fours[k].sum.y;
-      all.fours[k].sum.z += chain.fours[k].sum.z;
-      all.fours[k].sum.w += chain.fours[k].sum.w;
-      all.fours[k].total += chain.fours[k].total;
-    }
+    for (int k = 0; k < 2; ++k) all.fours[k].join(chain.fours[k]);
   }
-  store_eight(attention, row, head * kHeadDim, place, all);
+  store_eight(attention, row, head * kHeadDim, own.place, all);
 }
 
-// [rows][runs of all heads]
 template <int kHeadDim>
-__global__ void __launch_bounds__(kWarps * 32, 3) combine_kernel(const Job job) {
+__global__ void __launch_bounds__(many::kWarps * 32, 3) combine_kernel(const Job job) {
   constexpr int kRuns = kHeadDim / kRun;
-  allow_next();
-  if (!job.rows.early_plan) wait_for_previous();
-  const int runs = job.attention.num_heads * kRuns;
-  const int warp = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
-  const int row = warp / runs;
-  const bool exists = row < job.rows.num_rows;
-  const int last_key = exists && job.rows.sequences[row] >= 0 ? job.rows.last_keys[row] : -1;
-  if (job.rows.early_plan) wait_for_previous();
-  reset_items(job);
-  if (!exists) return;
-  const int head = warp % runs / kRuns;
-  if (last_key >= 0) return combine_run<kHeadDim>(job, row, head, warp % kRuns, last_key);
-  EightChain zeros;
-  zeros.fours[0].total = zeros.fours[1].total = 1.0F;
-  store_eight(job.attention, row, head * kHeadDim,
-              warp % kRuns * kRun + static_cast<int>(threadIdx.x) % 32 * 8, zeros);
+  many::with_own_part<kRuns>(job, [&](int warp, int runs, int row, int last_key) {
+    const int head = warp % runs / kRuns;
+    if (last_key >= 0) return combine_run<kHeadDim>(job, row, head, warp % kRuns, last_key);
+    EightChain zeros;
+    zeros.fours[0].total = zeros.fours[1].total = 1.0F;
+    store_eight(job.attention, row, head * kHeadDim,
+                warp % kRuns * kRun + static_cast<int>(threadIdx.x) % 32 * 8, zeros);
+  });
 }
 
 }  // namespace near
@@ -440,15 +433,10 @@ void launch_far(const Stream& stream, const Job& job) {
 }
 template <int kHeadDim>
 void launch_many(const Stream& stream, const Job& job) {
-  if (job.attention.max_segments <= near::kMostSegments) {
-    const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / near::kRun);
-    launch(stream, near::combine_kernel<kHeadDim>,
-           dim3(static_cast<unsigned>((warps + near::kWarps - 1) / near::kWarps)),
-           dim3(near::kWarps * 32), 0, job);
-    return;
-  }
-  const int warps = job.rows.num_rows * job.attention.num_heads * (kHeadDim / kSlabColumns);
-  launch(stream, many::combine_kernel<kHeadDim>,
+  const bool is_near = job.attention.max_segments <= near::kMostSegments;
+  const int parts = kHeadDim / (is_near ? near::kRun : kSlabColumns);
+  const int warps = job.rows.num_rows * job.attention.num_heads * parts;
+  launch(stream, is_near ? near::combine_kernel<kHeadDim> : many::combine_kernel<kHeadDim>,
          dim3(static_cast<unsigned>((warps + many::kWarps - 1) / many::kWarps)),
          dim3(many::kWarps * 32), 0, job);
 }

@@ -83,6 +83,13 @@ struct Chain {
     sum.z = fmaf(value.z, weight, sum.z);
     sum.w = fmaf(value.w, weight, sum.w);
   }
+  __device__ void join(const Chain& other) {
+    sum.x += other.sum.x;
+    sum.y += other.sum.y;
+    sum.z += other.sum.z;
+    sum.w += other.sum.w;
+    total += other.total;
+  }
 };
 
 // What sums are to be multiplied by, beside the total.

@@ -21,15 +21,11 @@ struct Lane {
 
 __device__ inline float4 load_bf16x4(const uint16_t* source) {
   const uint2 bits = *reinterpret_cast<const uint2*>(source);
-  return make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000U),
-                     __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000U));
+  return make_float4(low_bf16(bits.x), high_bf16(bits.x), low_bf16(bits.y), high_bf16(bits.y));
 }
 
 __device__ inline uint2 pack_bf16x4(const float (&values)[4]) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(values[0], values[1]);
-  const __nv_bfloat162 high = __floats2bfloat162_rn(values[2], values[3]);
-  return make_uint2(*reinterpret_cast<const uint32_t*>(&low),
-                    *reinterpret_cast<const uint32_t*>(&high));
+  return make_uint2(bf16x2(values[0], values[1]), bf16x2(values[2], values[3]));
 }
 
 // What does not depend on earlier kernels, fetched while they finish.

@@ -50,6 +50,14 @@ __device__ float head_inverse_rms(const Head& head, const ColumnCount& columns, 
   return inverse_rms(squares, columns, eps);
 }
 
+// What a head of the product's is; first_value: the first one of V.
+__device__ Part part_of(const HeadPrep& job, int index, int first_value) {
+  return index < job.num_heads ? kQuery : index < first_value ? kKey : kValue;
+}
+__device__ int kv_head_of(const HeadPrep& job, int index, int first_value, Part part) {
+  return index - (part == kKey ? job.num_heads : first_value);
+}
+
 // Where a row stands.
 struct Place {
   int sequence = -1;
@@ -86,9 +94,9 @@ struct Unit {
 
   __device__ Unit(const HeadPrep& job, int row_in, int index_in, int warp)
       : row(row_in), index(index_in) {
-    const int first_kv = job.num_heads + job.num_kv_heads;
-    part = index < job.num_heads ? kQuery : index < first_kv ? kKey : kValue;
-    kv_head = index - (part == kKey ? job.num_heads : first_kv);
+    const int first_value = job.num_heads + job.num_kv_heads;
+    part = part_of(job, index, first_value);
+    kv_head = kv_head_of(job, index, first_value, part);
     const int half = job.head_dim / 2;
     const int column = (static_cast<int>(threadIdx.x) % 32 + warp * 32) * 4;
     lane = {column, half, column < half};
@@ -175,8 +183,8 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   const int row = static_cast<int>(blockIdx.y);
   const int index = static_cast<int>(blockIdx.x) * (row_heads::kThreads / lanes) + thread / lanes;
   const bool exists = index < units_of(job);
-  const int first_kv = job.num_heads + job.num_kv_heads;
-  const Part part = index < job.num_heads ? kQuery : index < first_kv ? kKey : kValue;
+  const int first_value = job.num_heads + job.num_kv_heads;
+  const Part part = part_of(job, index, first_value);
   const int first_column = exists ? index * job.head_dim + column : 0;
   const int pieces[2] = {exists ? job.product.num_pieces(first_column / kSetColumns) : 0,
                          exists ? job.product.num_pieces((first_column + half) / kSetColumns) : 0};
@@ -192,7 +200,7 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   const bool stores_kv = exists && part != kQuery && sequence >= 0;
   const int64_t place =
       column + (stores_kv ? kv_offset(job.places, job.num_kv_heads, job.head_dim, sequence,
-                                      index - (part == kKey ? job.num_heads : first_kv), position)
+                                      kv_head_of(job, index, first_value, part), position)
                           : 0);
   sums.add_up();
   const float scale = job.scales[static_cast<int>(part)];

@@ -18,15 +18,25 @@ __device__ inline float round_bf16(float x) {
 
 // x / scale, rounded to nearest, for `inverse` = 1 / scale rounded to nearest: one correction of
 // the quotient makes it exact. Far beyond E4M3 it is only large, and never inf - inf. -0 stays -0.
-__device__ inline float divide_by(float x, float scale, float inverse) {
-  const float quotient = fminf(fmaxf(x * inverse, -4096.0F), 4096.0F);
+__device__ inline float corrected(float quotient, float x, float scale, float inverse) {
   return fmaf(-fmaf(quotient, scale, -x), inverse, quotient);
+}
+__device__ inline float divide_by(float x, float scale, float inverse) {
+  return corrected(fminf(fmaxf(x * inverse, -4096.0F), 4096.0F), x, scale, inverse);
 }
 
 __device__ inline uint32_t e4m3x2(float x0, float x1, float scale, float inverse) {
   return __nv_cvt_float2_to_fp8x2(
       make_float2(divide_by(x0, scale, inverse), divide_by(x1, scale, inverse)), __NV_SATFINITE,
       __NV_E4M3);
+}
+
+// The first one lowest.
+__device__ inline uint32_t e4m3x4(float x0, float x1, float x2, float x3, float scale,
+                                  float inverse) {
+  const uint32_t low = e4m3x2(x0, x1, scale, inverse);
+  const uint32_t high = e4m3x2(x2, x3, scale, inverse);
+  return low | (high << 16);
 }
 
 // So many columns, of which a mean is taken.
@@ -56,7 +66,7 @@ __device__ inline float inverse_sqrt(float x) {
 // (squares / count + eps)^(-1/2), every step rounded to nearest.
 __device__ inline float inverse_rms(float squares, const ColumnCount& count, float eps) {
   const float quotient = squares * count.inverse;
-  const float exact = fmaf(-fmaf(quotient, count.value, -squares), count.inverse, quotient);
+  const float exact = corrected(quotient, squares, count.value, count.inverse);
   return inverse_sqrt((quotient < INFINITY ? exact : quotient) + eps);
 }
 

@@ -13,15 +13,12 @@ struct Four {
 };
 
 __device__ inline Four unpack(uint2 bits) {
-  return {{__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000U),
-           __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000U)}};
+  return {{low_bf16(bits.x), high_bf16(bits.x), low_bf16(bits.y), high_bf16(bits.y)}};
 }
 
 // Values that BF16 can hold.
 __device__ inline uint2 pack(const Four& x) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(x.v[0], x.v[1]);
-  const __nv_bfloat162 high = __floats2bfloat162_rn(x.v[2], x.v[3]);
-  return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
+  return {bf16x2(x.v[0], x.v[1]), bf16x2(x.v[2], x.v[3])};
 }
 
 // Eight of them.
@@ -52,8 +49,7 @@ __device__ inline uint4 pack(const Eight& x) {
 // lane of a warp calls it.
 __device__ inline uint2 e4m3_words(const Eight& x, float scale, float inverse, bool upper) {
   const auto four = [&](int j) {
-    return e4m3x2(x.v[j], x.v[j + 1], scale, inverse) |
-           e4m3x2(x.v[j + 2], x.v[j + 3], scale, inverse) << 16;
+    return e4m3x4(x.v[j], x.v[j + 1], x.v[j + 2], x.v[j + 3], scale, inverse);
   };
   const uint32_t low = four(0);
   const uint32_t high = four(4);
@@ -81,8 +77,8 @@ __device__ inline Four load_embedding(const EmbedTable& table, int token, int co
 __device__ inline float sum_of_squares(const uint4& values) {
   float sum = 0.0F;
   for (const uint32_t two : {values.x, values.y, values.z, values.w}) {
-    const float low = __uint_as_float(two << 16);
-    const float high = __uint_as_float(two & 0xffff0000U);
+    const float low = low_bf16(two);
+    const float high = high_bf16(two);
     sum += low * low + high * high;
   }
   return sum;

@@ -21,6 +21,9 @@ struct WideOperand {
 
 // Tiles of rows are whole: a tile reads up to its end, rows beyond the last one hold anything.
 inline constexpr int kWideRowStep = 256;
+constexpr int64_t whole_wide_tiles(int64_t num_rows) {
+  return (num_rows + kWideRowStep - 1) / kWideRowStep * kWideRowStep;
+}
 
 constexpr int64_t wide_operand_bytes(int in_features, int capacity) {
   return int64_t{(in_features + 127) / 128} * capacity * 128;

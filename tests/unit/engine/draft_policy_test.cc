@@ -182,6 +182,15 @@ TEST_P(DraftCounts, FollowCostAndChance) {
   EXPECT_EQ(best_draft_counts(flat, cheap, GetParam(), kPrior, ending), (std::vector<int>{1, 0}));
 }
 
+// Of so many drafts those that hold, up to the first one that does not; chance(place).
+template <typename Chance>
+int num_accepted(std::mt19937_64& random, int num_drafted, const Chance& chance) {
+  int accepted = 0;
+  while (accepted < num_drafted && static_cast<double>(random() % 10000) < 10000 * chance(accepted))
+    ++accepted;
+  return accepted;
+}
+
 // A machine with these costs, and a text whose drafts hold with these chances.
 struct Machine {
   std::function<double(int64_t)> verify, draft;
@@ -191,9 +200,7 @@ struct Machine {
   std::pair<double, int> round(int k, double chance) {
     double seconds = verify(1 + k);
     for (int i = 0; i < k; ++i) seconds += draft(1);
-    int accepted = 0;
-    while (accepted < k && static_cast<double>(random() % 10000) < chance * 10000) ++accepted;
-    return {seconds, accepted};
+    return {seconds, num_accepted(random, k, [&](int) { return chance; })};
   }
   double fixed_rate(int k, double chance) const {
     double tokens = 1, gain = 1;
@@ -274,11 +281,9 @@ TEST(DraftPolicyTest, StaysWithinAPass) {
     measured.draft_times.assign(static_cast<size_t>(deepest), {kSequences, kDraft});
     policy.add_step(measured, true);
     for (size_t i = 0; i < estimates.size(); ++i) {
-      int accepted = 0;
       // Only the first draft is likely to hold.
-      while (accepted < counts[i] &&
-             static_cast<double>(random() % 10000) < 10000 * (accepted == 0 ? kChance : 0.2))
-        ++accepted;
+      const int accepted =
+          num_accepted(random, counts[i], [&](int place) { return place == 0 ? kChance : 0.2; });
       policy.add_round(estimates[i], counts[i], accepted);
       if (step >= 200) tokens += 1 + accepted;
     }
@@ -328,10 +333,8 @@ TEST(DraftPolicyTest, KeepsUpWithTheNumberOfSequences) {
     policy.add_step(measured, true);
     Play& own = plays[sequences];
     for (size_t i = 0; i < count; ++i) {
-      int accepted = 0;
-      while (accepted < counts[i] && static_cast<double>(random() % 10000) <
-                                         10000 * kChances[static_cast<size_t>(accepted)])
-        ++accepted;
+      const int accepted = num_accepted(
+          random, counts[i], [&](int place) { return kChances[static_cast<size_t>(place)]; });
       policy.add_round(estimates[i], counts[i], accepted);
       if (step >= 300) own.tokens += 1 + accepted;
     }
