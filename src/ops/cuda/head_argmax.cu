@@ -67,17 +67,11 @@ struct Argmax {
       find_floors(sums, first_id);
       has_floors = true;
     }
-    uint32_t reached = 0;  // a bit for each tile
-#pragma unroll
-    for (int tile = 0; tile < S::kTiles; ++tile) {
-      const float4 x = logits_of_tile(sums, tile, scales);
+    const uint32_t reached = tiles_reached(sums, scales, [&](int tile, const float4& x) {
       const float2 floors = floors_of(tile);
       // By what is not finite as well.
-      const bool own =
-          !(x.x < floors.x) || !(x.y < floors.y) || !(x.z < floors.x) || !(x.w < floors.y);
-      reached |= static_cast<uint32_t>(own) << tile;
-    }
-    reached = __reduce_or_sync(kWholeWarp, reached);
+      return !(x.x < floors.x) || !(x.y < floors.y) || !(x.z < floors.x) || !(x.w < floors.y);
+    });
     for_tiles(reached, sums, scales, meeting.aside[warp],
               [&](const float4& x, int tile) { meet(x, tile, first_id); });
   }

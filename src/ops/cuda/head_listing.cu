@@ -92,16 +92,11 @@ struct Listing {
       find_bounds(sums, first_id);
       has_bounds = true;
     }
-    uint32_t reached = 0;  // a bit for each tile
-#pragma unroll
-    for (int tile = 0; tile < S::kTiles; ++tile) {
-      const float4 x = logits_of_tile(sums, tile, scales);
+    const uint32_t reached = tiles_reached(sums, scales, [&](int tile, const float4& x) {
       const float4 two = bounds_of(tile);
-      const bool own = !(x.x + errors.x * two.y < two.x) || !(x.y + errors.x * two.w < two.z) ||
-                       !(x.z + errors.y * two.y < two.x) || !(x.w + errors.y * two.w < two.z);
-      reached |= static_cast<uint32_t>(own) << tile;
-    }
-    reached = __reduce_or_sync(kWholeWarp, reached);
+      return !(x.x + errors.x * two.y < two.x) || !(x.y + errors.x * two.w < two.z) ||
+             !(x.z + errors.y * two.y < two.x) || !(x.w + errors.y * two.w < two.z);
+    });
     for_tiles(reached, sums, scales, meeting.aside[warp],
               [&](const float4& x, int tile) { meet(x, tile, first_id); });
     tell();

@@ -1,5 +1,7 @@
 // Of few rows one warp works on one head of one row, two on heads of more than 256 columns
 // (head_norm.cuh); of many a thread block on the heads of one row (row_heads.cuh).
+#include <algorithm>
+
 #include "ops/cuda/attention.cuh"
 #include "ops/cuda/head_norm.cuh"
 #include "ops/cuda/head_prep.h"
@@ -170,9 +172,11 @@ __global__ void __launch_bounds__(kWarps * 32)
 }
 
 // Many rows: the kernel before leaves no room until it is over, so nothing is gained by rehearsing,
-// and every instruction counts. grid (groups of heads, row)
+// and every instruction counts. grid (groups of heads, row); as many threads as give the fewest
+// groups.
+constexpr int kManyThreads = 9 * 32;  // the 12B's full layers have 17 heads of 512
 template <bool kFp8>
-__global__ void __launch_bounds__(row_heads::kThreads, 3)
+__global__ void __launch_bounds__(kManyThreads, 3)
     head_prep_many_kernel(const HeadPrep job, const Rows rows) {
   allow_next();
   const int half = job.head_dim / 2;
@@ -181,7 +185,7 @@ __global__ void __launch_bounds__(row_heads::kThreads, 3)
   const int thread = static_cast<int>(threadIdx.x);
   const int column = thread % lanes * 8;
   const int row = static_cast<int>(blockIdx.y);
-  const int index = static_cast<int>(blockIdx.x) * (row_heads::kThreads / lanes) + thread / lanes;
+  const int index = (static_cast<int>(blockIdx.x * blockDim.x) + thread) / lanes;
   const bool exists = index < units_of(job);
   const int first_value = job.num_heads + job.num_kv_heads;
   const Part part = part_of(job, index, first_value);
@@ -226,11 +230,15 @@ void launch_heads(const Stream& stream, const Rows& rows, const HeadPrep& job) {
   // Products of so many rows have all registers of a multiprocessor.
   if (job.product.num_rows >= 96 && rows.num_rows * units > 8 * num_multiprocessors() &&
       row_heads::takes_head_dim(job.head_dim)) {
-    const int heads = row_heads::kThreads / (job.head_dim / 16);  // of a thread block
+    const int lanes = job.head_dim / 16;
+    const int groups = (units * lanes + kManyThreads - 1) / kManyThreads;
+    // Whole heads, whole warps, and a thread for each angle.
+    const int own = ((units + groups - 1) / groups * lanes + 31) / 32 * 32;
+    const int threads = std::max(own, job.head_dim / 2);
     launch(stream, head_prep_many_kernel<kFp8>,
-           dim3(static_cast<unsigned>((units + heads - 1) / heads),
+           dim3(static_cast<unsigned>((units * lanes + threads - 1) / threads),
                 static_cast<unsigned>(rows.num_rows)),
-           dim3(row_heads::kThreads), 0, job, rows);
+           dim3(static_cast<unsigned>(threads)), 0, job, rows);
     return;
   }
   const int blocks = (units * (kTwoWarps ? 2 : 1) + kWarps - 1) / kWarps;

@@ -65,6 +65,17 @@ __device__ inline float4 logits_of_tile(const float (&sums)[kSums], int tile,
           sums[tile * 4 + 3] * scales.y};
 }
 
+// A bit for each tile with a logit that counts for any thread of the warp: reaches(tile, logits).
+template <int kSums, typename Reaches>
+__device__ inline uint32_t tiles_reached(const float (&sums)[kSums], const float2& scales,
+                                         const Reaches& reaches) {
+  uint32_t reached = 0;
+#pragma unroll
+  for (int tile = 0; tile < kSums / 4; ++tile)
+    reached |= static_cast<uint32_t>(reaches(tile, logits_of_tile(sums, tile, scales))) << tile;
+  return __reduce_or_sync(kWholeWarp, reached);
+}
+
 // The largest value of sixteen ids for row row_of_eight() of a tile. `even`, `odd`: of this
 // thread's ids for its two rows.
 __device__ inline int row_of_eight(int lane) {

@@ -18,9 +18,8 @@ __device__ inline KvScale kv_scale(float scale) {
 
 // Four columns: E4M3(bf16(x) / scale), the first column lowest, nearest even, saturated.
 __device__ inline uint32_t stored_e4m3(const float (&x)[4], const KvScale& by) {
-  const uint32_t low = e4m3x2(round_bf16(x[0]), round_bf16(x[1]), by.scale, by.inverse);
-  const uint32_t high = e4m3x2(round_bf16(x[2]), round_bf16(x[3]), by.scale, by.inverse);
-  return low | (high << 16);
+  return e4m3x4(round_bf16(x[0]), round_bf16(x[1]), round_bf16(x[2]), round_bf16(x[3]), by.scale,
+                by.inverse);
 }
 
 // Four columns of values that E4M3 holds exactly, in BF16, as their bytes.

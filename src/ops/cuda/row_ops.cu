@@ -28,14 +28,13 @@ __device__ void store_four(const Operand& operand, int row, int column, const Fo
 // Eight columns; every thread of a warp calls it.
 __device__ void store_eight(const Operand& operand, int row, int column, const Eight& x,
                             bool active) {
-  const int64_t block = static_cast<int64_t>(column / 32) * operand.num_tiles + row / 8;
   auto* const data = static_cast<uint8_t*>(operand.data);
   if (operand.input_scale > 0.0F) {
     const bool upper = column % 16 != 0;
     const uint2 words = e4m3_words(x, operand.input_scale, operand.inverse, upper);
     if (active)
-      *reinterpret_cast<uint2*>(data + block * kE4m3TileBytes + column % 32 / 16 * 128 +
-                                row % 8 * 16 + (upper ? 8 : 0)) = words;
+      *reinterpret_cast<uint2*>(data + operand_offset(operand, row, column / 16 * 16) +
+                                (upper ? 8 : 0)) = words;
   } else if (active) {
     *reinterpret_cast<uint4*>(data + operand_offset(operand, row, column)) = pack(x);
   }

@@ -157,7 +157,6 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
                             int first_column, Sums<kDim, kSource>& sums) {
   const WideAttention& attention = job.attention;
   const WideOperand& out = attention.out;
-  const float inverse_scale = __frcp_rn(out.input_scale);
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -175,7 +174,7 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
       for (int i = 0; i < 2; ++i)
         two[i] = e4m3x2(round_bf16(sums.at(j + i, half * 2) * inverse),
                         round_bf16(sums.at(j + i, half * 2 + 1) * inverse), out.input_scale,
-                        inverse_scale);
+                        out.inverse);
       *reinterpret_cast<uint32_t*>(out.data + wide_word(out.capacity, pair.row,
                                                         pair.head * attention.head_dim + column,
                                                         t)) = two[0] | (two[1] << 16);
