@@ -7,6 +7,7 @@
 
 #include "core/bf16.h"
 #include "core/e4m3.h"
+#include "core/memory.h"
 #include "core/thread_pool.h"
 #include "io/tensor_requirements.h"
 
@@ -43,6 +44,24 @@ float draw(uint64_t seed, int64_t index) {
   for (int part = 0; part < 4; ++part)
     sum += static_cast<float>((bits >> (16 * part)) & 0xffffU) / 65536.0F;
   return (sum - 2.0F) * 1.7320508F;
+}
+
+bool is_fp8(const RequiredLinear& linear, const QuantizationConfig& quantization) {
+  return quantization.info.quantized && !linear.always_bf16 && !quantization.excludes(linear.name);
+}
+
+// Scales are left out. A double: configs may ask for more than an integer holds.
+double weight_bytes(const ModelConfig& config, const QuantizationConfig& quantization) {
+  double bytes = 0;
+  for (const RequiredTensor& tensor : required_tensors(config)) {
+    double values = tensor.optional ? 0.0 : 1.0;
+    for (size_t i = 0; i < tensor.shape.rank(); ++i) values *= static_cast<double>(tensor.shape[i]);
+    bytes += 2 * values;
+  }
+  for (const RequiredLinear& linear : required_linears(config))
+    bytes += static_cast<double>(linear.out) * static_cast<double>(linear.in) *
+             (is_fp8(linear, quantization) ? 1 : 2);
+  return bytes;
 }
 
 class DummyMaker {
@@ -125,7 +144,7 @@ void DummyMaker::add_plain(const RequiredTensor& tensor, const TextConfig& text)
 void DummyMaker::add_linear(const RequiredLinear& linear) {
   const Shape shape{linear.out, linear.in};
   const float deviation = 1.0F / std::sqrt(static_cast<float>(linear.in));
-  if (!quantization_.info.quantized || linear.always_bf16 || quantization_.excludes(linear.name))
+  if (!is_fp8(linear, quantization_))
     return add_random(linear.name + ".weight", DType::kBF16, shape, deviation);
   add_random(linear.name + ".weight", DType::kF8E4M3, shape, kFp8Deviation);
   add_scales(linear);
@@ -153,8 +172,22 @@ void DummyMaker::add_kv_scales(int64_t num_layers) {
 
 }  // namespace
 
-TensorTable make_dummy_weights(const std::filesystem::path& dir, const ModelConfig& config,
-                               const QuantizationConfig& quantization, uint64_t seed) {
+base::Result<TensorTable> make_dummy_weights(const std::filesystem::path& dir,
+                                             const ModelConfig& config,
+                                             const QuantizationConfig& quantization,
+                                             uint64_t seed) {
+  // Where the system promises more memory than it has, it ends the process later.
+  const double needed = weight_bytes(config, quantization);
+  const auto available = static_cast<double>(core::available_memory_bytes());
+  if (needed > available) {
+    constexpr double kGiB = 1 << 30;
+    return base::make_error(
+        base::ErrorCode::kResourceExhausted,
+        fmt::format(
+            "memory: expected {:.1f} GiB for the weights of --load-format dummy, got {:.1f} "
+            "GiB; use a smaller model, or fewer layers with --hf-overrides",
+            needed / kGiB, available / kGiB));
+  }
   DummyMaker maker(quantization, seed);
   for (const RequiredTensor& tensor : required_tensors(config))
     maker.add_plain(tensor, config.text);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "base/status.h"
 #include "io/model_config.h"
 #include "io/quantization_config.h"
 #include "io/tensor_table.h"
@@ -12,8 +13,9 @@
 namespace tandem::io {
 
 // Every tensor the loader asks for, in the formats `quantization` names, with scales that keep
-// activations inside E4M3.
-TensorTable make_dummy_weights(const std::filesystem::path& dir, const ModelConfig& config,
-                               const QuantizationConfig& quantization, uint64_t seed);
+// activations inside E4M3. Refused where the machine has not so much memory.
+base::Result<TensorTable> make_dummy_weights(const std::filesystem::path& dir,
+                                             const ModelConfig& config,
+                                             const QuantizationConfig& quantization, uint64_t seed);
 
 }  // namespace tandem::io
