@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The server under 1, 8, 32 and 64 clients beside the engine alone with the same load: tokens/s, times, the cost of HTTP.
 
-usage: bench/soak/serve_load.py [--device cuda|cpu] [--target DIR --assistant DIR] [--layers N] [--clients 1,8] [--out FILE]
+usage: bench/soak/serve_load.py [--device cuda|cpu] [--target DIR --assistant DIR] [--layers N] [--clients 1,8]
+                                [--drafts K|auto] [--out FILE]
 
 The pair is one of bench/configs with random weights, the demo pair's tokenizer and made-up acceptance, so what is asked
 are token ids. Every load runs twice, in the server and in the engine, and the second one counts: graphs are recorded in the
@@ -23,6 +24,7 @@ FIGURES = ("duration", "completed", "failed", "output_throughput", "request_thro
            "p90_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "median_itl_ms", "p90_itl_ms", "p99_itl_ms", "mean_tpot_ms",
            "median_tpot_ms", "p99_tpot_ms", "p99_e2el_ms", "spec_decode_acceptance_length", "acceptance", "weights")
 CONFIGS = bench.ROOT / "bench" / "configs"
+RATES = (0.74, 0.50, 0.31, 0.21)  # of the places of a draft, where auto chooses how long it is: 2.76 with four
 
 
 def make_target(configs, folder):
@@ -41,10 +43,16 @@ def make_target(configs, folder):
     return str(folder)
 
 
+def acceptance(options):
+    if options.drafts == "auto":
+        return {"synthetic_acceptance_rates": RATES}
+    return {"synthetic_acceptance_length": options.length} if options.drafts else {}
+
+
 def model_flags(options):
     speculative = {"model": options.assistant, "num_speculative_tokens": options.drafts}
     if options.drafts:
-        speculative.update(rejection_sample_method="synthetic", synthetic_acceptance_length=options.length)
+        speculative.update(rejection_sample_method="synthetic", **acceptance(options))
     flags = ["--load-format", "dummy", "--device", options.device, "--max-num-batched-tokens", str(options.batched_tokens),
              "--max-model-len", str(options.input_len + options.output_len + 2), "--no-enable-prefix-caching",
              "--speculative-config", json.dumps(speculative)]
@@ -116,8 +124,8 @@ def engine_alone(options, target, clients):
 def measure(options):
     report = bench.report_head("the server under load and the engine alone; random weights, synthetic acceptance")
     report.update(target=pathlib.Path(options.target).name, assistant=pathlib.Path(options.assistant).name,
-                  num_speculative_tokens=options.drafts, synthetic_acceptance_length=options.length if options.drafts else None,
-                  input_len=options.input_len, output_len=options.output_len, layers=options.layers or "all", loads=[])
+                  num_speculative_tokens=options.drafts, **acceptance(options), input_len=options.input_len,
+                  output_len=options.output_len, layers=options.layers or "all", loads=[])
     faults = []
     with tempfile.TemporaryDirectory() as folder:
         target = make_target(options.target, folder)
@@ -154,7 +162,7 @@ def main():
     parser.add_argument("--asked", default="", type=lambda text: [one for one in text.split(",") if one],
                         help="more loads, of " + ", ".join(ASKED))
     parser.add_argument("--rounds", type=int, default=2, help="prompts for each client")
-    parser.add_argument("--drafts", type=int, default=4)
+    parser.add_argument("--drafts", type=lambda text: text if text == "auto" else int(text), default=4)
     parser.add_argument("--length", type=float, default=2.76, help="mean acceptance length that is made up")
     parser.add_argument("--input-len", type=int, default=512)
     parser.add_argument("--output-len", type=int, default=128)
