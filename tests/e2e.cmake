@@ -23,7 +23,8 @@ foreach(script ${scripts})
   string(REPLACE "/" "_" name ${name})
   add_test(NAME ${name} COMMAND ${venv_python} ${CMAKE_CURRENT_SOURCE_DIR}/${script}
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  # PROCESSORS: they measure and compare runs of the program, which uses two threads.
+  # PROCESSORS: they measure and compare runs of the program, which uses two threads. On the CPU everywhere: each
+  # program of several would take a card's memory (tools/device/e2e.sh runs them on a GPU).
   set_tests_properties(${name} PROPERTIES TIMEOUT 1200 PROCESSORS 2 LABELS python
-    ENVIRONMENT "TANDEM=$<TARGET_FILE:tandem>;PYTHONDONTWRITEBYTECODE=1")
+    ENVIRONMENT "TANDEM=$<TARGET_FILE:tandem>;PYTHONDONTWRITEBYTECODE=1;CUDA_VISIBLE_DEVICES=")
 endforeach()

@@ -60,7 +60,7 @@ def test_synthetic(checks):
 
 
 def test_step_and_ops(checks):
-    step = run(checks, "step", "step", DEMO_TARGET, "--load-format", "dummy",
+    step = run(checks, "step", "step", DEMO_TARGET, "--device", "cpu", "--load-format", "dummy",
                *speculative(DEMO_ASSISTANT, 2, rejection_sample_method="synthetic", synthetic_acceptance_length=2.0),
                "--context", 100, "--max-rows", 4, "--prefill-tokens", 32, *QUICK)["step"]
     checks.equal("step: rows", [one["rows"] for one in step["verify"]], [1, 2, 3, 4])
@@ -73,7 +73,8 @@ def test_step_and_ops(checks):
     # The cache that would serve, refused as there where the checkpoint has no scales.
     checks.refused("step: an FP8 cache without scales", tandem("bench", "step", DEMO_TARGET, "--kv-cache-dtype", "fp8", "--history", "none", *QUICK),
                    "k_scale", "--kv-cache-dtype bfloat16")
-    checks.refused("step: a prompt that no request can have", tandem("bench", "step", DEMO_TARGET, "--prefill-tokens", 4097, "--history", "none", *QUICK),
+    checks.refused("step: a prompt that no request can have", tandem("bench", "step", DEMO_TARGET, "--device", "cpu", "--prefill-tokens", 4097,
+                                                                    "--history", "none", *QUICK),
                    "--prefill-tokens", "at most 4096")
     ops = run(checks, "ops", "ops", FP8, "--rows", "1,2", "--only", "o", "--hf-overrides", '{"num_hidden_layers": 6}',
               *QUICK)["ops"]

@@ -52,7 +52,7 @@ def accepted(checks):
     with Server("--quantization", "none", "--max_num_batched_tokens", 8192, "--gpu-memory-utilization", 0.5,
                 "--limit-mm-per-prompt", '{"image": 0, "audio": 0}', "--enable-auto-tool-choice",
                 "--tool-call-parser", "gemma4", "--reasoning-parser=gemma4", "--max-num-seqs", 3, "--max-num-seqs", 2,
-                "-tp", 1, "-O3", "--no-enable-lora", "--enforce_eager") as server:
+                "-tp", 1, "-O3", "--no-enable-lora", "--enforce_eager", "--device", "cpu") as server:
         log = "".join(server.lines)
         for word in ("target:", "assistant:", "BF16", "4 draft tokens", "KV cache:", " 2 requests at once",
                      "--gpu-memory-utilization", "--tensor-parallel-size 1: changes nothing", "--optimization-level 3: "):
