@@ -241,7 +241,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{4, 2, 32, false, 1e4, 1.0, 48}, Case{4, 1, 64, true, 1e6, 0.25, 0},
                     Case{3, 3, 96, false, 1e4, 1.0, 0}, Case{5, 1, 288, false, 1e4, 0.5, 40},
                     Case{16, 8, 256, false, 1e4, 1.0, 64}, Case{16, 1, 512, true, 1e6, 0.25, 0},
-                    Case{16, 0, 256, false, 1e4, 1.0, 64}, Case{16, 0, 512, false, 1e6, 0.25, 0}),
+                    Case{16, 0, 256, false, 1e4, 1.0, 64}, Case{16, 0, 512, false, 1e6, 0.25, 0},
+                    // Of many rows a thread block has more angles than columns.
+                    Case{5, 1, 512, true, 1e6, 0.25, 0}),
     name_of);
 
 TEST_P(HeadPrepTest, MatchesTheReference) {
