@@ -41,6 +41,17 @@ void bench_chains(const GpuFacts& facts, const GpuModel& model, const GpuOpsOpti
   }
 }
 
+void bench_prompts(const GpuFacts& facts, const GpuModel& model, const GpuOpsOptions& options,
+                   ordered_json& results) {
+  if (!ops::cuda::has_warpgroup_products() || model.config.kind != io::ModelKind::kTarget) return;
+  for (const LinearShape& shape : model.shapes) {
+    if (!wanted(shape.name, options.only) || *packed_type(shape) != ops::cuda::PackedType::kFp8)
+      continue;
+    for (ordered_json& one : bench_wide_product(facts, shape, options.prompt_rows))
+      results.push_back(std::move(one));
+  }
+}
+
 }  // namespace
 
 base::Result<std::string> gpu_description() {
@@ -75,17 +86,13 @@ base::Result<ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models
       if (shape.name.ends_with("head") && *packed_type(shape) == ops::cuda::PackedType::kBF16)
         for (ordered_json& one : bench_screened_head(facts, shape, lines))
           result["ops"].push_back(std::move(one));
-      const bool in_prompts = ops::cuda::has_warpgroup_products() &&
-                              model.config.kind == io::ModelKind::kTarget &&
-                              *packed_type(shape) == ops::cuda::PackedType::kFp8;
-      if (!in_prompts) continue;
-      for (ordered_json& one : bench_wide_product(facts, shape, options.prompt_rows))
-        result["prompt_ops"].push_back(std::move(one));
     }
     bench_chains(facts, model, options, result["chains"]);
     bench_attention_kernels(facts, model, options.only, result["kernels"]);
     bench_row_kernels(facts, model, options.only, result["kernels"]);
   }
+  // Last: they take all the power there is, and for a while behind them the card clocks lower.
+  for (const GpuModel& model : models) bench_prompts(facts, model, options, result["prompt_ops"]);
   return result;
 }
 

@@ -7,7 +7,7 @@
 
 namespace tandem::bench {
 
-// Median microseconds, of 9 after two, of one run of a graph of what `record` launches.
+// Median microseconds, of 9 once the card is warm, of one run of a graph of what `record` launches.
 double time_graph(const std::function<void(const ops::cuda::Stream&)>& record, bool dependent);
 
 }  // namespace tandem::bench

@@ -127,8 +127,6 @@ ordered_json bench_screened_head(const GpuFacts& facts, const LinearShape& shape
   const ScreenedHead head(static_cast<int>(shape.out()), static_cast<int>(shape.in),
                           facts.num_multiprocessors);
   if (!takes_screened_rows(head.head, head.screen, 1)) return results;
-  // The first runs after weights were made are slower by a fifth.
-  (void)time_graph([&](const Stream& stream) { head.choose(stream, 1); }, false);
   for (const ordered_json& line : head_lines) {
     const auto rows = line["rows"].get<int>();
     if (!takes_screened_rows(head.head, head.screen, num_tiles(rows))) continue;
