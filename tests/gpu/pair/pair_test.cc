@@ -240,19 +240,32 @@ TEST(PairTest, DrawsOnTheDeviceAsFromTheRow) {
 
 // Small enough for compute-sanitizer: one after the other, so that rounds of one shape come again
 // and graphs of them are recorded and replayed; then all at once.
-TEST(PairSmallTest, GraphsOnAndOff) {
+void expect_same_small_texts(bool screens_heads) {
   auto few = requests(3);
   for (EngineRequest& request : few) {
     request.prompt_ids.resize(std::min<size_t>(request.prompt_ids.size(), 11));
     request.sampling.ignore_eos = true;
     request.max_tokens = 9;
   }
-  const Outcome plain = run({.use_graphs = false, .assistant = false}, few);
+  const Outcome plain =
+      run({.use_graphs = false, .assistant = false, .screens_heads = screens_heads}, few);
   for (const bool graphs : {false, true})
     for (const int64_t seqs : {1, 3})
-      expect_same_text(
-          run({.num_draft_tokens = 2, .max_num_seqs = seqs, .use_graphs = graphs}, few), plain,
-          graphs ? "graphs" : "no graphs");
+      expect_same_text(run({.num_draft_tokens = 2,
+                            .max_num_seqs = seqs,
+                            .use_graphs = graphs,
+                            .screens_heads = screens_heads},
+                           few),
+                       plain, graphs ? "graphs" : "no graphs");
+}
+
+TEST(PairSmallTest, GraphsOnAndOff) {
+  expect_same_small_texts(true);
+}
+
+// For racecheck (tools/device/test.sh).
+TEST(PairSmallTest, GraphsOnAndOffWithoutScreens) {
+  expect_same_small_texts(false);
 }
 
 }  // namespace
