@@ -48,4 +48,13 @@ int64_t available_memory_bytes(const fs::path& root) {
   return std::min(of_machine(root), of_control_groups(root));
 }
 
+base::Status check_memory(double bytes, std::string_view what, std::string_view advice) {
+  const auto available = static_cast<double>(available_memory_bytes());
+  if (bytes <= available) return {};
+  constexpr double kGiB = 1 << 30;
+  return base::make_error(base::ErrorCode::kResourceExhausted,
+                          fmt::format("memory: expected {:.1f} GiB for {}, got {:.1f} GiB; {}",
+                                      bytes / kGiB, what, available / kGiB, advice));
+}
+
 }  // namespace tandem::core

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string_view>
+
+#include "base/status.h"
 
 namespace tandem::core {
 
@@ -10,5 +13,10 @@ namespace tandem::core {
 // 2) or of one around it where that is less. The largest number where the system does not tell.
 // `root`: where to look, for tests.
 int64_t available_memory_bytes(const std::filesystem::path& root = "/");
+
+// Refuses what needs more than is available: a system that promises memory it does not have ends
+// the process when it is written. `bytes` is a double, as configs may ask for more than an integer
+// holds.
+base::Status check_memory(double bytes, std::string_view what, std::string_view advice);
 
 }  // namespace tandem::core

@@ -31,20 +31,6 @@ base::Status check_options(const RuntimeOptions& options) {
   return {};
 }
 
-// Pages of the cache become memory as they are written: what is missing would be found out while
-// requests run.
-base::Status check_memory(const KvPlan& plan) {
-  const int64_t available = core::available_memory_bytes();
-  if (plan.size_bytes <= available) return {};
-  constexpr double kGiB = 1 << 30;
-  return base::make_error(
-      base::ErrorCode::kResourceExhausted,
-      fmt::format(
-          "--kv-cache-gib: expected at most the {:.2f} GiB of memory that are available, got "
-          "a KV cache of {:.2f} GiB; lower it, --max-num-seqs or --max-model-len",
-          static_cast<double>(available) / kGiB, static_cast<double>(plan.size_bytes) / kGiB));
-}
-
 }  // namespace
 
 // What is known before the weights are.
@@ -110,7 +96,9 @@ base::Result<std::unique_ptr<Runtime>> Runtime::open(RuntimeOptions options) {
       model::ring_len_for(config.text.sliding_window, options.num_draft_tokens, options.block_size);
   if (options.on_gpu) return open_on_gpu(options, config, kv_dtype, ring_len);
   TANDEM_ASSIGN_OR_RETURN(const KvPlan plan, make_plan(options, config.text, kv_dtype, ring_len));
-  TANDEM_RETURN_IF_ERROR(check_memory(plan));
+  TANDEM_RETURN_IF_ERROR(
+      core::check_memory(static_cast<double>(plan.size_bytes), "the KV cache",
+                         "lower --kv-cache-gib, --max-num-seqs or --max-model-len"));
   EngineOptions engine = engine_options(options, config.text, plan, ring_len);
   TANDEM_RETURN_IF_ERROR(Engine::validate(engine));
 

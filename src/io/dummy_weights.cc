@@ -50,7 +50,7 @@ bool is_fp8(const RequiredLinear& linear, const QuantizationConfig& quantization
   return quantization.info.quantized && !linear.always_bf16 && !quantization.excludes(linear.name);
 }
 
-// Scales are left out. A double: configs may ask for more than an integer holds.
+// Scales are left out.
 double weight_bytes(const ModelConfig& config, const QuantizationConfig& quantization) {
   double bytes = 0;
   for (const RequiredTensor& tensor : required_tensors(config)) {
@@ -176,18 +176,9 @@ base::Result<TensorTable> make_dummy_weights(const std::filesystem::path& dir,
                                              const ModelConfig& config,
                                              const QuantizationConfig& quantization,
                                              uint64_t seed) {
-  // Where the system promises more memory than it has, it ends the process later.
-  const double needed = weight_bytes(config, quantization);
-  const auto available = static_cast<double>(core::available_memory_bytes());
-  if (needed > available) {
-    constexpr double kGiB = 1 << 30;
-    return base::make_error(
-        base::ErrorCode::kResourceExhausted,
-        fmt::format(
-            "memory: expected {:.1f} GiB for the weights of --load-format dummy, got {:.1f} "
-            "GiB; use a smaller model, or fewer layers with --hf-overrides",
-            needed / kGiB, available / kGiB));
-  }
+  TANDEM_RETURN_IF_ERROR(
+      core::check_memory(weight_bytes(config, quantization), "the weights of --load-format dummy",
+                         "use a smaller model, or fewer layers with --hf-overrides"));
   DummyMaker maker(quantization, seed);
   for (const RequiredTensor& tensor : required_tensors(config))
     maker.add_plain(tensor, config.text);

@@ -193,7 +193,7 @@ unsigned blocks_for(int64_t items) {
 
 // Fewer shares, each a whole part of one set or whole sets, if the largest grows by an eighth at
 // most: no thread block leaves more than one piece of a sum, and gate and up need no exchange. 120
-// multiprocessors read as fast as 132 (measured; docs/gpu-measured.md).
+// multiprocessors read as fast as 132 (measured; docs/gpu-tried.md).
 int whole_shares(const PackedLinear& weight, int most) {
   const int64_t largest = (weight.total_blocks() + most - 1) / most;
   const auto fits = [&](int64_t blocks) { return blocks * 8 <= largest * 9; };
