@@ -366,9 +366,7 @@ __device__ void store_eight(const Attention& attention, int row, int head_column
   const int column = head_column + column_of(place);
   uint8_t* const target = static_cast<uint8_t*>(out.data) + operand_offset(out, row, column);
   if (out.input_scale > 0.0F) {
-    const auto word = [&](const float4& v) {
-      return e4m3x4(v.x, v.y, v.z, v.w, out.input_scale, out.inverse);
-    };
+    const auto word = [&](const float4& v) { return e4m3x4(v.x, v.y, v.z, v.w, out.divisor()); };
     *reinterpret_cast<uint2*>(target) = {word(x[0]), word(x[1])};
   } else {
     *reinterpret_cast<uint2*>(target) = {bf16x2(x[0].x, x[0].y), bf16x2(x[1].x, x[1].y)};

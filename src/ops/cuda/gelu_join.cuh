@@ -46,7 +46,7 @@ __device__ inline void join_tiles(float (&sums)[kTiles * 4], const JoinScales& s
 // The warpgroup's threads wait for each other, by a barrier of their own.
 template <int kTiles>
 __device__ inline void join_e4m3(float (&sums)[kTiles * 4], const JoinScales& scales,
-                                 float out_scale, float out_inverse, uint32_t target, int barrier) {
+                                 const FloatDivisor& by, uint32_t target, int barrier) {
   // What the compiler could compute in front of the products would take registers from them.
   const int thread = ptx::thread_now() % 128;
   const int lane = thread % 32;
@@ -54,8 +54,7 @@ __device__ inline void join_e4m3(float (&sums)[kTiles * 4], const JoinScales& sc
       target + thread / 64 * 128 + lane / 4 * 16 + lane % 4 * 4 + thread / 32 % 2 * 2;
   ptx::named_barrier(barrier, 128);  // what was there before has been read
   join_tiles<kTiles>(sums, scales, [&](int tile, uint32_t two) {
-    ptx::store_shared16(own + tile * kE4m3TileBytes,
-                        e4m3x2(low_bf16(two), high_bf16(two), out_scale, out_inverse));
+    ptx::store_shared16(own + tile * kE4m3TileBytes, e4m3x2(low_bf16(two), high_bf16(two), by));
   });
   ptx::named_barrier(barrier, 128);
 }

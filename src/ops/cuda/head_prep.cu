@@ -33,7 +33,7 @@ __device__ void store_kv(const Lane& lane, const Head& head, void* rows, int64_t
                          float scale) {
   if constexpr (!kFp8) return store_head(lane, head, bf16_rows(rows) + offset);
   if (!lane.exists) return;
-  const KvScale by = kv_scale(scale);
+  const FloatDivisor by = kv_divisor(scale);
   auto* const target = static_cast<uint8_t*>(rows) + offset + lane.column;
   *reinterpret_cast<uint32_t*>(target) = stored_e4m3(head.values[0], by);
   *reinterpret_cast<uint32_t*>(target + lane.half) = stored_e4m3(head.values[1], by);

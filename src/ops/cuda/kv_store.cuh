@@ -7,19 +7,14 @@
 
 namespace tandem::ops::cuda {
 
-// A layer's divisor; that of BF16 is never asked for.
-struct KvScale {
-  float scale = 1.0F;
-  float inverse = 1.0F;  // 1 / scale, rounded to nearest
-};
-__device__ inline KvScale kv_scale(float scale) {
+// Of a layer's keys or values.
+__device__ inline FloatDivisor kv_divisor(float scale) {
   return {scale, __frcp_rn(scale)};
 }
 
-// Four columns: E4M3(bf16(x) / scale), the first column lowest, nearest even, saturated.
-__device__ inline uint32_t stored_e4m3(const float (&x)[4], const KvScale& by) {
-  return e4m3x4(round_bf16(x[0]), round_bf16(x[1]), round_bf16(x[2]), round_bf16(x[3]), by.scale,
-                by.inverse);
+// Four columns: E4M3(bf16(x) / by), the first column lowest, nearest even, saturated.
+__device__ inline uint32_t stored_e4m3(const float (&x)[4], const FloatDivisor& by) {
+  return e4m3x4(round_bf16(x[0]), round_bf16(x[1]), round_bf16(x[2]), round_bf16(x[3]), by);
 }
 
 // Four columns of values that E4M3 holds exactly, in BF16, as their bytes.

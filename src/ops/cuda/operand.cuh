@@ -27,6 +27,9 @@ struct Operand {
   // > 0: E4M3(x / input_scale), nearest even, saturated. 0: x as BF16.
   float input_scale = 0.0F;
   float inverse = input_scale > 0.0F ? 1.0F / input_scale : 0.0F;
+#ifdef __CUDACC__
+  __device__ FloatDivisor divisor() const { return {input_scale, inverse}; }
+#endif
 };
 
 // Where column `column` (even; the odd one follows it) of row `row` lies, in bytes.
@@ -47,7 +50,7 @@ __device__ inline void store_operand(const Operand& operand, int row, int column
   uint8_t* const target =
       static_cast<uint8_t*>(operand.data) + operand_offset(operand, row, column);
   if (operand.input_scale > 0.0F) {
-    const auto bits = static_cast<uint16_t>(e4m3x2(x0, x1, operand.input_scale, operand.inverse));
+    const auto bits = static_cast<uint16_t>(e4m3x2(x0, x1, operand.divisor()));
     if (stores) *reinterpret_cast<uint16_t*>(target) = bits;
   } else {
     const uint32_t bits = bf16x2(x0, x1);

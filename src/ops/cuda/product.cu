@@ -82,7 +82,7 @@ __device__ void join(const Job& job, float (&sums)[S::kTiles * 4], int set, uint
   const int first = set * (kSetColumns / 2) + thread / 128 * 32;  // of the warpgroup's features
   if (S::kFp8 && out.input_scale > 0.0F) {
     const uint32_t joined = staging + thread / 128 * (S::kTiles * kE4m3TileBytes);
-    join_e4m3<S::kTiles>(sums, scales, out.input_scale, out.inverse, joined, 1 + thread / 128);
+    join_e4m3<S::kTiles>(sums, scales, out.divisor(), joined, 1 + thread / 128);
     auto* const target = static_cast<uint4*>(out.data) + first / 32 * (S::kTiles * 16);
     for (int i = thread % 128; i < S::kTiles * 16; i += 128)
       if (first + i / 8 % 2 * 16 < job.intermediate) target[i] = ptx::load_shared(joined + i * 16);

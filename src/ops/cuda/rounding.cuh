@@ -16,38 +16,34 @@ __device__ inline float round_bf16(float x) {
   return __uint_as_float(*reinterpret_cast<const uint32_t*>(&pair));
 }
 
-// x / scale, rounded to nearest, for `inverse` = 1 / scale rounded to nearest: one correction of
-// the quotient makes it exact. Far beyond E4M3 it is only large, and never inf - inf. -0 stays -0.
-__device__ inline float corrected(float quotient, float x, float scale, float inverse) {
-  return fmaf(-fmaf(quotient, scale, -x), inverse, quotient);
-}
-__device__ inline float divide_by(float x, float scale, float inverse) {
-  return corrected(fminf(fmaxf(x * inverse, -4096.0F), 4096.0F), x, scale, inverse);
-}
-
-__device__ inline uint32_t e4m3x2(float x0, float x1, float scale, float inverse) {
-  return __nv_cvt_float2_to_fp8x2(
-      make_float2(divide_by(x0, scale, inverse), divide_by(x1, scale, inverse)), __NV_SATFINITE,
-      __NV_E4M3);
-}
-
-// The first one lowest.
-__device__ inline uint32_t e4m3x4(float x0, float x1, float x2, float x3, float scale,
-                                  float inverse) {
-  const uint32_t low = e4m3x2(x0, x1, scale, inverse);
-  const uint32_t high = e4m3x2(x2, x3, scale, inverse);
-  return low | (high << 16);
-}
-
-// So many columns, of which a mean is taken.
-struct ColumnCount {
+// What values are divided by: a scale, or how many columns a mean is of.
+struct FloatDivisor {
   float value = 1.0F;
-  float inverse = 1.0F;  // rounded to nearest
+  float inverse = 1.0F;  // 1 / value, rounded to nearest
 
+  // x / value, rounded to nearest: one correction of the quotient makes it exact.
+  __device__ float corrected(float quotient, float x) const {
+    return fmaf(-fmaf(quotient, value, -x), inverse, quotient);
+  }
+  // The same; far beyond E4M3 it is only large, and never inf - inf. -0 stays -0.
+  __device__ float divide(float x) const {
+    return corrected(fminf(fmaxf(x * inverse, -4096.0F), 4096.0F), x);
+  }
+};
+struct ColumnCount : FloatDivisor {
   ColumnCount() = default;
   __device__ explicit ColumnCount(int count)
-      : value(static_cast<float>(count)), inverse(1.0F / value) {}
+      : FloatDivisor{static_cast<float>(count), 1.0F / static_cast<float>(count)} {}
 };
+
+// E4M3(x / by), nearest even, saturated, the first one lowest.
+__device__ inline uint32_t e4m3x2(float x0, float x1, const FloatDivisor& by) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(by.divide(x0), by.divide(x1)), __NV_SATFINITE,
+                                  __NV_E4M3);
+}
+__device__ inline uint32_t e4m3x4(float x0, float x1, float x2, float x3, const FloatDivisor& by) {
+  return e4m3x2(x0, x1, by) | e4m3x2(x2, x3, by) << 16;
+}
 
 // 1 / sqrt(x), both rounded to nearest as the CPU does. As the library's, but that the reciprocal
 // begins from the root's own estimate and that one comparison answers for all that is special. Its
@@ -66,7 +62,7 @@ __device__ inline float inverse_sqrt(float x) {
 // (squares / count + eps)^(-1/2), every step rounded to nearest.
 __device__ inline float inverse_rms(float squares, const ColumnCount& count, float eps) {
   const float quotient = squares * count.inverse;
-  const float exact = corrected(quotient, squares, count.value, count.inverse);
+  const float exact = count.corrected(quotient, squares);
   return inverse_sqrt((quotient < INFINITY ? exact : quotient) + eps);
 }
 

@@ -44,7 +44,7 @@ template <bool kFp8>
 __device__ inline void store_kv(const Head& head, void* rows, int64_t at, bool in_chunk,
                                 float scale, int half) {
   if constexpr (!kFp8) return store_head(head, bf16_rows(rows) + at, half);
-  const KvScale by = kv_scale(scale);
+  const FloatDivisor by = kv_divisor(scale);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float* const x = head.halves[i].v;

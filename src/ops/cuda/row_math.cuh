@@ -47,10 +47,8 @@ __device__ inline uint4 pack(const Eight& x) {
 // neighbouring lanes of these columns: the lower lane returns words 0 and 1, the `upper` one words
 // 2 and 3. A word has two columns of each lane, so they exchange what the other one needs. Every
 // lane of a warp calls it.
-__device__ inline uint2 e4m3_words(const Eight& x, float scale, float inverse, bool upper) {
-  const auto four = [&](int j) {
-    return e4m3x4(x.v[j], x.v[j + 1], x.v[j + 2], x.v[j + 3], scale, inverse);
-  };
+__device__ inline uint2 e4m3_words(const Eight& x, const FloatDivisor& by, bool upper) {
+  const auto four = [&](int j) { return e4m3x4(x.v[j], x.v[j + 1], x.v[j + 2], x.v[j + 3], by); };
   const uint32_t low = four(0);
   const uint32_t high = four(4);
   const uint32_t other = __shfl_xor_sync(0xffffffffU, upper ? low : high, 1);

@@ -31,7 +31,7 @@ __device__ void store_eight(const Operand& operand, int row, int column, const E
   auto* const data = static_cast<uint8_t*>(operand.data);
   if (operand.input_scale > 0.0F) {
     const bool upper = column % 16 != 0;
-    const uint2 words = e4m3_words(x, operand.input_scale, operand.inverse, upper);
+    const uint2 words = e4m3_words(x, operand.divisor(), upper);
     if (active)
       *reinterpret_cast<uint2*>(data + operand_offset(operand, row, column / 16 * 16) +
                                 (upper ? 8 : 0)) = words;

@@ -173,8 +173,7 @@ __device__ void store_pairs(const Job& job, const Pair (&pairs)[2], const Runnin
 #pragma unroll
       for (int i = 0; i < 2; ++i)
         two[i] = e4m3x2(round_bf16(sums.at(j + i, half * 2) * inverse),
-                        round_bf16(sums.at(j + i, half * 2 + 1) * inverse), out.input_scale,
-                        out.inverse);
+                        round_bf16(sums.at(j + i, half * 2 + 1) * inverse), out.divisor());
       *reinterpret_cast<uint32_t*>(out.data + wide_word(out.capacity, pair.row,
                                                         pair.head * attention.head_dim + column,
                                                         t)) = two[0] | (two[1] << 16);

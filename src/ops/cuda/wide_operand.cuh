@@ -17,6 +17,9 @@ struct WideOperand {
   int capacity = 0;          // rows, a multiple of kWideRowStep
   float input_scale = 1.0F;  // values are E4M3(x / input_scale), nearest even, saturated
   float inverse = 1.0F / input_scale;
+#ifdef __CUDACC__
+  __device__ FloatDivisor divisor() const { return {input_scale, inverse}; }
+#endif
 };
 
 // Tiles of rows are whole: a tile reads up to its end, rows beyond the last one hold anything.

@@ -271,8 +271,7 @@ __device__ void join(const Job& job, typename Tile<kRows>::Sums& sums, int unit,
   const WideOperand& out = job.gelu.out;
   const uint32_t joined = staging + warpgroup * (kTiles * kE4m3TileBytes);
   join_e4m3<kTiles>(reinterpret_cast<float(&)[kTiles * 4]>(sums),
-                    {job.gelu.gate_scale, job.gelu.up_scale}, out.input_scale, out.inverse, joined,
-                    1 + warpgroup);
+                    {job.gelu.gate_scale, job.gelu.up_scale}, out.divisor(), joined, 1 + warpgroup);
   // Lanes 2i and 2i + 1 have neighbouring chunks of a row.
   const int thread = ptx::thread_now() % 128;
   const int column = unit * (kSetColumns / 2) + warpgroup * 32 + thread % 2 * 16;

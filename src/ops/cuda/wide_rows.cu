@@ -17,7 +17,7 @@ constexpr int kWarps = kThreads / 32;
 __device__ void store_eight(const WideOperand& operand, int row, int column, const Eight& x,
                             bool active) {
   const bool upper = column % 16 != 0;
-  const uint2 words = e4m3_words(x, operand.input_scale, operand.inverse, upper);
+  const uint2 words = e4m3_words(x, operand.divisor(), upper);
   if (!active) return;
   *reinterpret_cast<uint2*>(
       operand.data + wide_word(operand.capacity, row, column / 16 * 16, upper ? 2 : 0)) = words;
