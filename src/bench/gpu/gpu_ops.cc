@@ -30,14 +30,17 @@ std::vector<const LinearShape*> layer_of(const GpuModel& model, const std::strin
   return layer;
 }
 
+void append(ordered_json& list, const ordered_json& more) {
+  list.insert(list.end(), more.begin(), more.end());
+}
+
 void bench_chains(const GpuFacts& facts, const GpuModel& model, const GpuOpsOptions& options,
                   ordered_json& results) {
   for (const std::string kind : {"sliding", "full"}) {
     const std::string name = model.prefix + kind + " layer";
     const auto layer = layer_of(model, kind);
     if (layer.empty() || !wanted(name, options.only)) continue;
-    for (ordered_json& one : bench_chain(facts, name, layer, options.rows))
-      results.push_back(std::move(one));
+    append(results, bench_chain(facts, name, layer, options.rows));
   }
 }
 
@@ -47,8 +50,7 @@ void bench_prompts(const GpuFacts& facts, const GpuModel& model, const GpuOpsOpt
   for (const LinearShape& shape : model.shapes) {
     if (!wanted(shape.name, options.only) || *packed_type(shape) != ops::cuda::PackedType::kFp8)
       continue;
-    for (ordered_json& one : bench_wide_product(facts, shape, options.prompt_rows))
-      results.push_back(std::move(one));
+    append(results, bench_wide_product(facts, shape, options.prompt_rows));
   }
 }
 
@@ -82,10 +84,9 @@ base::Result<ordered_json> run_gpu_ops_bench(const std::vector<GpuModel>& models
     for (const LinearShape& shape : model.shapes) {
       if (!wanted(shape.name, options.only)) continue;
       const ordered_json lines = bench_product(facts, shape, *packed_type(shape), options.rows);
-      result["ops"].insert(result["ops"].end(), lines.begin(), lines.end());
+      append(result["ops"], lines);
       if (shape.name.ends_with("head") && *packed_type(shape) == ops::cuda::PackedType::kBF16)
-        for (ordered_json& one : bench_screened_head(facts, shape, lines))
-          result["ops"].push_back(std::move(one));
+        append(result["ops"], bench_screened_head(facts, shape, lines));
     }
     bench_chains(facts, model, options, result["chains"]);
     bench_attention_kernels(facts, model, options.only, result["kernels"]);

@@ -30,7 +30,7 @@ base::Result<ops::cuda::PackedType> packed_type(const LinearShape& shape);
 nlohmann::ordered_json bench_product(const GpuFacts& facts, const LinearShape& shape,
                                      ops::cuda::PackedType type, std::span<const int64_t> rows);
 
-// A head through its screen, for rows of bench_product()'s lines of it: those of 32 at most. What
+// A head through its screen, for rows of bench_product()'s lines of it: those of 64 at most. What
 // is read counts as the screen alone.
 nlohmann::ordered_json bench_screened_head(const GpuFacts& facts, const LinearShape& shape,
                                            const nlohmann::ordered_json& head_lines);
